@@ -1,0 +1,79 @@
+"""What can go wrong, by phase, and the one `Reason` enum that names it to applications and operators.
+
+`Reason` is a contract: the `x-sidecar-error` header, the access log and the metrics' `reason` label
+all use its lower-case names, and nothing else ever appears there.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = [
+    "ConfigurationError",
+    "ProtocolError",
+    "Reason",
+    "SidecarError",
+    "StartError",
+    "UnknownUpstreamError",
+]
+
+
+class Reason(IntEnum):
+    """Why an exchange ended as it did. The value indexes the statistics arrays, so order only grows at the end."""
+
+    NONE = 0
+    NO_ENDPOINTS = 1
+    ALL_OPEN = 2
+    OVERFLOW = 3
+    CONNECT_REFUSED = 4
+    CONNECT_TIMEOUT = 5
+    REQUEST_TIMEOUT = 6
+    RESET_BEFORE_HEADERS = 7
+    RESET_AFTER_HEADERS = 8
+    BAD_RESPONSE = 9
+    BAD_REQUEST = 10
+    TOO_LARGE = 11
+    CLIENT_GONE = 12
+    RETRY_BUDGET = 13
+    DRAINING = 14
+
+    @property
+    def label(self) -> str:
+        """The name as headers, logs and metrics spell it, for example `all_open`."""
+        return self.name.lower()
+
+
+class SidecarError(Exception):
+    """Everything this package raises on purpose. Its text is one line that says what, where and what to do."""
+
+
+class ConfigurationError(SidecarError):
+    """The configuration cannot be used. `findings` holds every problem found, one line each, in file order."""
+
+    def __init__(self, findings: list[str]) -> None:
+        super().__init__("\n".join(findings))
+        self.findings = findings
+
+
+class UnknownUpstreamError(SidecarError, KeyError):
+    """A name that is neither a service nor a load balancer. A `KeyError` too, as a mapping's user expects."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StartError(SidecarError):
+    """The sidecar cannot start: a port is taken, an address does not exist, a permission is missing."""
+
+
+class ProtocolError(SidecarError):
+    """Bytes on the wire that are not acceptable HTTP/1.1.
+
+    status: the answer they deserve when they came from the application (400, 413, 414, 431, 501, 505).
+    reason: `BAD_REQUEST` or `TOO_LARGE`; a malformed response is always answered 502 `BAD_RESPONSE`.
+    """
+
+    def __init__(self, message: str, status: int = 400, reason: Reason = Reason.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
