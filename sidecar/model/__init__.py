@@ -1,0 +1,23 @@
+"""What the layers share: plain values and plain counters, no behaviour beyond their own arithmetic.
+
+Reading order: `endpoint` (who serves), `snapshot` (who serves now, says a source), `outcome` (how an
+attempt or a session ended), `policy` (what it may cost), `stats` (the integers that the data path increments).
+"""
+
+from __future__ import annotations
+
+from sidecar.model.endpoint import Endpoint, EndpointState
+from sidecar.model.outcome import CloseReason, Outcome
+from sidecar.model.policy import UpstreamPolicy
+from sidecar.model.snapshot import Snapshot
+from sidecar.model.stats import UpstreamStats
+
+__all__ = [
+    "CloseReason",
+    "Endpoint",
+    "EndpointState",
+    "Outcome",
+    "Snapshot",
+    "UpstreamPolicy",
+    "UpstreamStats",
+]

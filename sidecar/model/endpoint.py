@@ -1,0 +1,60 @@
+"""An endpoint: what it is (frozen) and what has become of it (mutable)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sidecar.model.outcome import Outcome
+
+if TYPE_CHECKING:
+    from sidecar.pool import EndpointPool
+    from sidecar.resilience.breaker import Breaker
+
+__all__ = ["Endpoint", "EndpointState"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One host and port that serves an upstream, as a source names it.
+
+    weight: its share of the requests relative to its neighbours, 1 to 256.
+    """
+
+    host: str
+    port: int
+    weight: int = 1
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The identity that statistics and breaker state are kept under while other attributes change."""
+        return self.host, self.port
+
+    @property
+    def address(self) -> str:
+        """`host:port`, IPv6 in brackets: the metrics' `endpoint` label and the default Host (RFC 9110 7.2)."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class EndpointState:
+    """Everything that changes about one endpoint of one upstream. Made and dropped by `Cluster.apply` alone.
+
+    authority: what requests to it carry as Host; empty keeps the application's.
+    attempts: counts by `Outcome`.
+    in_flight: exchanges and sessions that are at this endpoint now.
+    removed: the source no longer names it; what is busy may finish, nothing is pooled.
+    """
+
+    __slots__ = ("attempts", "authority", "breaker", "endpoint", "in_flight", "pool", "removed")
+
+    def __init__(self, endpoint: Endpoint, authority: bytes, breaker: Breaker, pool: EndpointPool) -> None:
+        self.endpoint = endpoint
+        self.authority = authority
+        self.breaker = breaker
+        self.pool = pool
+        self.attempts = [0] * len(Outcome)
+        self.in_flight = 0
+        self.removed = False
+
+    def __repr__(self) -> str:
+        return f"<EndpointState {self.endpoint.address} {self.breaker.state.label}>"

@@ -1,0 +1,56 @@
+"""How one attempt at an endpoint, or one relayed session, ended."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["CloseReason", "Outcome"]
+
+
+class Outcome(IntEnum):
+    """How one attempt at one endpoint ended; the `outcome` label of `sidecar_attempts_total`.
+
+    The value indexes `EndpointState.attempts`. `is_failure` says what a breaker counts: connection
+    failures, timeouts, resets, malformed responses and 502/503/504 (behaviour 26).
+    """
+
+    SUCCESS = 0
+    FAILURE_STATUS = 1
+    CONNECT_REFUSED = 2
+    CONNECT_TIMEOUT = 3
+    REQUEST_TIMEOUT = 4
+    RESET = 5
+    BAD_RESPONSE = 6
+    TOO_MANY_REQUESTS = 7
+    CANCELLED = 8
+    IDLE_RACE = 9
+
+    @property
+    def label(self) -> str:
+        """The name as metrics and JSON spell it."""
+        return self.name.lower()
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the endpoint is to blame. 429 fails only a half-open probe; the last two are nobody's fault."""
+        return Outcome.FAILURE_STATUS <= self <= Outcome.BAD_RESPONSE
+
+
+class CloseReason(IntEnum):
+    """Why a relayed TCP session ended; the `close_reason` label of `sidecar_tcp_sessions_total`."""
+
+    CLIENT_CLOSED = 0
+    ENDPOINT_CLOSED = 1
+    CLIENT_RESET = 2
+    ENDPOINT_RESET = 3
+    NO_ENDPOINTS = 4
+    ALL_OPEN = 5
+    CONNECT_FAILED = 6
+    OVERFLOW = 7
+    IDLE_TIMEOUT = 8
+    DRAINING = 9
+
+    @property
+    def label(self) -> str:
+        """The name as metrics spell it."""
+        return self.name.lower()

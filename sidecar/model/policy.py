@@ -1,0 +1,40 @@
+"""What an upstream's requests may cost and take, as plain values: the configuration's decisions, resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["UpstreamPolicy"]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamPolicy:
+    """The policies of one upstream. Times in seconds; defaults as in behaviour.md and the seed.
+
+    timeout: how long an exchange may go without progress: from its last request byte to the response head,
+        and between any two pieces of a body (HAProxy's `timeout server`, nginx's `proxy_read_timeout`).
+    connect_timeout: for one connection to one endpoint, name look-up included.
+    idle_timeout: of a pooled connection; of a TCP session, where 0 is off.
+    retries: further attempts after the first, for idempotent requests that were reset and for any request
+        that never reached an endpoint.
+    host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
+    breaker_threshold, breaker_open_for, breaker_max_open_for, breaker_jitter: see `resilience.Breaker`.
+    max_connections: open to all endpoints of the upstream together.
+    max_pending: exchanges and sessions that wait for one of them.
+    max_request_head, max_response_head: bytes.
+    """
+
+    strategy: str = "round_robin"
+    timeout: float = 30.0
+    connect_timeout: float = 1.0
+    idle_timeout: float = 3.0
+    retries: int = 1
+    host_header: str = "endpoint"
+    breaker_threshold: int = 5
+    breaker_open_for: float = 1.0
+    breaker_max_open_for: float = 60.0
+    breaker_jitter: float = 0.5
+    max_connections: int = 1024
+    max_pending: int = 1024
+    max_request_head: int = 65536
+    max_response_head: int = 65536

@@ -1,0 +1,101 @@
+"""Plain integers that the data path increments and `observe` reads at scrape time.
+
+Arrays are flat and of fixed size, so that counting is one index computation and one addition, and a
+scrape's cost has a bound whatever the traffic was.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from sidecar.errors import Reason
+from sidecar.model.outcome import CloseReason
+
+__all__ = ["CODE_CLASSES", "DURATION_BUCKETS", "METHODS", "RETRY_REASONS", "UpstreamStats"]
+
+# The nine methods of RFC 9110 section 9 and RFC 5789; any other is OTHER, so that a client cannot make series.
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "OTHER")
+CODE_CLASSES = 6  # index = status // 100; 0 stays unused
+DURATION_BUCKETS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    10.0,
+)  # seconds, inclusive
+# What makes the proxy try again, as the `reason` label of `sidecar_retries_total`.
+RETRY_REASONS = (
+    Reason.CONNECT_REFUSED,
+    Reason.CONNECT_TIMEOUT,
+    Reason.RESET_BEFORE_HEADERS,
+)
+
+_REASONS = len(Reason)
+
+
+class UpstreamStats:
+    """What one upstream has seen since the start. Only ever grows, but for the gauges.
+
+    requests: flat [method][code class][reason]; read it through `request_counts`.
+    durations: per code class, counts per bucket of `DURATION_BUCKETS` and one for what is above.
+    duration_sums: seconds per code class.
+    connects: opened connections by result: established, refused, timed out.
+    retries: per `Reason`, [failed, succeeded] attempts that were retries.
+    reuse_failures: reused connections that closed without a response byte (the idle race).
+    overflows: requests and sessions refused because a limit was reached.
+    sessions: ended TCP sessions by `CloseReason`; bytes_sent goes to endpoints, bytes_received comes back.
+    in_flight and sessions_active are gauges.
+    """
+
+    __slots__ = (
+        "bytes_received",
+        "bytes_sent",
+        "connects",
+        "duration_sums",
+        "durations",
+        "in_flight",
+        "overflows",
+        "requests",
+        "retries",
+        "reuse_failures",
+        "sessions",
+        "sessions_active",
+    )
+
+    def __init__(self) -> None:
+        self.requests = [0] * (len(METHODS) * CODE_CLASSES * _REASONS)
+        self.durations = [[0] * (len(DURATION_BUCKETS) + 1) for _ in range(CODE_CLASSES)]
+        self.duration_sums = [0.0] * CODE_CLASSES
+        self.connects = [0, 0, 0]
+        self.retries = [[0, 0] for _ in range(_REASONS)]
+        self.reuse_failures = 0
+        self.overflows = 0
+        self.sessions = [0] * len(CloseReason)
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.in_flight = 0
+        self.sessions_active = 0
+
+    def count_request(self, method: int, status: int, reason: int, seconds: float) -> None:
+        """Record the end of an exchange. method: index into `METHODS`; status: 100 to 599."""
+        code_class = status // 100
+        self.requests[(method * CODE_CLASSES + code_class) * _REASONS + reason] += 1
+        self.durations[code_class][bisect_left(DURATION_BUCKETS, seconds)] += 1
+        self.duration_sums[code_class] += seconds
+
+    def request_counts(self) -> list[tuple[str, str, str, int]]:
+        """The requests counted so far: (method, code class such as `2xx`, reason, count), none that is zero."""
+        found = []
+        for index, count in enumerate(self.requests):
+            if count:
+                rest, reason = divmod(index, _REASONS)
+                method, code_class = divmod(rest, CODE_CLASSES)
+                found.append((METHODS[method], f"{code_class}xx", Reason(reason).label, count))
+        return found
