@@ -1,0 +1,362 @@
+"""Request and response heads: one strict scan (RFC 9112 sections 2 to 6), and the head that goes on.
+
+`scan_request` and `scan_response` look at the bytes from `start` and return a head, None when its end has
+not come yet, or raise `ProtocolError`. A head keeps the lines it came in: `render` joins them again with
+the few lines that belong to one hop left out, so names keep their case, order and duplicates stay, and the
+target is never touched.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sidecar.errors import ProtocolError, Reason
+from sidecar.http1.fields import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    CONTROLS,
+    DROPPED,
+    EXPECT,
+    HOST,
+    KINDS,
+    MAX_LENGTH_DIGITS,
+    ORDINARY,
+    TOKEN,
+    TRANSFER_ENCODING,
+    classify,
+)
+from sidecar.model.stats import METHODS
+
+__all__ = [
+    "CHUNKED",
+    "MAX_LINES",
+    "UNTIL_CLOSE",
+    "RequestHead",
+    "ResponseHead",
+    "scan_request",
+    "scan_response",
+]
+
+MAX_LINES = 256  # header lines in one head (behaviour.md; Apache allows 100, Envoy 100, nginx by bytes alone)
+
+# Values of `length` that are not a number of bytes.
+CHUNKED = -1
+UNTIL_CLOSE = -2
+
+_METHODS = {name.encode(): index for index, name in enumerate(METHODS[:-1])}
+_OTHER_METHOD = len(METHODS) - 1
+# RFC 9110 9.2.2, by index into METHODS: GET HEAD PUT DELETE OPTIONS TRACE.
+_IDEMPOTENT = frozenset(METHODS.index(name) for name in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
+_CONNECT = METHODS.index("CONNECT")
+HEAD_METHOD = METHODS.index("HEAD")
+
+# RFC 3986 3.2.2 and 3.2.3 by their characters: reg-name, IP-literal, port. No user info, no white space.
+_AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
+# RFC 9112 3.2 by its characters; bytes above 127 pass, as applications send raw UTF-8 and endpoints read it.
+_TARGET = re.compile(rb"[!-~\x80-\xff]+")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
+_ANY_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?")
+_UNSAFE_TO_DROP = frozenset((HOST, CONTENT_LENGTH, TRANSFER_ENCODING))
+
+
+class RequestHead:
+    """One request head.
+
+    method: index into `METHODS`; target: as it came; minor: 0 or 1 of HTTP/1.x.
+    length: bytes of body that follow, or `CHUNKED`.
+    size: bytes that the head took of the input, the blank line included.
+    keep_alive: the client wants the connection kept. expects_continue: it waits for a 100 before the body.
+    """
+
+    __slots__ = (
+        "_host",
+        "_lines",
+        "expects_continue",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "size",
+        "target",
+    )
+
+    def __init__(
+        self, lines: list[bytes], host: int, method: int, target: bytes, minor: int, length: int, size: int
+    ) -> None:
+        self._lines = lines
+        self._host = host
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.length = length
+        self.size = size
+        self.keep_alive = minor == 1
+        self.expects_continue = False
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether sending it twice means no more than sending it once (RFC 9110 9.2.2)."""
+        return self.method in _IDEMPOTENT
+
+    def render(self, authority: bytes, body: bytes = b"") -> bytes:
+        """The head for an endpoint, followed by what has come of the body, in one piece.
+
+        authority: replaces the value of Host in its place; empty keeps the application's.
+        """
+        lines = self._lines
+        if authority:
+            lines[self._host] = b"Host: " + authority
+        return b"%b\r\n\r\n%b" % (b"\r\n".join(lines), body)
+
+
+class ResponseHead:
+    """One response head.
+
+    status: 100 to 599; length: bytes of body that follow, `CHUNKED` or `UNTIL_CLOSE`.
+    size: bytes that the head took of the input; keep_alive: the endpoint lets the connection be used again.
+    passes_whole: no line of it belongs to one hop, so its bytes may pass as they came.
+    """
+
+    __slots__ = ("_lines", "keep_alive", "length", "minor", "passes_whole", "size", "status")
+
+    def __init__(self, lines: list[bytes], status: int, minor: int, size: int) -> None:
+        self._lines = lines
+        self.status = status
+        self.minor = minor
+        self.size = size
+        self.length = 0
+        self.keep_alive = minor == 1
+        self.passes_whole = minor == 1
+
+    def drop_coding(self) -> None:
+        """Take Transfer-Encoding out: the body goes on without its chunked framing."""
+        self.passes_whole = False
+        self._lines[1:] = [
+            line for line in self._lines[1:] if classify(line.partition(b":")[0]) != TRANSFER_ENCODING
+        ]
+
+    def render(self, extra: bytes, body: bytes = b"") -> bytes:
+        """The head for the client, followed by what has come of the body, in one piece.
+
+        extra: header lines of our own hop, each with its line end, for example `Connection: close`.
+        """
+        return b"%b\r\n%b\r\n%b" % (b"\r\n".join(self._lines), extra, body)
+
+
+def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
+    """Scan the request head that begins at `start`; None while its blank line has not come.
+
+    Raises ProtocolError with the status it deserves: 400, 431 (too many lines), 501 (a transfer coding or
+    method that is not served), 505 (another version). The caller bounds how long a head may grow.
+    """
+    end = data.find(b"\r\n\r\n", start)
+    if end < 0:
+        if len(data) > start and data[start] not in TOKEN:
+            raise ProtocolError("the first byte is not the start of an HTTP request")
+        _refuse_bare_line_feed(data, start)
+        return None
+    lines = _split(data, start, end)
+    try:
+        name, target, version = lines[0].split(b" ")
+    except ValueError:
+        raise ProtocolError("the request line is not method, target and version") from None
+    method = _METHODS.get(name, _OTHER_METHOD)
+    if method == _OTHER_METHOD and (not name or name.translate(None, TOKEN)):
+        raise ProtocolError("the method is not a token")
+    if version == b"HTTP/1.1":
+        minor = 1
+    elif version == b"HTTP/1.0":
+        minor = 0
+    elif _ANY_VERSION.fullmatch(version):
+        raise ProtocolError("only HTTP/1.1 and HTTP/1.0 are served here", 505)
+    else:
+        raise ProtocolError("the request line does not end in an HTTP version")
+    if method == _CONNECT:
+        raise ProtocolError("CONNECT is not served here", 501)
+    if not _TARGET.fullmatch(target):
+        raise ProtocolError("the request target is empty or holds a forbidden character")
+    head = RequestHead(lines, 0, method, target, minor, 0, end + 4 - start)
+    _read_request_fields(head, lines)
+    if minor == 0:
+        lines[0] = b"%b %b HTTP/1.1" % (name, target)  # a proxy speaks its own version (RFC 9112 2.3)
+    return head
+
+
+def _split(data: bytes, start: int, end: int) -> list[bytes]:
+    """The lines of a head without their ends; refuses control characters, a bare CR or LF among them."""
+    block = data[start:end]
+    lines = block.split(b"\r\n")
+    ends = len(lines) - 1
+    if len(block.translate(None, CONTROLS)) != len(block) - 2 * ends:
+        raise ProtocolError("a control character, a bare CR or a bare LF in the head")
+    if ends > MAX_LINES:
+        raise ProtocolError(f"more than {MAX_LINES} header lines", 431, Reason.TOO_LARGE)
+    return lines
+
+
+def _refuse_bare_line_feed(data: bytes, start: int) -> None:
+    """Refuse an unfinished head that can no longer become a valid one, instead of waiting for its end."""
+    if data.count(b"\n", start) != data.count(b"\r\n", start):
+        raise ProtocolError("a bare LF in the head")
+
+
+def _read_request_fields(head: RequestHead, lines: list[bytes]) -> None:
+    """Set what the header fields say, and take the lines of this hop out of `lines`."""
+    host = length = coding = None
+    dropped: list[int] = []
+    options: list[bytes] = []
+    for at in range(1, len(lines)):
+        name, colon, value = lines[at].partition(b":")
+        kind = KINDS.get(name)
+        if kind is None:
+            kind = classify(name)
+        if not colon or kind < 0:
+            raise ProtocolError("a header line is not a name, a colon and a value")
+        if kind == ORDINARY:
+            continue
+        if kind == HOST:
+            value = value.strip(b" \t")
+            if host is not None or not _AUTHORITY.fullmatch(value):
+                raise ProtocolError("Host is repeated or not a host and port")
+            host = at
+        elif kind == CONNECTION:
+            options += _options(value)
+            dropped.append(at)
+        elif kind == DROPPED:
+            dropped.append(at)
+        elif kind == CONTENT_LENGTH:
+            length = _content_length(value, length)
+        elif kind == TRANSFER_ENCODING:
+            coding = _transfer_coding(value, coding)
+        elif kind == EXPECT and value.strip(b" \t").lower() == b"100-continue":
+            head.expects_continue = True
+    if coding is not None:
+        if length is not None or head.minor == 0:
+            raise ProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
+        head.length = CHUNKED
+    elif length is not None:
+        head.length = length
+    if options:
+        if b"close" in options:
+            head.keep_alive = False
+        elif head.minor == 0 and b"keep-alive" in options:
+            head.keep_alive = True
+        _drop_nominated(lines, options, dropped)
+    if dropped:
+        for at in reversed(dropped):
+            del lines[at]
+            if host is not None and at < host:
+                host -= 1
+    if host is None:
+        if head.minor:
+            raise ProtocolError("Host is missing")
+        lines.insert(1, b"Host: ")
+        host = 1
+    head._host = host
+
+
+def scan_response(data: bytes, start: int, method: int) -> ResponseHead | None:
+    """Scan the response head that begins at `start`; None while its blank line has not come.
+
+    method: of the request it answers, index into `METHODS`; a HEAD's response has no body.
+    Raises ProtocolError for anything malformed or ambiguous.
+    """
+    end = data.find(b"\r\n\r\n", start)
+    if end < 0:
+        if not b"HTTP/1.".startswith(data[start : start + 7]):
+            raise ProtocolError("the response does not start with HTTP/1.x")
+        _refuse_bare_line_feed(data, start)
+        return None
+    lines = _split(data, start, end)
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise ProtocolError("the status line is malformed")
+    head = ResponseHead(lines, int(match[2]), 1 if match[1] == b"1" else 0, end + 4 - start)
+    length = coding = None
+    dropped: list[int] = []
+    options: list[bytes] = []
+    for at in range(1, len(lines)):
+        name, colon, value = lines[at].partition(b":")
+        kind = KINDS.get(name)
+        if kind is None:
+            kind = classify(name)
+        if not colon or kind < 0:
+            raise ProtocolError("a header line is not a name, a colon and a value")
+        if kind == ORDINARY:
+            continue
+        if kind == CONNECTION:
+            options += _options(value)
+            dropped.append(at)
+        elif kind == DROPPED:
+            dropped.append(at)
+        elif kind == CONTENT_LENGTH:
+            length = _content_length(value, length)
+        elif kind == TRANSFER_ENCODING:
+            coding = _transfer_coding(value, coding)
+    if options:
+        if b"close" in options:
+            head.keep_alive = False
+        elif head.minor == 0 and b"keep-alive" in options:
+            head.keep_alive = True
+        _drop_nominated(lines, options, dropped)
+    if dropped:
+        head.passes_whole = False
+        for at in reversed(dropped):
+            del lines[at]
+    if head.minor == 0:
+        lines[0] = b"HTTP/1.1" + lines[0][8:]
+    _frame_response(head, method, length, coding is not None)
+    return head
+
+
+def _frame_response(head: ResponseHead, method: int, length: int | None, chunked: bool) -> None:
+    """Where the body ends, in the order of RFC 9112 6.3."""
+    if chunked and (length is not None or head.minor == 0):
+        raise ProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
+    status = head.status
+    if method == HEAD_METHOD or status < 200 or status in (204, 304):
+        head.length = 0
+    elif chunked:
+        head.length = CHUNKED
+    elif length is not None:
+        head.length = length
+    else:
+        head.length = UNTIL_CLOSE
+        head.keep_alive = False
+
+
+def _options(value: bytes) -> list[bytes]:
+    """The options of a Connection field, lower case."""
+    return [option.strip(b" \t") for option in value.lower().split(b",")]
+
+
+def _drop_nominated(lines: list[bytes], options: list[bytes], dropped: list[int]) -> None:
+    """Add the lines that Connection names to `dropped` (RFC 9110 7.6.1), but for those that frame the message.
+
+    A client that nominates Content-Length would otherwise change what the endpoint believes the body to be.
+    """
+    names = [option for option in options if option not in (b"", b"close", b"keep-alive")]
+    if not names:
+        return
+    for at in range(1, len(lines)):
+        name = lines[at].partition(b":")[0].lower()
+        if name in names and at not in dropped and classify(name) not in _UNSAFE_TO_DROP:
+            dropped.append(at)
+    dropped.sort()
+
+
+def _content_length(value: bytes, earlier: int | None) -> int:
+    value = value.strip(b" \t")
+    if earlier is not None or not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
+        raise ProtocolError("Content-Length is repeated or not a plain number")
+    return int(value)
+
+
+def _transfer_coding(value: bytes, earlier: bytes | None) -> bytes:
+    value = value.strip(b" \t").lower()
+    if earlier is not None:
+        raise ProtocolError("Transfer-Encoding is repeated")
+    if value != b"chunked":
+        status = 400 if value.endswith(b"chunked") or not value or value.startswith(b"chunked") else 501
+        raise ProtocolError("only the transfer coding chunked is served here", status)
+    return value
