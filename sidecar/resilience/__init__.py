@@ -1,0 +1,7 @@
+"""What keeps one failing endpoint from being noticed. Sans-I/O: callers pass the time, chance is injected."""
+
+from __future__ import annotations
+
+from sidecar.resilience.breaker import Breaker, BreakerState, Cause, Transition
+
+__all__ = ["Breaker", "BreakerState", "Cause", "Transition"]

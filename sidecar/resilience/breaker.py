@@ -1,0 +1,180 @@
+"""The circuit breaker of one endpoint.
+
+    state      what happens                                     next       cause
+    ---------  -----------------------------------------------  ---------  --------------------
+    closed     consecutive failures reach the threshold         open       consecutive_failures
+    open       asked for a probe after the open time            half_open  open_time_over
+    half_open  the probe succeeds                               closed     probe_succeeded
+    half_open  the probe fails (429 included)                   open       probe_failed
+
+Nothing else moves it. While it is half open exactly one probe is out; a probe that ended without telling
+anything about the endpoint (its client left) is given back and the next request takes its place.
+Results of requests that began before it opened are not its business and change nothing.
+
+The open time starts at `open_for` and doubles with each opening in a row up to `max_open_for`, spread by
+`jitter` so that the sidecars of a fleet do not probe in step (AWS builders' library, "Timeouts, retries and
+backoff with jitter"). The seed's fixed `circuit_breaker_timeout` is `open_for == max_open_for`, no jitter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from sidecar.model.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Breaker", "BreakerState", "Cause", "Transition"]
+
+JOURNAL_LENGTH = 16  # transitions kept as evidence: some minutes of a flapping endpoint
+
+
+class BreakerState(IntEnum):
+    """Closed lets everything through, open nothing, half open one probe at a time."""
+
+    CLOSED = 0
+    OPEN = 1
+    HALF_OPEN = 2
+
+    @property
+    def label(self) -> str:
+        """The name as metrics and JSON spell it."""
+        return self.name.lower()
+
+
+class Cause(IntEnum):
+    """Why a breaker moved; the `cause` label of `sidecar_breaker_transitions_total`."""
+
+    CONSECUTIVE_FAILURES = 0
+    OPEN_TIME_OVER = 1
+    PROBE_SUCCEEDED = 2
+    PROBE_FAILED = 3
+
+    @property
+    def label(self) -> str:
+        """The name as metrics and JSON spell it."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One entry of the journal.
+
+    at: monotonic seconds. failures: consecutive failures then. evidence: the outcome that decided it, None
+    when time did. open_for: seconds it will stay open, 0 unless it opened.
+    """
+
+    at: float
+    to: BreakerState
+    cause: Cause
+    failures: int
+    evidence: Outcome | None
+    open_for: float
+
+
+class Breaker:
+    """One endpoint's breaker: the table above.
+
+    threshold: consecutive failures that open it, at least 1.
+    open_for, max_open_for: seconds, 0 < open_for <= max_open_for.
+    jitter: 0 to 1; the open time is spread evenly over ±jitter of itself.
+    uniform: a float in [0, 1).
+    """
+
+    __slots__ = (
+        "_jitter",
+        "_max_open_for",
+        "_open_for",
+        "_opened_in_a_row",
+        "_uniform",
+        "failures",
+        "journal",
+        "open_until",
+        "probing",
+        "state",
+        "threshold",
+        "transitions",
+    )
+
+    def __init__(
+        self,
+        threshold: int,
+        open_for: float,
+        max_open_for: float,
+        jitter: float,
+        uniform: Callable[[], float],
+    ) -> None:
+        self.threshold = threshold
+        self._open_for = open_for
+        self._max_open_for = max_open_for
+        self._jitter = jitter
+        self._uniform = uniform
+        self.state = BreakerState.CLOSED
+        self.failures = 0
+        self.open_until = 0.0
+        self.probing = False
+        self.journal: deque[Transition] = deque(maxlen=JOURNAL_LENGTH)
+        self.transitions: dict[tuple[BreakerState, Cause], int] = {}
+        self._opened_in_a_row = 0
+
+    def record(self, outcome: Outcome, now: float, *, probe: bool) -> bool:
+        """Take the outcome of an attempt that began while closed, or of the probe. True when the state moved."""
+        if self.state is BreakerState.CLOSED:
+            if outcome is Outcome.SUCCESS:
+                self.failures = 0
+            elif outcome.is_failure:
+                self.failures += 1
+                if self.failures >= self.threshold:
+                    self._open(Cause.CONSECUTIVE_FAILURES, outcome, now)
+                    return True
+            return False
+        if not probe or self.state is BreakerState.OPEN:
+            return False
+        self.probing = False
+        if outcome is Outcome.SUCCESS:
+            self.failures = 0
+            self._opened_in_a_row = 0
+            self._move(BreakerState.CLOSED, Cause.PROBE_SUCCEEDED, outcome, now, 0.0)
+            return True
+        if outcome.is_failure or outcome is Outcome.TOO_MANY_REQUESTS:
+            self.failures += 1
+            self._open(Cause.PROBE_FAILED, outcome, now)
+            return True
+        return False  # cancelled: the permission is free again
+
+    def take_probe(self, now: float) -> bool:
+        """Ask to send the one probe. True gives the permission; `record(..., probe=True)` gives it back."""
+        if self.state is BreakerState.OPEN and now >= self.open_until:
+            self._move(BreakerState.HALF_OPEN, Cause.OPEN_TIME_OVER, None, now, 0.0)
+        elif self.state is not BreakerState.HALF_OPEN or self.probing:
+            return False
+        self.probing = True
+        return True
+
+    @property
+    def probe_at(self) -> float:
+        """When a probe may be asked for, monotonic seconds; infinity while there is nothing to ask."""
+        if self.state is BreakerState.OPEN:
+            return self.open_until
+        if self.state is BreakerState.HALF_OPEN and not self.probing:
+            return 0.0
+        return float("inf")
+
+    def _open(self, cause: Cause, evidence: Outcome, now: float) -> None:
+        # 2.0**64 is already far beyond any cap; the bound keeps the power from overflowing after a long outage.
+        seconds = min(self._open_for * 2.0 ** min(self._opened_in_a_row, 64), self._max_open_for)
+        seconds *= 1.0 + self._jitter * (2.0 * self._uniform() - 1.0)
+        self._opened_in_a_row += 1
+        self.open_until = now + seconds
+        self._move(BreakerState.OPEN, cause, evidence, now, seconds)
+
+    def _move(
+        self, to: BreakerState, cause: Cause, evidence: Outcome | None, now: float, open_for: float
+    ) -> None:
+        self.state = to
+        self.transitions[to, cause] = self.transitions.get((to, cause), 0) + 1
+        self.journal.append(Transition(now, to, cause, self.failures, evidence, open_for))
