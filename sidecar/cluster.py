@@ -1,0 +1,176 @@
+"""The joint between those who know what an upstream consists of and those who send requests to it.
+
+A source hands a `Snapshot` to `Cluster.apply`; the data path asks `Cluster.pick` and tells `Cluster.report`
+how it went. Between them stands the picker: built over the endpoints that may be picked, and replaced whole
+when an endpoint comes, goes, or its breaker moves, so that picking itself looks at nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.balance import POLICIES, Picker
+from sidecar.errors import Reason
+from sidecar.model import EndpointState, Outcome, UpstreamStats
+from sidecar.pool import ConnectionLimit, EndpointPool
+from sidecar.resilience import Breaker, BreakerState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sidecar.clock import Clock
+    from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
+
+__all__ = ["Cluster"]
+
+_NEVER = float("inf")
+
+
+class Cluster:
+    """The live object of one upstream.
+
+    name, scheme, policy: as configured; per_request is decided by the scheme.
+    endpoints: by (host, port), in the order of the snapshot. source: who gave the last snapshot.
+    picker: over the endpoints whose breakers are closed. limit: the bound on its connections.
+    stats: what has happened since the start; survives every snapshot.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_probe_at",
+        "endpoints",
+        "limit",
+        "name",
+        "picker",
+        "policy",
+        "scheme",
+        "source",
+        "stats",
+    )
+
+    def __init__(self, name: str, scheme: str, policy: UpstreamPolicy, clock: Clock) -> None:
+        self.name = name
+        self.scheme = scheme
+        self.policy = policy
+        self.endpoints: dict[tuple[str, int], EndpointState] = {}
+        self.source = ""
+        self.stats = UpstreamStats()
+        self.limit = ConnectionLimit(policy.max_connections, policy.max_pending)
+        self._clock = clock
+        self._probe_at = _NEVER
+        self.picker: Picker = POLICIES[policy.strategy]([], None)
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Make the endpoints those of `snapshot`: new ones start closed, known ones keep everything, others go."""
+        before = self.endpoints
+        self.endpoints = {}
+        for endpoint in snapshot.endpoints:
+            state = before.pop(endpoint.key, None)
+            if state is None:
+                state = self._new_state(endpoint)
+            else:
+                state.endpoint = endpoint
+            self.endpoints[endpoint.key] = state
+        for state in before.values():
+            state.removed = True
+            state.pool.retire()
+        self.source = snapshot.source
+        self._rebuild()
+
+    def pick(self, now: float, tried: Collection[EndpointState] = ()) -> EndpointState | None:
+        """The endpoint for the next attempt, or None (see `refusal`).
+
+        tried: endpoints this exchange has been at; they are picked again only when no other is left.
+        An endpoint whose open time is over is given out as the one probe: its breaker is then half open,
+        which is how the caller knows, and the attempt's `report` must say probe=True.
+        """
+        if now >= self._probe_at:
+            probe = self._pick_probe(now, tried)
+            if probe is not None:
+                return probe
+        picked = self.picker.pick()
+        if not tried or picked not in tried:
+            return picked
+        for _ in range(
+            len(self.endpoints) * 4
+        ):  # weights may repeat the tried one; four cycles' worth is plenty
+            other = self.picker.pick()
+            if other not in tried:
+                return other
+        # Heavily uneven weights: any endpoint that may be picked and was not tried, else the tried one again.
+        for state in self.endpoints.values():
+            if state not in tried and state.breaker.state is BreakerState.CLOSED:
+                return state
+        return picked
+
+    def has_untried(self, tried: Collection[EndpointState]) -> bool:
+        """Whether an endpoint that may be picked is not in `tried`."""
+        return any(
+            state not in tried and state.breaker.state is BreakerState.CLOSED
+            for state in self.endpoints.values()
+        )
+
+    @property
+    def refusal(self) -> Reason:
+        """Why `pick` gave None: nobody serves this upstream, or every breaker is open."""
+        return Reason.ALL_OPEN if self.endpoints else Reason.NO_ENDPOINTS
+
+    def report(self, state: EndpointState, outcome: Outcome, now: float, *, probe: bool) -> None:
+        """Tell how an attempt at `state` ended: counted, fed to its breaker, and the picker follows."""
+        state.attempts[outcome] += 1
+        if outcome is Outcome.SUCCESS and not probe and not state.breaker.failures:
+            return  # the usual case, and nothing changes
+        self._feed_breaker(state, outcome, now, probe=probe)
+
+    def settle_probe(self, state: EndpointState, outcome: Outcome, now: float) -> None:
+        """Answer the breaker of a probe whose attempt goes on, as a stream's may for hours. Counts no attempt."""
+        self._feed_breaker(state, outcome, now, probe=True)
+
+    def give_back_probe(self, state: EndpointState) -> None:
+        """The probe that `pick` gave out was not sent: the next request takes its place."""
+        self._feed_breaker(state, Outcome.CANCELLED, 0.0, probe=True)
+
+    def _feed_breaker(self, state: EndpointState, outcome: Outcome, now: float, *, probe: bool) -> None:
+        breaker = state.breaker
+        moved = breaker.record(outcome, now, probe=probe)
+        if state.removed:
+            return
+        if moved:
+            if breaker.state is BreakerState.OPEN:
+                state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
+            self._rebuild()
+        elif probe:
+            self._find_next_probe()
+
+    def _new_state(self, endpoint: Endpoint) -> EndpointState:
+        policy = self.policy
+        breaker = Breaker(
+            policy.breaker_threshold,
+            policy.breaker_open_for,
+            policy.breaker_max_open_for,
+            policy.breaker_jitter,
+            self._clock.uniform,
+        )
+        if policy.host_header == "endpoint":
+            authority = endpoint.address
+        else:
+            authority = "" if policy.host_header == "preserve" else policy.host_header
+        return EndpointState(endpoint, authority.encode("ascii"), breaker, EndpointPool(self.limit))
+
+    def _pick_probe(self, now: float, tried: Collection[EndpointState]) -> EndpointState | None:
+        # The breaker that has waited longest is asked first (behaviour 27).
+        for state in sorted(self.endpoints.values(), key=lambda state: state.breaker.probe_at):
+            if state.breaker.probe_at > now:
+                break
+            if state not in tried and state.breaker.take_probe(now):
+                self._find_next_probe()
+                return state
+        return None
+
+    def _rebuild(self) -> None:
+        closed = [state for state in self.endpoints.values() if state.breaker.state is BreakerState.CLOSED]
+        self.picker = POLICIES[self.policy.strategy](closed, self.picker)
+        self._find_next_probe()
+
+    def _find_next_probe(self) -> None:
+        self._probe_at = min((state.breaker.probe_at for state in self.endpoints.values()), default=_NEVER)

@@ -1,0 +1,129 @@
+"""Connections to endpoints: idle ones kept for reuse, and the bounds that all of an upstream share.
+
+Every method changes state and returns; none performs I/O beyond closing an idle connection. The newest idle
+connection is taken first (LIFO), so that a burst's extra connections grow old and are closed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Protocol
+
+__all__ = ["Admission", "ConnectionLimit", "EndpointPool", "PooledConnection", "Waiter"]
+
+
+class PooledConnection(Protocol):
+    """What the pool sees of a connection."""
+
+    pool: EndpointPool
+
+    def close(self) -> None:
+        """Close it. It leaves the books of its pool at once, not when the socket has gone."""
+
+
+class Waiter(Protocol):
+    """An exchange or a session that waits for a connection."""
+
+    def proceed(self, connection: PooledConnection | None) -> None:
+        """Go on: with this connection, or (None) because there is room to open one."""
+
+
+class Admission(Enum):
+    """The answer to `EndpointPool.admit`."""
+
+    OPEN = "open"  # room is reserved: open a connection, and `release` it once closed or failed
+    WAIT = "wait"  # all are busy: the waiter is in the queue
+    OVERFLOW = "overflow"  # the queue is full as well
+
+
+class ConnectionLimit:
+    """The bound on one upstream's connections, and the queue of those who wait for one.
+
+    maximum: connections open or being opened, to all endpoints together; used: of these now.
+    max_pending: length of the queue.
+    """
+
+    __slots__ = ("max_pending", "maximum", "pending", "pools", "used")
+
+    def __init__(self, maximum: int, max_pending: int) -> None:
+        self.maximum = maximum
+        self.max_pending = max_pending
+        self.used = 0
+        self.pending: deque[Waiter] = deque()
+        self.pools: list[EndpointPool] = []
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """Take a waiter out of the queue, if it is in it."""
+        if waiter in self.pending:
+            self.pending.remove(waiter)
+
+    def wake(self) -> None:
+        """Let waiters go on while there is room to open connections for them."""
+        while self.pending and self.used < self.maximum:
+            self.pending.popleft().proceed(None)
+
+    def close_one_idle(self) -> bool:
+        """Close an idle connection to make room for one to another endpoint; False when none is idle."""
+        for pool in self.pools:
+            if pool.idle:
+                pool.idle.pop(0).close()
+                return True
+        return False
+
+
+class EndpointPool:
+    """The connections of one endpoint. open: all that are open or being opened, idle ones included."""
+
+    __slots__ = ("idle", "limit", "open")
+
+    def __init__(self, limit: ConnectionLimit) -> None:
+        self.limit = limit
+        self.idle: list[PooledConnection] = []
+        self.open = 0
+        limit.pools.append(self)
+
+    def take(self) -> PooledConnection | None:
+        """The idle connection that was used last; None when there is none."""
+        idle = self.idle
+        return idle.pop() if idle else None
+
+    def admit(self, waiter: Waiter) -> Admission:
+        """Reserve room for one more connection, or queue `waiter` for one."""
+        limit = self.limit
+        if limit.used < limit.maximum or limit.close_one_idle():
+            limit.used += 1
+            self.open += 1
+            return Admission.OPEN
+        if len(limit.pending) < limit.max_pending:
+            limit.pending.append(waiter)
+            return Admission.WAIT
+        return Admission.OVERFLOW
+
+    def give_back(self, connection: PooledConnection) -> None:
+        """A connection whose response is complete: to the first waiter, else to the idle ones."""
+        pending = self.limit.pending
+        if pending:
+            pending.popleft().proceed(connection)
+        else:
+            self.idle.append(connection)
+
+    def release(self, connection: PooledConnection | None) -> None:
+        """A connection was closed, or (None) one that was being opened failed: its room is free."""
+        if connection is not None and connection in self.idle:
+            self.idle.remove(connection)
+        self.open -= 1
+        self.limit.used -= 1
+        if self.limit.pending:
+            self.limit.wake()
+
+    def close_idle(self) -> None:
+        """Close every idle connection: the endpoint has gone or was ejected."""
+        while self.idle:
+            self.idle.pop().close()
+
+    def retire(self) -> None:
+        """The endpoint has gone for good: close what is idle; busy connections keep counting until they end."""
+        self.close_idle()
+        if self in self.limit.pools:
+            self.limit.pools.remove(self)
