@@ -1,0 +1,20 @@
+"""The data path. Read it in the order a request flows:
+
+    listener    a localhost port, and what is made of a connection to it
+    downstream  the application's connection: request heads, pipelining, keep-alive, lingering close
+    exchange    one request and its response: picking, sending, retrying, and its one end
+    upstream    the endpoint's connection: response heads and bodies
+    relay       back-pressure between the two
+    respond     the answers that the proxy gives itself
+    tcp         one opaque session, from accept to the last byte
+
+and beside them `context` (what all connections share), `dial` (opening a connection) and `sweep` (deadlines).
+Everything but `dial` is a callback on a protocol object: no task, future, timer or closure per request.
+"""
+
+from __future__ import annotations
+
+from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.listener import Listener
+
+__all__ = ["Listener", "ProxyContext"]

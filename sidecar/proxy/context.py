@@ -1,0 +1,56 @@
+"""What every connection of one process shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.proxy.sweep import Sweep
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sidecar.clock import Clock
+
+__all__ = ["ProxyContext"]
+
+
+class ProxyContext:
+    """The loop, the clock, the sweep, and what is the same for all listeners.
+
+    head_timeout: seconds in which a request head must arrive once its first byte has.
+    idle_timeout: seconds a client connection may stay without a request.
+    max_clients: connections accepted at once by all listeners together; clients: of these now;
+    refused: closed at once because of it.
+    draining: responses close their connections from now on.
+    """
+
+    __slots__ = (
+        "clients",
+        "clock",
+        "draining",
+        "head_timeout",
+        "idle_timeout",
+        "loop",
+        "max_clients",
+        "refused",
+        "sweep",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        *,
+        head_timeout: float = 10.0,
+        idle_timeout: float = 60.0,
+        max_clients: int = 16384,
+    ) -> None:
+        self.loop = loop
+        self.clock = clock
+        self.sweep = Sweep(loop, clock)
+        self.head_timeout = head_timeout
+        self.idle_timeout = idle_timeout
+        self.max_clients = max_clients
+        self.clients = 0
+        self.refused = 0
+        self.draining = False

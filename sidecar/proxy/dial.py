@@ -1,0 +1,120 @@
+"""Opening one connection to one endpoint: the only coroutine of the data path.
+
+Addresses of a name are tried as RFC 8305 (happy eyeballs) says, because `localhost` and dual-stack names
+mean both families to whoever configured them. uvloop's own create_connection tries them one after another.
+"""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Protocol
+
+import aiohappyeyeballs
+
+from sidecar.model import Outcome
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from sidecar.model import EndpointState
+    from sidecar.proxy.context import ProxyContext
+
+__all__ = ["Dial", "Dialer"]
+
+HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried beside the first (RFC 8305 section 5)
+
+
+class Dialer(Protocol):
+    """Who wanted the connection."""
+
+    def on_connected(self, dial: Dial, connection: Any) -> None:
+        """It is open: `connection` is what the factory made."""
+
+    def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
+        """It could not be opened: CONNECT_REFUSED or CONNECT_TIMEOUT."""
+
+
+class Dial:
+    """One attempt to connect. It ends in exactly one call of its dialer, or in none after `cancel`.
+
+    factory: makes the protocol; duck-typed, as ours do not inherit asyncio.Protocol.
+    deadline: monotonic seconds; the sweep ends the attempt then.
+    """
+
+    __slots__ = ("_context", "_dialer", "_factory", "_task", "deadline", "endpoint")
+
+    def __init__(
+        self,
+        context: ProxyContext,
+        endpoint: EndpointState,
+        factory: Callable[[], Any],
+        timeout: float,
+        dialer: Dialer,
+    ) -> None:
+        self._context = context
+        self._dialer = dialer
+        self._factory = factory
+        self.endpoint = endpoint
+        self.deadline = context.sweep.soon + timeout
+        context.sweep.members.add(self)
+        self._task: asyncio.Task[None] | None = context.loop.create_task(self._connect())
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self._leave()
+
+    shut = cancel
+
+    def retire(self) -> None:
+        """Somebody's request is behind it: it goes on."""
+
+    def expire(self) -> None:
+        """The connect time-out is over."""
+        self._leave()
+        self._dialer.on_connect_failed(self, Outcome.CONNECT_TIMEOUT)
+
+    def _leave(self) -> None:
+        self._context.sweep.members.discard(self)
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+
+    async def _connect(self) -> None:
+        endpoint = self.endpoint.endpoint
+        try:
+            connection = await self._open(endpoint.host, endpoint.port)
+        except (OSError, UnicodeError):  # a name that cannot be encoded cannot be looked up either
+            if self._task is not None:
+                self._task = None
+                self._context.sweep.members.discard(self)
+                self._dialer.on_connect_failed(self, Outcome.CONNECT_REFUSED)
+        else:
+            self._task = None
+            self._context.sweep.members.discard(self)
+            self._dialer.on_connected(self, connection)
+
+    async def _open(self, host: str, port: int) -> Any:
+        loop = self._context.loop
+        if _is_address(host):
+            _, protocol = await loop.create_connection(self._factory, host, port)
+            return protocol
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        sock = await aiohappyeyeballs.start_connection(
+            found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
+        )
+        try:
+            _, protocol = await loop.create_connection(self._factory, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return protocol
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

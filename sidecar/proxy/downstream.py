@@ -1,0 +1,348 @@
+"""The application's connection: one request after another, answered in order.
+
+state    means                                        deadline       what arrives is
+-------  -------------------------------------------  -------------  -----------------------------------
+IDLE     between requests                             idle_timeout   the next head
+HEAD     a head has begun                             head_timeout   more of it
+BUSY     an exchange is going on                      its timeout    its body, then held for later
+LINGER   the last response is written, input is not   2 s            thrown away
+         read to its end
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.errors import ProtocolError, Reason
+from sidecar.http1 import BodyReader, ChunkedReader, LengthReader, scan_request
+from sidecar.http1.head import CHUNKED, HEAD_METHOD
+from sidecar.model.stats import METHODS
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, UNSENT, ReadGate
+from sidecar.proxy.respond import CLOSE, KEEP_ALIVE, error_response
+
+if TYPE_CHECKING:
+    from asyncio import Transport
+
+    from sidecar.cluster import Cluster
+    from sidecar.http1 import RequestHead
+    from sidecar.proxy.context import ProxyContext
+
+__all__ = ["DownstreamConnection"]
+
+IDLE = 0
+HEAD = 1
+BUSY = 2
+LINGER = 3
+
+# How long and how much a client may go on sending after its answer, so that the close does not destroy the
+# answer on its way (RFC 9112 9.6): HAProxy and nginx wait for seconds too (nginx lingering_timeout is 5 s).
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 1 << 20
+
+_CR = 13
+_LF = 10
+_OTHER_METHOD = len(METHODS) - 1
+
+
+class DownstreamConnection:
+    """One client connection to one upstream's port.
+
+    keep_alive: the connection may live on after the exchange that is going on.
+    deadline: for the sweep. write_full: the client does not read as fast as it is written to.
+    """
+
+    __slots__ = (
+        "_held",
+        "_lingered",
+        "_reader",
+        "_starting",
+        "cluster",
+        "context",
+        "deadline",
+        "exchange",
+        "gate",
+        "keep_alive",
+        "state",
+        "transport",
+        "write_full",
+    )
+
+    transport: Transport
+    gate: ReadGate
+
+    def __init__(self, context: ProxyContext, cluster: Cluster) -> None:
+        self.context = context
+        self.cluster = cluster
+        self.exchange = Exchange(context, cluster, self)
+        self.state = IDLE
+        self.keep_alive = True
+        self.write_full = False
+        self.deadline = context.sweep.soon + context.idle_timeout
+        self._held = b""  # input that is not consumed yet: a begun head, or requests to come
+        self._reader: BodyReader | None = None  # of the request body, while it has not ended
+        self._starting = False
+        self._lingered = 0
+
+    # Reading
+
+    def connection_made(self, transport: Transport) -> None:
+        """The listener accepted it."""
+        self.transport = transport
+        self.gate = ReadGate(transport)
+        context = self.context
+        context.clients += 1
+        context.sweep.members.add(self)
+        if context.clients > context.max_clients:
+            context.refused += 1
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a head, of a body, or of requests that have to wait."""
+        state = self.state
+        if state == BUSY:
+            if self._reader is not None:
+                self._receive_body(data)
+            else:
+                self._hold(data)
+        elif state == LINGER:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES:
+                self.transport.abort()
+        elif state == HEAD and b"\n" not in data:
+            # No head ends without a line feed: looking again would make a head sent byte by byte quadratic.
+            self._held += data
+            self._check_held_head()
+        else:
+            self._start_requests(self._held + data if self._held else data)
+
+    def _start_requests(self, data: bytes) -> None:
+        """Begin the exchange of the first request in `data`, and of the next ones while answers come at once."""
+        at = 0
+        size = len(data)
+        limit = self.cluster.policy.max_request_head
+        while at < size and not self.write_full:
+            if data[at] == _CR:  # RFC 9112 2.2: empty lines before a request line are to be ignored
+                if size - at == 1:
+                    self._begin_head(b"\r")
+                    return
+                if data[at + 1] == _LF:
+                    at += 2
+                    continue
+            try:
+                head = scan_request(data, at)
+                if head is None:
+                    self._begin_head(data[at:] if at else data)
+                    return
+                if head.size > limit:
+                    raise _too_large(data, at, limit)
+                at += head.size
+                at = self._start_exchange(head, data, at)
+            except ProtocolError as error:
+                self._refuse(error)
+                return
+            if self.state != IDLE:
+                return
+        if at < size:  # nobody reads the answers: the rest waits until `resume_writing`
+            self._held = data[at:]
+            self._hold(b"")
+        else:
+            self._held = b""
+            self.state = IDLE
+
+    def _start_exchange(self, head: RequestHead, data: bytes, at: int) -> int:
+        """Hand one request to the exchange; the offset of what follows what has come of it."""
+        length = head.length
+        size = len(data)
+        if not length:
+            body = b""
+        elif 0 < length <= size - at:
+            body = data[at : at + length]
+            at += length
+        else:
+            reader: BodyReader = ChunkedReader() if length == CHUNKED else LengthReader(length)
+            body, at = reader.feed(data, at)
+            if not reader.done:
+                self._reader = reader
+        self._held = data[at:] if at < size else b""
+        self.state = BUSY
+        self.keep_alive = head.keep_alive
+        self._starting = True
+        self.exchange.begin(head, body, self._reader is None)
+        self._starting = False
+        return at
+
+    def _receive_body(self, data: bytes) -> None:
+        reader = self._reader
+        assert reader is not None
+        try:
+            piece, end = reader.feed(data)
+        except ProtocolError as error:
+            self.exchange.break_off(error)
+            return
+        if reader.done:
+            self._reader = None
+        self.exchange.send_body(piece, done=reader.done)
+        if end < len(data) and self.state == BUSY:
+            self._hold(data[end:])
+
+    def _hold(self, data: bytes) -> None:
+        """Keep requests that came before their turn, up to the size of one head."""
+        self._held += data
+        if len(self._held) >= self.cluster.policy.max_request_head:
+            self.gate.hold(PIPELINE_FULL)
+
+    def _begin_head(self, begun: bytes) -> None:
+        """Keep what has come of a head that has not ended."""
+        self._held = begun
+        if self.state == IDLE:
+            self.state = HEAD
+            self.deadline = self.context.sweep.soon + self.context.head_timeout
+        self._check_held_head()
+
+    def _check_held_head(self) -> None:
+        limit = self.cluster.policy.max_request_head
+        if len(self._held) > limit:
+            self._refuse(_too_large(self._held, 0, limit))
+
+    # Answering
+
+    def connection_line(self) -> bytes:
+        """The Connection line of a response that begins now, and the decision it tells."""
+        if self.context.draining:
+            self.keep_alive = False
+        if self.exchange.head.minor:
+            return b"" if self.keep_alive else CLOSE
+        return KEEP_ALIVE if self.keep_alive else b""
+
+    def answer(self, status: int, reason: Reason, message: str = "") -> None:
+        """Answer the exchange that is going on with the proxy's own response."""
+        if self._reader is not None:
+            self.keep_alive = (
+                False  # the body will not be read: there is no telling where the next request begins
+            )
+        connection = self.connection_line()
+        bodiless = self.exchange.head.method == HEAD_METHOD
+        self.transport.write(
+            error_response(
+                status, reason, self.cluster.name, message, connection=connection, bodiless=bodiless
+            )
+        )
+
+    def exchange_over(self) -> None:
+        """The exchange has ended and its response is written: the next request, or the end."""
+        if self.gate.reasons:
+            self.gate.release(PEER_FULL | UNSENT)
+        if not self.keep_alive or self._reader is not None:
+            self._finish()
+            return
+        self.state = IDLE
+        self.deadline = self.context.sweep.soon + self.context.idle_timeout
+        if self._held and not self._starting:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Start what was held."""
+        held, self._held = self._held, b""
+        self._start_requests(held)
+        if len(self._held) < self.cluster.policy.max_request_head:
+            self.gate.release(PIPELINE_FULL)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer bytes that are no request, and close: what follows them cannot be told apart."""
+        self.cluster.stats.count_request(_OTHER_METHOD, error.status, error.reason, 0.0)
+        self.transport.write(error_response(error.status, error.reason, self.cluster.name, str(error)))
+        self._linger()
+
+    def _finish(self) -> None:
+        """Close after the last response, gently when the client may still be sending."""
+        if self._reader is not None or self._held:
+            self._linger()
+        else:
+            self._enter_linger()
+            self.transport.close()
+
+    def _linger(self) -> None:
+        self._enter_linger()
+        self._held = b""
+        self._reader = None
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self.gate.release(PEER_FULL | UNSENT | PIPELINE_FULL)
+
+    def _enter_linger(self) -> None:
+        # What is still unsent gets the time that a quiet connection has; a client that has it all gets less.
+        unsent = self.transport.get_write_buffer_size()
+        self.state = LINGER
+        self.deadline = self.context.sweep.soon + (self.context.idle_timeout if unsent else LINGER_SECONDS)
+
+    def abort(self) -> None:
+        """Break the connection: the client must not take what it has got for a complete response."""
+        self.state = LINGER
+        self.transport.abort()
+
+    # The transport's other callbacks
+
+    def pause_writing(self) -> None:
+        """The client reads slowly: stop reading from the endpoint."""
+        self.write_full = True
+        connection = self.exchange.connection
+        if connection is not None:
+            connection.gate.hold(PEER_FULL)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.write_full = False
+        connection = self.exchange.connection
+        if connection is not None:
+            connection.gate.release(PEER_FULL)
+        if self.state == IDLE and self._held:
+            self._go_on()
+
+    def eof_received(self) -> bool:
+        """The client will send no more: it has gone (as nginx, Envoy and Go see it; HAProxy waits)."""
+        self._leave()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended, whoever ended it."""
+        self.context.clients -= 1
+        self.context.sweep.members.discard(self)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.state == BUSY:
+            self._enter_linger()
+            self.exchange.abandon()
+
+    # The sweep's callbacks
+
+    def expire(self) -> None:
+        """The deadline of the state has passed."""
+        if self.state == BUSY:
+            self.exchange.expire()
+        elif self.state == HEAD:
+            error = ProtocolError("the request head did not arrive in time", 408, Reason.REQUEST_TIMEOUT)
+            self._refuse(error)
+        elif self.state == IDLE and not self._held:
+            self._enter_linger()
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def retire(self) -> None:
+        """The process would like to end."""
+        if self.state == IDLE and not self._held:
+            self._enter_linger()
+            self.transport.close()
+
+    def shut(self) -> None:
+        """The process ends now."""
+        self.transport.abort()
+
+
+def _too_large(data: bytes, at: int, limit: int) -> ProtocolError:
+    """414 when the request line alone is too long (RFC 9110 15.5.15), 431 when the head is."""
+    if at <= data.find(b"\r\n", at) <= at + limit:
+        return ProtocolError("the request head is too large", 431, Reason.TOO_LARGE)
+    return ProtocolError("the request line is too long", 414, Reason.TOO_LARGE)

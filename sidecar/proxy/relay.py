@@ -1,0 +1,42 @@
+"""Back-pressure: whoever cannot be written to stops the one who is being read from.
+
+A transport's `pause_reading` is a switch, while there can be several reasons to hold one side at once (its
+peer's buffer is full, the request has nowhere to go yet, too much is pipelined). A `ReadGate` counts the
+reasons and moves the switch only at the first and the last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio import Transport
+
+__all__ = ["PEER_FULL", "PIPELINE_FULL", "UNSENT", "ReadGate"]
+
+PEER_FULL = 1  # the other side's write buffer is above its high-water mark (64 KiB, uvloop's default)
+UNSENT = 2  # the request's body waits for a connection to an endpoint
+PIPELINE_FULL = 4  # enough further requests are held already
+
+
+class ReadGate:
+    """Reading of one transport, held while any reason holds."""
+
+    __slots__ = ("_transport", "reasons")
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.reasons = 0
+
+    def hold(self, reason: int) -> None:
+        """Stop reading for `reason`, until it is released."""
+        if not self.reasons and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self.reasons |= reason
+
+    def release(self, reason: int) -> None:
+        """`reason` is over (several may be or-ed); reading goes on when it was the last."""
+        if self.reasons:
+            self.reasons &= ~reason
+            if not self.reasons and not self._transport.is_closing():
+                self._transport.resume_reading()

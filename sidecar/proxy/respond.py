@@ -1,0 +1,70 @@
+"""The answers that the proxy gives itself: status, short JSON, and `x-sidecar-error` naming the reason."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+from sidecar.errors import Reason
+
+__all__ = ["CLOSE", "KEEP_ALIVE", "STATUS_BY_REASON", "error_response"]
+
+CLOSE = b"Connection: close\r\n"
+KEEP_ALIVE = b"Connection: keep-alive\r\n"  # what an HTTP/1.0 client needs to be told (RFC 9112 C.2.2)
+
+# From error to synthetic response, as linkerd keeps it in one table. BAD_REQUEST and TOO_LARGE carry their
+# own status (`ProtocolError.status`); a request time-out is 408 when it was the client that was slow.
+STATUS_BY_REASON = {
+    Reason.NO_ENDPOINTS: 503,
+    Reason.ALL_OPEN: 503,
+    Reason.OVERFLOW: 503,
+    Reason.CONNECT_REFUSED: 503,
+    Reason.CONNECT_TIMEOUT: 504,
+    Reason.REQUEST_TIMEOUT: 504,
+    Reason.RESET_BEFORE_HEADERS: 502,
+    Reason.RESET_AFTER_HEADERS: 502,
+    Reason.BAD_RESPONSE: 502,
+    Reason.CLIENT_GONE: 499,
+}
+
+_MESSAGES = {
+    Reason.NO_ENDPOINTS: "the upstream has no endpoints",
+    Reason.ALL_OPEN: "every endpoint's circuit breaker is open",
+    Reason.OVERFLOW: "the upstream's connections and its queue are full",
+    Reason.CONNECT_REFUSED: "no endpoint accepted a connection",
+    Reason.CONNECT_TIMEOUT: "connecting took too long",
+    Reason.REQUEST_TIMEOUT: "the time-out passed without progress",
+    Reason.RESET_BEFORE_HEADERS: "the endpoint closed the connection without an answer",
+    Reason.BAD_RESPONSE: "the endpoint's answer is not valid HTTP/1.1",
+}
+
+
+def error_response(
+    status: int,
+    reason: Reason,
+    upstream: str,
+    message: str = "",
+    *,
+    connection: bytes = CLOSE,
+    bodiless: bool = False,
+) -> bytes:
+    """A whole response.
+
+    connection: the Connection line to send, with its line end, or nothing.
+    bodiless: the request was a HEAD: everything but the body.
+    """
+    body = json.dumps(
+        {
+            "error": reason.label,
+            "status": status,
+            "upstream": upstream,
+            "message": message or _MESSAGES.get(reason, ""),
+        }
+    ).encode()
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        "Content-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        f"x-sidecar-error: {reason.label}\r\n"
+    )
+    return b"%b%b\r\n%b" % (head.encode(), connection, b"" if bodiless else body)

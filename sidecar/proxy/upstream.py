@@ -1,0 +1,170 @@
+"""The endpoint's connection: it carries one exchange at a time and reads its response."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.errors import ProtocolError
+from sidecar.http1 import BodyReader, UntilCloseReader, scan_response
+from sidecar.proxy.relay import PEER_FULL, ReadGate
+from sidecar.proxy.sweep import NEVER
+
+if TYPE_CHECKING:
+    from asyncio import Transport
+
+    from sidecar.model import EndpointState
+    from sidecar.pool import EndpointPool
+    from sidecar.proxy.context import ProxyContext
+    from sidecar.proxy.exchange import Exchange
+
+__all__ = ["UpstreamConnection"]
+
+
+class UpstreamConnection:
+    """One connection to one endpoint.
+
+    exchange: the one it carries; None while it is idle in the pool.
+    served: exchanges it has carried to their end. heard: bytes have come for the one it carries now.
+    reader: of the response body, once the head has come and the body did not come whole with it.
+    deadline: for the sweep; only an idle connection has one, a busy one's exchange has its own.
+    """
+
+    __slots__ = (
+        "_booked",
+        "_context",
+        "_held",
+        "_limit",
+        "deadline",
+        "endpoint",
+        "exchange",
+        "gate",
+        "heard",
+        "pool",
+        "reader",
+        "served",
+        "transport",
+        "write_full",
+    )
+
+    transport: Transport
+    gate: ReadGate
+
+    def __init__(self, context: ProxyContext, endpoint: EndpointState, max_head: int) -> None:
+        self._context = context
+        self._limit = max_head
+        self._held = b""  # a head that has begun
+        self._booked = True
+        self.endpoint = endpoint
+        self.pool: EndpointPool = endpoint.pool
+        self.exchange: Exchange | None = None
+        self.reader: BodyReader | None = None
+        self.served = 0
+        self.heard = False
+        self.write_full = False
+        self.deadline = NEVER
+
+    def connection_made(self, transport: Transport) -> None:
+        """The endpoint accepted it."""
+        self.transport = transport
+        self.gate = ReadGate(transport)
+        self._context.sweep.members.add(self)
+
+    def start(self, exchange: Exchange, request: bytes) -> None:
+        """Carry `exchange`: send what has come of its request."""
+        self.exchange = exchange
+        self.heard = False
+        self.deadline = NEVER
+        self.transport.write(request)
+
+    def rest(self, idle_timeout: float) -> None:
+        """The exchange is over and the connection may be used again: into the pool, or to who waits for it."""
+        self.exchange = None
+        self.reader = None
+        self.served += 1
+        self.deadline = self._context.sweep.soon + idle_timeout
+        if self.gate.reasons:
+            self.gate.release(PEER_FULL)
+        self.pool.give_back(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the response."""
+        exchange = self.exchange
+        if exchange is None:
+            self.close()  # bytes nobody asked for: what they would answer cannot be told
+            return
+        try:
+            if self.reader is None:
+                self._receive_head(exchange, data)
+            else:
+                piece, end = self.reader.feed(data)
+                exchange.relay(piece, done=self.reader.done, excess=end < len(data))
+        except ProtocolError as error:
+            exchange.response_broken(error)
+
+    def _receive_head(self, exchange: Exchange, data: bytes) -> None:
+        if self._held:
+            if b"\n" not in data and len(self._held) + len(data) <= self._limit:
+                self._held += data
+                return
+            data = self._held + data
+            self._held = b""
+        self.heard = True
+        at = 0
+        while True:
+            head = scan_response(data, at, exchange.head.method)
+            if (len(data) - at if head is None else head.size) > self._limit:
+                raise ProtocolError("the response head is too large")
+            if head is None:
+                self._held = data[at:]
+                return
+            at += head.size
+            if head.status >= 200:
+                break
+            exchange.relay_interim(head)
+        exchange.respond(head, data, at)
+
+    def close(self) -> None:
+        """Leave the books and close at once: idle, or no longer wanted."""
+        self.exchange = None
+        self._leave()
+        self.transport.abort()
+
+    shut = expire = close  # the sweep's callbacks: an idle connection has grown old, or the process ends now
+
+    def retire(self) -> None:
+        """The process would like to end."""
+        if self.exchange is None:
+            self.close()
+
+    def _leave(self) -> None:
+        if self._booked:
+            self._booked = False
+            self._context.sweep.members.discard(self)
+            self.pool.release(self)
+
+    def eof_received(self) -> bool:
+        """The endpoint will send no more; there is nothing more to do here for any exchange either."""
+        if self.exchange is None:
+            self._leave()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended, whoever ended it."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            reader = self.reader
+            ending = reader.ending if exc is None and isinstance(reader, UntilCloseReader) else None
+            exchange.connection_ended(self, ending)
+        self._leave()
+
+    def pause_writing(self) -> None:
+        """The endpoint reads slowly: stop reading from the client."""
+        self.write_full = True
+        if self.exchange is not None:
+            self.exchange.client.gate.hold(PEER_FULL)
+
+    def resume_writing(self) -> None:
+        """The endpoint has caught up."""
+        self.write_full = False
+        if self.exchange is not None:
+            self.exchange.client.gate.release(PEER_FULL)
