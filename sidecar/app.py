@@ -1,0 +1,273 @@
+"""The composition root: the whole sidecar in the order it is put together, and its life from start to drain.
+
+settings ─► a Cluster for each upstream ─► a Snapshot from its source ─► a Listener on its localhost port
+                 │
+                 └─► metrics and admin servers read it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from sidecar.admin.server import AdminServer, admin_app, metrics_app
+from sidecar.admin.views import upstreams_view
+from sidecar.clock import Clock
+from sidecar.cluster import Cluster
+from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy import Listener, ProxyContext
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from sidecar.config.settings import Address, Settings, UpstreamSettings
+
+__all__ = ["App", "run_loop"]
+
+COMPILED = False  # whether the data path's modules are extension modules
+
+# How long no request may have come before a draining sidecar believes that its application has ended.
+DRAIN_QUIET = 0.5  # seconds
+DRAIN_POLL = 0.05  # seconds between looks at what is still going on
+
+_log = logging.getLogger("sidecar")
+
+
+class App:
+    """One sidecar process.
+
+    clusters: by upstream name. listening: (upstream name, "host:port") of every listener.
+    admin_address, metrics_address: "host:port" once started.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or Clock()
+        self.clusters: dict[str, Cluster] = {}
+        self.listening: list[tuple[str, str]] = []
+        self.admin_address: str | None = None
+        self.metrics_address: str | None = None
+        self.ready = False
+        self._context: ProxyContext | None = None
+        self._listeners: list[Listener] = []
+        self._servers: list[AdminServer] = []
+        self._stage = 0
+        self._stage_changed = asyncio.Event()
+
+    # Starting
+
+    async def start(self) -> None:
+        """Bind everything and accept. Raises StartError; nothing stays open then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        settings = self.settings
+        context = self._context = ProxyContext(
+            asyncio.get_running_loop(),
+            self.clock,
+            head_timeout=settings.sidecar.head_timeout,
+            idle_timeout=settings.sidecar.idle_timeout,
+        )
+        for upstream in settings.upstreams:
+            self._add_upstream(upstream)
+        metrics = Metrics(self.clusters, context, compiled=COMPILED)
+        self.metrics_address = await self._serve(
+            metrics_app(metrics.render, metrics.content_type, self._is_ready),
+            settings.sidecar.metrics,
+            "metrics",
+        )
+        self.admin_address = await self._serve(admin_app(self.view), settings.sidecar.admin, "admin")
+        for upstream in settings.upstreams:
+            await self._listen(upstream)
+        context.sweep.start()
+        self.ready = True
+        # What lives as long as the process is not worth looking through at every full collection.
+        gc.collect()
+        gc.freeze()
+
+    def _add_upstream(self, upstream: UpstreamSettings) -> None:
+        """The upstream's cluster, with the endpoints that the configuration names."""
+        cluster = Cluster(upstream.name, upstream.scheme, _policy(upstream), self.clock)
+        endpoints = tuple(Endpoint(found.host, found.port, found.weight) for found in upstream.endpoints)
+        cluster.apply(Snapshot(upstream.name, endpoints, "static"))
+        self.clusters[upstream.name] = cluster
+
+    async def _serve(self, app: Any, address: Address, name: str) -> str:
+        server = AdminServer(app, name)
+        self._servers.append(server)
+        port = await server.start(address.host, address.port)
+        return f"[{address.host}]:{port}" if ":" in address.host else f"{address.host}:{port}"
+
+    async def _listen(self, upstream: UpstreamSettings) -> None:
+        if upstream.listen_port is None or upstream.skipped:
+            return
+        assert self._context is not None
+        listener = Listener(
+            self._context, self.clusters[upstream.name], self.settings.sidecar.bind, upstream.listen_port
+        )
+        self._listeners.append(listener)
+        await listener.start()
+        for host, port in listener.bound:
+            self.listening.append((upstream.name, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+
+    def _is_ready(self) -> bool:
+        return self.ready and not self._stage
+
+    def view(self) -> dict[str, Any]:
+        """What `/upstreams` shows."""
+        return upstreams_view(
+            self.clusters, self.clock, mode=self.settings.mode.value, draining=bool(self._stage)
+        )
+
+    # Running
+
+    async def run(self) -> None:
+        """Start, serve until a signal, drain, close. Raises StartError."""
+        await self.start()
+        self._announce()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        loop.add_signal_handler(signal.SIGINT, self._on_sigint)
+        try:
+            await self._stage_changed.wait()
+            await self._drain()
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+            loop.remove_signal_handler(signal.SIGINT)
+            await self.close()
+        _log.info("stopped")
+
+    def _announce(self) -> None:
+        settings = self.settings
+        _log.info(
+            "sidecar started from %s, mode %s, %s",
+            settings.origin,
+            settings.mode.value,
+            "compiled" if COMPILED else "pure Python",
+        )
+        for note in settings.notes:
+            _log.info("%s", note)
+        places: dict[str, list[str]] = {}
+        for name, address in self.listening:
+            places.setdefault(name, []).append(address)
+        for upstream in settings.upstreams:
+            if upstream.skipped:
+                _log.warning("%s: not listening: %s", upstream.name, upstream.skipped)
+            elif upstream.name in places:
+                endpoints = ", ".join(
+                    state.endpoint.address for state in self.clusters[upstream.name].endpoints.values()
+                )
+                _log.info("%s: %s -> %s", upstream.name, " and ".join(places[upstream.name]), endpoints)
+        _log.info("admin: http://%s/upstreams", self.admin_address)
+        _log.info("metrics: http://%s/metrics", self.metrics_address)
+
+    # Ending
+
+    def _on_sigterm(self) -> None:
+        self._hurry(self._stage + 1)
+
+    def _on_sigint(self) -> None:
+        self._hurry(max(2, self._stage + 1))
+
+    def _hurry(self, stage: int) -> None:
+        """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once."""
+        self._stage = stage
+        said = {
+            1: f"draining for up to {self.settings.sidecar.drain_timeout:g} s; once more to accept no new connections",
+            2: "finishing what is in flight; once more to end at once",
+        }
+        _log.info("%s", said.get(stage, "ending at once"))
+        if self._context is not None:
+            self._context.draining = True
+        if stage >= 2:
+            self._stop_accepting()
+        self._stage_changed.set()
+
+    def _stop_accepting(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        if self._context is not None:
+            for member in tuple(self._context.sweep.members):
+                member.retire()
+
+    async def _drain(self) -> None:
+        """Wait until nothing is in flight, at most drain_timeout.
+
+        An outbound sidecar goes on accepting at first: its application is still ending its own work
+        (behaviour 2), and has ended it when nothing is in flight and nothing has come for a while.
+        """
+        deadline = self.clock.monotonic() + self.settings.sidecar.drain_timeout
+        seen, quiet_since = self._handled(), self.clock.monotonic()
+        while self._stage < 3:
+            now = self.clock.monotonic()
+            if now >= deadline:
+                _log.warning("drain time is over with %d still in flight", self._in_flight())
+                return
+            if self._in_flight() or self._handled() != seen:
+                seen, quiet_since = self._handled(), now
+            elif self._stage >= 2 or now - quiet_since >= DRAIN_QUIET:
+                return
+            await asyncio.sleep(DRAIN_POLL)
+
+    def _in_flight(self) -> int:
+        return sum(
+            cluster.stats.in_flight + cluster.stats.sessions_active for cluster in self.clusters.values()
+        )
+
+    def _handled(self) -> int:
+        return sum(
+            sum(cluster.stats.requests) + sum(cluster.stats.sessions) for cluster in self.clusters.values()
+        )
+
+    async def close(self) -> None:
+        """Close everything at once; safe to call at any time and again."""
+        self.ready = False
+        self._stop_accepting()
+        if self._context is not None:
+            self._context.sweep.stop()
+            for member in tuple(self._context.sweep.members):
+                member.shut()
+            # One turn for the transports to tell their protocols, one for what those close in turn.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        for server in self._servers:
+            await server.stop()
+        self._servers.clear()
+        self._listeners.clear()
+
+
+def _policy(upstream: UpstreamSettings) -> UpstreamPolicy:
+    """The plain values that the data path takes, from the configuration's nested ones."""
+    policy = upstream.policy
+    return UpstreamPolicy(
+        strategy=upstream.strategy,
+        timeout=policy.timeout,
+        connect_timeout=policy.connect_timeout,
+        idle_timeout=policy.idle_timeout,
+        retries=policy.retries,
+        host_header=policy.host_header,
+        breaker_threshold=policy.breaker.consecutive_failures,
+        breaker_open_for=policy.breaker.open_for,
+        breaker_max_open_for=policy.breaker.max_open_for,
+        breaker_jitter=policy.breaker.jitter,
+        max_connections=policy.limits.connections,
+        max_pending=policy.limits.pending,
+        max_request_head=policy.limits.request_head,
+        max_response_head=policy.limits.response_head,
+    )
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run `main` on uvloop to its exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)

@@ -1,0 +1,191 @@
+"""The command line: what each command takes, and what it needs imported.
+
+Exit codes: 0 fine, 1 the thing asked about is not fine, 2 usage or configuration error. Errors are one line
+each on stderr. Commands import what they need when they run: `sidecar url` must not pay for an event loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from sidecar.errors import ConfigurationError, SidecarError
+from sidecar.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sidecar.config.settings import Settings
+
+__all__ = ["run"]
+
+FINE = 0
+NOT_FINE = 1
+USAGE = 2
+
+_MODES = ("local", "docker_local", "distributed", "kubernetes")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    command = {"run": _run, "check": _check, "url": _url, "status": _status, "demo": _demo}[options.command]
+    try:
+        return command(options)
+    except ConfigurationError as error:
+        for finding in error.findings:
+            print(f"sidecar: {finding}", file=sys.stderr)
+    except SidecarError as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+    except (
+        KeyboardInterrupt
+    ):  # before the command had taken the signal over, or in one that needs no such care
+        return FINE
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    return USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="sidecar",
+        description="Applications call localhost; the sidecar balances, breaks and reports.",
+    )
+    parser.add_argument("--version", action="version", version=f"sidecar {__version__} (pure Python)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    configured = _Parser(add_help=False)
+    configured.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the configuration; without it config/deployment/MODE.yml if there is one, else built-in defaults",
+    )
+    configured.add_argument(
+        "--mode", choices=_MODES, help="the deployment mode, over the file's and the environment's"
+    )
+
+    command = commands.add_parser("run", parents=[configured], help="run the sidecar until a signal ends it")
+    command.add_argument(
+        "--bind",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="listen on this address instead of sidecar.bind's; may be given several times",
+    )
+    command.add_argument(
+        "--log-format",
+        choices=("auto", "text", "json"),
+        default="auto",
+        help="auto is text on a terminal and JSON lines elsewhere",
+    )
+
+    commands.add_parser("check", parents=[configured], help="check a configuration and list every finding")
+
+    command = commands.add_parser("url", parents=[configured], help="print the URL of a service")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("path", metavar="PATH", nargs="?", default="")
+
+    command = commands.add_parser("status", help="show a running sidecar's upstreams and endpoints")
+    command.add_argument(
+        "--admin", metavar="HOST:PORT", default="127.0.0.1:9901", help="its sidecar.admin address"
+    )
+    command.add_argument(
+        "--json", action="store_true", help="print the JSON of /upstreams instead of a table"
+    )
+    command.add_argument("--watch", action="store_true", help="refresh every second until Ctrl-C")
+
+    command = commands.add_parser(
+        "demo", help="see it at work: embedded upstreams, traffic, a failing endpoint"
+    )
+    command.add_argument("--seconds", type=_seconds, metavar="N", help="end after N seconds; else at Ctrl-C")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from sidecar.config.load import load_settings
+    from sidecar.config.settings import DeploymentMode
+
+    return load_settings(
+        options.config,
+        environ=os.environ,
+        mode=DeploymentMode(options.mode) if options.mode else None,
+        bind=getattr(options, "bind", ()),
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+
+    from sidecar.app import App, run_loop
+    from sidecar.observe.logs import configure
+
+    configure(settings.log_level, options.log_format, sys.stderr)
+
+    async def serve() -> int:
+        await App(settings).run()
+        return FINE
+
+    return run_loop(serve())
+
+
+def _check(options: argparse.Namespace) -> int:
+    if options.config is not None and not os.access(options.config, os.R_OK):
+        _settings(options)  # raises, and an unreadable file is a usage error rather than a finding
+    try:
+        settings = _settings(options)
+    except ConfigurationError as error:
+        for finding in error.findings:
+            print(finding)
+        print(f"{len(error.findings)} finding{'s' if len(error.findings) > 1 else ''}")
+        return NOT_FINE
+    for note in settings.notes:
+        print(f"note: {note}")
+    print(f"{settings.origin}: fine: mode {settings.mode.value}, {len(settings.upstreams)} upstreams")
+    return FINE
+
+
+def _url(options: argparse.Namespace) -> int:
+    from sidecar.registry import ServiceRegistry
+
+    environ = dict(os.environ)
+    if options.mode:
+        environ["AUTOBOT_DEPLOYMENT_MODE"] = options.mode
+    print(
+        ServiceRegistry(config_file=options.config, environ=environ).get_service_url(
+            options.name, options.path
+        )
+    )
+    return FINE
+
+
+def _status(options: argparse.Namespace) -> int:
+    from sidecar.console.status import show_status
+
+    return show_status(options.admin, json=options.json, watch=options.watch)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from sidecar.app import App, run_loop
+    from sidecar.demo import run_demo
+
+    return run_loop(run_demo(App, seconds=options.seconds, output=sys.stdout))
