@@ -9,6 +9,7 @@ target is never touched.
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 
 from sidecar.errors import ProtocolError, Reason
 from sidecar.http1.fields import (
@@ -48,15 +49,25 @@ _OTHER_METHOD = len(METHODS) - 1
 # RFC 9110 9.2.2, by index into METHODS: GET HEAD PUT DELETE OPTIONS TRACE.
 _IDEMPOTENT = frozenset(METHODS.index(name) for name in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 _CONNECT = METHODS.index("CONNECT")
+_OPTIONS = METHODS.index("OPTIONS")
 HEAD_METHOD = METHODS.index("HEAD")
 
 # RFC 3986 3.2.2 and 3.2.3 by their characters: reg-name, IP-literal, port. No user info, no white space.
 _AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
-# RFC 9112 3.2 by its characters; bytes above 127 pass, as applications send raw UTF-8 and endpoints read it.
-_TARGET = re.compile(rb"[!-~\x80-\xff]+")
+# RFC 9112 3.2: origin-form, absolute-form or asterisk-form, by their beginnings and their characters; bytes
+# above 127 pass, as applications send raw UTF-8 and endpoints read it. Only OPTIONS has the asterisk.
+_TARGET = re.compile(rb"/[!-~\x80-\xff]*|[Hh][Tt][Tt][Pp][Ss]?://[!-~\x80-\xff]+|\*")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
+# What nearly every endpoint sends, so that it costs one look-up.
+_USUAL_STATUS_LINES = {
+    b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode()): status.value
+    for status in HTTPStatus
+    if status.value < 600
+}
 _ANY_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?")
-_UNSAFE_TO_DROP = frozenset((HOST, CONTENT_LENGTH, TRANSFER_ENCODING))
+_PLAIN_OPTIONS = frozenset((b"", b"close", b"keep-alive"))
+_FRAMING = frozenset((CONTENT_LENGTH, TRANSFER_ENCODING))
+_UNSAFE_TO_DROP = _FRAMING | {HOST}
 
 
 class RequestHead:
@@ -128,11 +139,11 @@ class ResponseHead:
         self.keep_alive = minor == 1
         self.passes_whole = minor == 1
 
-    def drop_coding(self) -> None:
-        """Take Transfer-Encoding out: the body goes on without its chunked framing."""
+    def drop_framing(self) -> None:
+        """Take Content-Length and Transfer-Encoding out: the body goes on in another framing, or there is none."""
         self.passes_whole = False
         self._lines[1:] = [
-            line for line in self._lines[1:] if classify(line.partition(b":")[0]) != TRANSFER_ENCODING
+            line for line in self._lines[1:] if classify(line.partition(b":")[0]) not in _FRAMING
         ]
 
     def render(self, extra: bytes, body: bytes = b"") -> bytes:
@@ -153,7 +164,7 @@ def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
     if end < 0:
         if len(data) > start and data[start] not in TOKEN:
             raise ProtocolError("the first byte is not the start of an HTTP request")
-        _refuse_bare_line_feed(data, start)
+        _refuse_bare_ends(data, start)
         return None
     lines = _split(data, start, end)
     try:
@@ -173,8 +184,10 @@ def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
         raise ProtocolError("the request line does not end in an HTTP version")
     if method == _CONNECT:
         raise ProtocolError("CONNECT is not served here", 501)
-    if not _TARGET.fullmatch(target):
-        raise ProtocolError("the request target is empty or holds a forbidden character")
+    # Nothing but a tab is left that a path must not hold; the rest is for the rarer forms.
+    plain = target[:1] == b"/" and b"\t" not in target
+    if not plain and (not _TARGET.fullmatch(target) or (target == b"*" and method != _OPTIONS)):
+        raise ProtocolError("the request target is neither a path nor a URL, or holds a forbidden character")
     head = RequestHead(lines, 0, method, target, minor, 0, end + 4 - start)
     _read_request_fields(head, lines)
     if minor == 0:
@@ -194,10 +207,12 @@ def _split(data: bytes, start: int, end: int) -> list[bytes]:
     return lines
 
 
-def _refuse_bare_line_feed(data: bytes, start: int) -> None:
+def _refuse_bare_ends(data: bytes, start: int) -> None:
     """Refuse an unfinished head that can no longer become a valid one, instead of waiting for its end."""
-    if data.count(b"\n", start) != data.count(b"\r\n", start):
-        raise ProtocolError("a bare LF in the head")
+    pairs = data.count(b"\r\n", start)
+    pending = data.endswith(b"\r")  # its LF may be on the way
+    if data.count(b"\n", start) != pairs or data.count(b"\r", start) - pending != pairs:
+        raise ProtocolError("a bare CR or a bare LF in the head")
 
 
 def _read_request_fields(head: RequestHead, lines: list[bytes]) -> None:
@@ -265,13 +280,18 @@ def scan_response(data: bytes, start: int, method: int) -> ResponseHead | None:
     if end < 0:
         if not b"HTTP/1.".startswith(data[start : start + 7]):
             raise ProtocolError("the response does not start with HTTP/1.x")
-        _refuse_bare_line_feed(data, start)
+        _refuse_bare_ends(data, start)
         return None
     lines = _split(data, start, end)
-    match = _STATUS_LINE.fullmatch(lines[0])
-    if match is None:
-        raise ProtocolError("the status line is malformed")
-    head = ResponseHead(lines, int(match[2]), 1 if match[1] == b"1" else 0, end + 4 - start)
+    status = _USUAL_STATUS_LINES.get(lines[0])
+    minor = 1
+    if status is None:
+        match = _STATUS_LINE.fullmatch(lines[0])
+        if match is None:
+            raise ProtocolError("the status line is malformed")
+        status = int(match[2])
+        minor = int(match[1])
+    head = ResponseHead(lines, status, minor, end + 4 - start)
     length = coding = None
     dropped: list[int] = []
     options: list[bytes] = []
@@ -314,7 +334,11 @@ def _frame_response(head: ResponseHead, method: int, length: int | None, chunked
     if chunked and (length is not None or head.minor == 0):
         raise ProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
     status = head.status
-    if method == HEAD_METHOD or status < 200 or status in (204, 304):
+    if status < 200 or status == 204:
+        head.length = 0
+        if length is not None or chunked:
+            head.drop_framing()  # RFC 9110 8.6 and RFC 9112 6.1 forbid both here; some servers send them
+    elif method == HEAD_METHOD or status == 304:
         head.length = 0
     elif chunked:
         head.length = CHUNKED
@@ -327,6 +351,8 @@ def _frame_response(head: ResponseHead, method: int, length: int | None, chunked
 
 def _options(value: bytes) -> list[bytes]:
     """The options of a Connection field, lower case."""
+    if value == b" keep-alive":  # the usual one needs no taking apart
+        return [b"keep-alive"]
     return [option.strip(b" \t") for option in value.lower().split(b",")]
 
 
@@ -335,7 +361,7 @@ def _drop_nominated(lines: list[bytes], options: list[bytes], dropped: list[int]
 
     A client that nominates Content-Length would otherwise change what the endpoint believes the body to be.
     """
-    names = [option for option in options if option not in (b"", b"close", b"keep-alive")]
+    names = [option for option in options if option not in _PLAIN_OPTIONS]
     if not names:
         return
     for at in range(1, len(lines)):

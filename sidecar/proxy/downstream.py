@@ -109,8 +109,8 @@ class DownstreamConnection:
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
                 self.transport.abort()
-        elif state == HEAD and b"\n" not in data:
-            # No head ends without a line feed: looking again would make a head sent byte by byte quadratic.
+        elif state == HEAD and b"\n" not in data and b"\r" not in data:
+            # No head ends without a line end: looking again would make one sent byte by byte quadratic.
             self._held += data
             self._check_held_head()
         else:

@@ -265,7 +265,7 @@ class Exchange:
         if self.head.minor:
             return ChunkedReader()
         self.client.keep_alive = False
-        head.drop_coding()
+        head.drop_framing()
         return ChunkedReader(decode=True)
 
     def relay(self, piece: bytes, *, done: bool, excess: bool) -> None:
