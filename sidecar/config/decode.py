@@ -1,0 +1,166 @@
+"""Walks a document against the schema and collects every finding on the way.
+
+msgspec's own decoder stops at the first problem and knows no lines; what it would refuse here becomes a
+finding, and what is usable becomes the schema's frozen structs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import fields
+
+from sidecar.config.findings import Findings, KeyPath, meant, shown
+from sidecar.config.rules import Authority, Later, Rule, Unusable, UpstreamName, later
+from sidecar.config.schema import PORT, Host, Named, Ports, Root, Section, Several
+from sidecar.config.settings import Address
+
+if TYPE_CHECKING:
+    from sidecar.config.document import Document
+
+__all__ = ["decode"]
+
+S = TypeVar("S", bound=Struct)
+Kind = Rule[object] | Section | Named | Several | Ports | Later
+
+
+def decode(document: Document, findings: Findings) -> Root:
+    """The document in the schema's shape. What cannot be used is left out and told to `findings`."""
+    if document.data is None:
+        return Root()
+    root = _Decoder(document, findings).section(Root, document.data, ())
+    return Root() if isinstance(root, UnsetType) else root
+
+
+class _Decoder:
+    __slots__ = ("_document", "_findings")
+
+    def __init__(self, document: Document, findings: Findings) -> None:
+        self._document = document
+        self._findings = findings
+
+    def section(self, kind: type[S], value: object, path: KeyPath) -> S | UnsetType:
+        """A mapping with fixed keys. What is wrong in it leaves a key out, not the whole."""
+        entries = self._entries(value, path)
+        if entries is None:
+            return UNSET
+        known = _kinds(kind)
+        decoded: dict[str, object] = {}
+        for key, item in entries.items():
+            place = (*path, key)
+            if key not in known:
+                hint = meant(key, known) or f"; known here are: {', '.join(known)}"
+                self._say(place, f"unknown key{hint}")
+                continue
+            decoded[key] = self._value(known[key], item, place)
+        return kind(**decoded)
+
+    def _value(self, kind: Kind, value: object, path: KeyPath) -> object:
+        if isinstance(kind, Later):
+            # Before anything about the value: what it may be is not decided yet.
+            self._say(path, later("", kind.planned))
+            return UNSET
+        if value is None:
+            self._say(path, "has no value; give one or remove the key")
+            return UNSET
+        if isinstance(kind, Section):
+            return self.section(kind.kind, value, path)
+        if isinstance(kind, Named):
+            return self._named(kind, value, path)
+        if isinstance(kind, Several):
+            return self._several(kind, value, path)
+        if isinstance(kind, Ports):
+            return self._ports(value, path)
+        return self._read(kind, value, path)
+
+    def _read(self, rule: Rule[object], value: object, path: KeyPath) -> object:
+        try:
+            return rule.read(value, self._document.written(path))
+        except Unusable as problem:
+            self._say(path, str(problem))
+            return UNSET
+
+    def _named(self, kind: Named, value: object, path: KeyPath) -> object:
+        entries = self._entries(value, path)
+        if entries is None:
+            return UNSET
+        decoded: dict[str, object] = {}
+        for name, item in entries.items():
+            place = (*path, name)
+            try:
+                UpstreamName().accept(name)
+            except Unusable as problem:
+                self._say(place, str(problem))
+                continue
+            # `redis:` with nothing under it is a well-known service with all its built-ins.
+            section = kind.kind() if item is None else self.section(kind.kind, item, place)
+            if section is not UNSET:
+                decoded[name] = section
+        return decoded
+
+    def _several(self, kind: Several, value: object, path: KeyPath) -> object:
+        if isinstance(value, str) and not isinstance(kind.item, Section):
+            # One address needs no list. Its place is the key's own.
+            item = self._read(kind.item, value, path)
+            return UNSET if item is UNSET else (item,)
+        if not isinstance(value, list):
+            self._say(path, f"must be a list of {kind.noun}; put each on a line of its own after `- `")
+            return UNSET
+        if not value:
+            self._say(path, f"is an empty list; name {kind.noun} or remove the key")
+            return UNSET
+        if len(value) > kind.most:
+            self._say(path, f"has {len(value)} {kind.noun}; {kind.most} is the most")
+            return UNSET
+        if isinstance(kind.item, Section):
+            section = kind.item.kind
+            return tuple(self._item(kind, section, item, (*path, index)) for index, item in enumerate(value))
+        items = [self._value(kind.item, item, (*path, index)) for index, item in enumerate(value)]
+        return tuple(item for item in items if item is not UNSET)
+
+    def _item(self, kind: Several, section: type[Struct], value: object, path: KeyPath) -> Struct:
+        """An item of a list; what cannot be used becomes an empty section, so that positions stay true."""
+        if not isinstance(value, dict):
+            address = self._value(Authority(), value, path)
+            return Host(host=address.host, port=address.port) if isinstance(address, Address) else section()
+        for key in kind.required:
+            if key not in value:
+                self._say(path, f"has no {key}; give one")
+        item = self.section(section, value, path)
+        return section() if isinstance(item, UnsetType) else item
+
+    def _ports(self, value: object, path: KeyPath) -> object:
+        entries = self._entries(value, path)
+        if entries is None:
+            return UNSET
+        decoded: dict[int, object] = {}
+        for key, item in entries.items():
+            place = (*path, key)
+            try:
+                port = PORT.from_text(key)
+            except Unusable as problem:
+                self._say(place, f"the port {problem}")
+                continue
+            name = self._value(UpstreamName(), item, place)
+            if name is not UNSET:
+                decoded[port] = name
+        return decoded
+
+    def _entries(self, value: object, path: KeyPath) -> dict[str, object] | None:
+        if isinstance(value, dict):
+            return cast("dict[str, object]", value)
+        what = "a list" if isinstance(value, list) else shown(value)
+        problem = f"must be a mapping of keys to values, not {what}; write `key: value` lines"
+        self._say(path, problem if path else f"the file {problem}")
+        return None
+
+    def _say(self, path: KeyPath, problem: str) -> None:
+        self._document.report(self._findings, path, problem)
+
+
+@cache
+def _kinds(kind: type[Struct]) -> dict[str, Kind]:
+    """The keys of a section and what each holds."""
+    return {field.encode_name: field.type.__metadata__[0] for field in fields(kind)}

@@ -1,0 +1,126 @@
+"""Which localhost port each upstream gets, and what stands in the way: clashes and loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from msgspec import UnsetType
+
+from sidecar.config.addresses import WILDCARDS, is_loopback, overlap
+from sidecar.config.findings import Findings, KeyPath, meant
+from sidecar.config.settings import SidecarSettings, UpstreamKind, UpstreamSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sidecar.config.document import Document
+    from sidecar.config.schema import Sidecar
+    from sidecar.config.upstreams import Draft
+
+__all__ = ["ListenerPlan", "check_own_servers"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerPlan:
+    """Gives drafts their ports. settings: the addresses they are bound to, and the sidecar's own servers."""
+
+    spec: Sidecar
+    settings: SidecarSettings
+    document: Document
+    findings: Findings
+
+    def place(self, drafts: Sequence[Draft]) -> tuple[UpstreamSettings, ...]:
+        """The upstreams with their `listen_port` and `skipped`.
+
+        Clashes are judged by the file alone, so that a file that passes the check passes it on every machine;
+        loops are judged with the environment's endpoints, since those are what is dialled.
+        """
+        if isinstance(self.spec.ports, UnsetType):
+            chosen = {draft.upstream.name: self._own_port(draft) for draft in drafts}
+        else:
+            chosen = self._named_ports(drafts, self.spec.ports)
+        owners: dict[int, str] = {}
+        placed: list[UpstreamSettings] = []
+        for draft in drafts:
+            upstream = draft.upstream
+            port, path = chosen.get(upstream.name, (None, draft.path))
+            if port is not None:
+                self._check_clash(upstream.name, port, path, owners)
+                upstream = replace(
+                    upstream, listen_port=port, skipped=_loop(upstream, port, self.settings.bind)
+                )
+            placed.append(upstream)
+        return tuple(placed)
+
+    def _own_port(self, draft: Draft) -> tuple[int | None, KeyPath]:
+        """The port of an upstream's endpoints, when they have one in common."""
+        service = draft.upstream.kind is UpstreamKind.SERVICE
+        path: KeyPath = (*draft.path, "port" if service else "hosts")
+        if len(draft.ports) == 1:
+            return draft.ports[0], path
+        ports = ", ".join(map(str, draft.ports))
+        example = f"`{draft.ports[0]}: {draft.upstream.name}`"
+        advice = f"name the localhost port in sidecar.ports, such as {example}"
+        problem = f"the hosts have several ports ({ports}); {advice}"
+        self.document.report(self.findings, path, problem)
+        return None, path
+
+    def _named_ports(
+        self, drafts: Sequence[Draft], ports: Mapping[int, str]
+    ) -> dict[str, tuple[int | None, KeyPath]]:
+        """What `sidecar.ports` says, by upstream."""
+        names = [draft.upstream.name for draft in drafts]
+        chosen: dict[str, tuple[int | None, KeyPath]] = {}
+        for port, name in ports.items():
+            path: KeyPath = ("sidecar", "ports", str(port))
+            before = chosen.get(name)
+            if before is not None:
+                problem = f"{name} has port {before[0]} already; give an upstream one port"
+                self.document.report(self.findings, path, problem)
+            elif name in names:
+                chosen[name] = (port, path)
+            elif not any(self.document.has((section, name)) for section in ("services", "load_balancers")):
+                hint = meant(name, names) or f"; known are: {', '.join(names)}"
+                problem = f"no service or load balancer is called `{name}`{hint}"
+                self.document.report(self.findings, path, problem)
+        return chosen
+
+    def _check_clash(self, name: str, port: int, path: KeyPath, owners: dict[int, str]) -> None:
+        owner = owners.setdefault(port, name)
+        if owner != name:
+            advice = "give one another port, or say in sidecar.ports which of them has it"
+            problem = f"{name} would listen on port {port} as {owner} does; {advice}"
+            self.document.report(self.findings, path, problem)
+        for own, address in (("admin", self.settings.admin), ("metrics", self.settings.metrics)):
+            if port == address.port and overlap(self.settings.bind, [address.host]):
+                place = f"where sidecar.{own} ({address}) is"
+                problem = f"{name} would listen on port {port}, {place}; move one of them"
+                self.document.report(self.findings, path, problem)
+
+
+def check_own_servers(settings: SidecarSettings, document: Document, findings: Findings) -> None:
+    """The admin and metrics addresses: not both at one place, and the admin API for this machine alone."""
+    admin, metrics = settings.admin, settings.metrics
+    if admin.port and admin.port == metrics.port and overlap([admin.host], [metrics.host]):
+        own = "metrics" if document.has(("sidecar", "metrics")) else "admin"
+        problem = (
+            f"sidecar.admin ({admin}) and sidecar.metrics ({metrics}) are one place; give one another port"
+        )
+        document.report(findings, ("sidecar", own), problem)
+    if not is_loopback(admin.host):
+        problem = f"{admin} can be reached from other machines, and the admin API asks for no token yet"
+        advice = "use a loopback address such as 127.0.0.1:9901"
+        document.report(findings, ("sidecar", "admin"), f"{problem}; {advice}")
+
+
+def _loop(upstream: UpstreamSettings, port: int, bind: Iterable[str]) -> str | None:
+    """Why the listener would be its own endpoint; None when it would not. One such endpoint is enough."""
+    for endpoint in upstream.endpoints:
+        # A wildcard takes in this machine's other addresses too, but which those are is not known here.
+        known = is_loopback(endpoint.host) or endpoint.host in WILDCARDS
+        places = bind if known else [address for address in bind if address not in WILDCARDS]
+        if endpoint.port == port and overlap(places, [endpoint.host]):
+            what = f"its endpoint {endpoint} is the address it would listen on"
+            return f"it would proxy to itself: {what}, so applications reach it without the sidecar"
+    return None

@@ -1,0 +1,147 @@
+"""The one way to a configuration: `load_settings`, from a path, an environment and flags to `Settings`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import UnsetType
+
+from sidecar.config.decode import decode
+from sidecar.config.document import MAX_BYTES, Document, read_document
+from sidecar.config.environment import Environment
+from sidecar.config.findings import Findings
+from sidecar.config.listeners import ListenerPlan, check_own_servers
+from sidecar.config.modes import built_in_services, default_domain, detect_mode, in_container, mode_file
+from sidecar.config.rules import IpAddress, Unusable
+from sidecar.config.schema import Deployment, Root, Sidecar
+from sidecar.config.settings import DeploymentMode, Settings, SidecarSettings
+from sidecar.config.upstreams import UpstreamResolver
+from sidecar.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["load_settings"]
+
+T = TypeVar("T")
+
+
+def load_settings(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    environ: Mapping[str, str],
+    mode: DeploymentMode | None = None,
+    bind: Sequence[str] = (),
+    container: bool | None = None,
+    directory: Path | None = None,
+) -> Settings:
+    """Read and resolve the configuration.
+
+    path: the file; None looks for `config/deployment/<mode>.yml` and goes on with built-ins if there is none.
+    environ: usually `os.environ`.
+    mode, bind: what flags say; they win over all else.
+    container: whether this is a container; None finds out.
+    directory: where `config/deployment` is looked for; None is the working directory.
+
+    Precedence: the mode's built-in defaults < the file < the environment < flags.
+    Raises `ConfigurationError` with every finding, in the order of the file, then the environment's.
+    """
+    findings = Findings()
+    environment = Environment(environ, findings)
+    known_mode, reason = _outer_mode(mode, environment)
+    distributed = environment.flag("AUTOBOT_DISTRIBUTED")
+    container = in_container(environ) if container is None else container
+    detected = detect_mode(environ, distributed, container)
+
+    file = os.fspath(path) if path is not None else _file_of(known_mode or detected[0], directory)
+    notes: list[str] = []
+    document = None if file is None else _read(file, findings)
+    if document is None and findings:
+        raise ConfigurationError(findings.lines())
+    root = Root() if document is None else decode(document, findings)
+
+    deployment = _or(root.deployment, Deployment())
+    if known_mode is None:
+        known_mode, reason = detected
+        if not isinstance(deployment.mode, UnsetType):
+            known_mode, reason = deployment.mode, "deployment.mode of the file"
+    origin = file if file is not None else f"built-in defaults ({known_mode.value})"
+    if document is not None and document.data is None:
+        notes.append(f"{file} is empty: the built-in services of mode {known_mode.value} are used")
+    if document is None:
+        document = Document(origin, None, {})
+
+    domain = _or(environment.domain(), _or(deployment.domain, default_domain(known_mode)))
+    spec = _or(root.sidecar, Sidecar())
+    sidecar = _sidecar(spec, bind, findings)
+    built_ins = built_in_services(known_mode, domain)
+    drafts = UpstreamResolver(root, document, built_ins, environment, findings).resolve()
+    check_own_servers(sidecar, document, findings)
+    upstreams = ListenerPlan(spec, sidecar, document, findings).place(drafts)
+    settings = Settings(
+        mode=known_mode,
+        domain=domain,
+        origin=origin,
+        upstreams=upstreams,
+        sidecar=sidecar,
+        log_level=environment.log_level(),
+        registry_debug=environment.flag("AUTOBOT_SERVICE_REGISTRY_DEBUG"),
+        notes=(*notes, *environment.notes),
+        mode_reason=reason,
+        overrides=tuple(environment.used),
+    )
+    if findings:
+        raise ConfigurationError(findings.lines())
+    return settings
+
+
+def _outer_mode(flag: DeploymentMode | None, environment: Environment) -> tuple[DeploymentMode | None, str]:
+    """The mode as said outside the file. The variable is read even beside the flag: it may be wrong."""
+    variable = environment.mode()
+    if flag is not None:
+        return flag, "the mode flag"
+    if not isinstance(variable, UnsetType):
+        return variable, "AUTOBOT_DEPLOYMENT_MODE"
+    return None, ""
+
+
+def _file_of(mode: DeploymentMode, directory: Path | None) -> str | None:
+    file = mode_file(mode) if directory is None else directory / mode_file(mode)
+    # lexists: a dangling link is a mistake to be told about, not an absence.
+    return str(file) if os.path.lexists(file) else None
+
+
+def _read(file: str, findings: Findings) -> Document | None:
+    try:
+        with Path(file).open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        findings.add(file, 0, "", f"cannot be read: {error.strerror}")
+        return None
+    except ValueError:
+        findings.add(file, 0, "", "cannot be read: the name contains a zero byte")
+        return None
+    return read_document(file, content, findings)
+
+
+def _sidecar(spec: Sidecar, bind: Sequence[str], findings: Findings) -> SidecarSettings:
+    defaults = SidecarSettings()
+    for address in bind:
+        try:
+            IpAddress().accept(address)
+        except Unusable as problem:
+            findings.add("flags", 0, "bind", str(problem))
+    return SidecarSettings(
+        bind=tuple(dict.fromkeys(bind or _or(spec.bind, ()) or defaults.bind)),
+        admin=_or(spec.admin, defaults.admin),
+        metrics=_or(spec.metrics, defaults.metrics),
+        head_timeout=_or(spec.head_timeout, defaults.head_timeout),
+        idle_timeout=_or(spec.idle_timeout, defaults.idle_timeout),
+        drain_timeout=_or(spec.drain_timeout, defaults.drain_timeout),
+    )
+
+
+def _or(value: T | UnsetType, otherwise: T) -> T:
+    return otherwise if isinstance(value, UnsetType) else value

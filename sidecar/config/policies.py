@@ -1,0 +1,145 @@
+"""Merges the layers of policy keys: `defaults`, then the upstream's own, then the environment's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict
+
+from sidecar.config.schema import Breaker, Defaults, LoadBalancer, Policy
+from sidecar.config.settings import BreakerSettings, LimitSettings, PolicySettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sidecar.config.document import Document
+    from sidecar.config.findings import Findings, KeyPath
+
+__all__ = ["Layer", "check_layer", "merge_policy"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Policy keys and where they stand in the file; an empty path is the environment."""
+
+    keys: Policy
+    path: KeyPath
+
+
+def check_layer(layer: Layer, document: Document, findings: Findings) -> None:
+    """Find keys of one layer that contradict each other: a thing said twice, in two forms."""
+    long = layer.keys.circuit_breaker
+    pairs = [("host", "host_header", _has(layer, "host") and _has(layer, "host_header"))]
+    if not isinstance(long, UnsetType):
+        short = _has(layer, "circuit_breaker_threshold")
+        pairs.append(
+            (
+                "circuit_breaker_threshold",
+                "consecutive_failures",
+                short and long.consecutive_failures is not UNSET,
+            )
+        )
+        timed = _has(layer, "circuit_breaker_timeout")
+        pairs.extend(
+            ("circuit_breaker_timeout", key, timed and getattr(long, key) is not UNSET)
+            for key in ("open_for", "max_open_for")
+        )
+    for one, other, both in pairs:
+        if both:
+            inside = other if other == "host_header" else f"circuit_breaker.{other}"
+            problem = f"says the same as {inside} beside it; keep one of the two"
+            document.report(findings, (*layer.path, one), problem)
+
+
+def merge_policy(
+    layers: Iterable[Layer], scheme: str, document: Document, findings: Findings
+) -> PolicySettings:
+    """What holds for an upstream of `scheme`. Later layers win, key by key."""
+    http = scheme == "http"
+    policy = PolicySettings() if http else PolicySettings(idle_timeout=0.0)
+    for layer in layers:
+        keys = layer.keys
+        shared = isinstance(keys, Defaults) and not isinstance(keys, LoadBalancer)
+        idle = keys.idle_timeout
+        if shared and not http:
+            # A pool's idle time is a different thing from a session's: five seconds for all would cut off
+            # every quiet Redis connection. Sessions get one where their own upstream says so.
+            idle = UNSET
+        if keys.idle_timeout == 0 and (shared or http):
+            problem = "0 leaves no time at all for pooled connections; use a time above zero"
+            document.report(findings, (*layer.path, "idle_timeout"), problem)
+        header = _host_header(keys)
+        if not isinstance(header, UnsetType) and not http and not shared:
+            name = "host_header" if keys.host_header is not UNSET else "host"
+            problem = f"means nothing for {scheme}, which has no Host header; remove it"
+            document.report(findings, (*layer.path, name), problem)
+        policy = PolicySettings(
+            timeout=_last(policy.timeout, keys.timeout),
+            connect_timeout=_last(policy.connect_timeout, keys.connect_timeout),
+            idle_timeout=_last(policy.idle_timeout, idle),
+            retries=_last(policy.retries, keys.retries),
+            host_header=_last(policy.host_header, header),
+            breaker=_merge_breaker(policy.breaker, layer, document, findings),
+            limits=_merge_limits(policy.limits, keys),
+        )
+    return policy
+
+
+def _merge_breaker(
+    breaker: BreakerSettings, layer: Layer, document: Document, findings: Findings
+) -> BreakerSettings:
+    keys = layer.keys
+    breaker = replace(
+        breaker, consecutive_failures=_last(breaker.consecutive_failures, keys.circuit_breaker_threshold)
+    )
+    fixed = keys.circuit_breaker_timeout
+    if not isinstance(fixed, UnsetType):
+        # The seed's breaker retries after exactly this time: no doubling, no spread.
+        breaker = replace(breaker, open_for=fixed, max_open_for=fixed, jitter=0.0)
+    long = keys.circuit_breaker
+    if isinstance(long, Breaker):
+        breaker = replace(
+            breaker, consecutive_failures=_last(breaker.consecutive_failures, long.consecutive_failures)
+        )
+        if long.open_for is not UNSET or long.max_open_for is not UNSET:
+            breaker = _merge_open_times(breaker, long, layer.path, document, findings)
+    return breaker
+
+
+def _merge_open_times(
+    breaker: BreakerSettings, long: Breaker, path: KeyPath, document: Document, findings: Findings
+) -> BreakerSettings:
+    open_for = _last(breaker.open_for, long.open_for)
+    max_open_for = long.max_open_for
+    if isinstance(max_open_for, UnsetType):
+        max_open_for = max(breaker.max_open_for, open_for)
+    elif max_open_for < open_for:
+        problem = f"{max_open_for:g} s is less than open_for ({open_for:g} s); raise it, or lower open_for"
+        document.report(findings, (*path, "circuit_breaker", "max_open_for"), problem)
+    # A long form over another layer's short one is a doubling breaker again, with its spread.
+    return replace(breaker, open_for=open_for, max_open_for=max_open_for, jitter=BreakerSettings().jitter)
+
+
+def _merge_limits(limits: LimitSettings, keys: Policy) -> LimitSettings:
+    if isinstance(keys.limits, UnsetType):
+        return limits
+    return replace(limits, **{key: value for key, value in asdict(keys.limits).items() if value is not UNSET})
+
+
+def _host_header(keys: Policy) -> str | UnsetType:
+    if keys.host_header is UNSET and isinstance(keys, Defaults):
+        return keys.host
+    return keys.host_header
+
+
+def _has(layer: Layer, key: str) -> bool:
+    # A service's `host` is its address and never the Host policy.
+    return (key != "host" or isinstance(layer.keys, Defaults)) and getattr(layer.keys, key) is not UNSET
+
+
+def _last(before: T, now: T | UnsetType) -> T:
+    return before if isinstance(now, UnsetType) else now

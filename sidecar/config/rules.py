@@ -1,0 +1,311 @@
+"""What a single value may be. One small frozen class per kind; the schema names them beside its keys.
+
+A rule reads a value as YAML gives it, with `written`, how the file spells it, because YAML 1.1 reads
+unquoted `on`, `0777` and `1:30` as something else than people mean. The environment's text goes through the
+same rules after `from_text`. Both raise `Unusable`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+from sidecar.config.addresses import is_address, parse_authority, parse_host
+from sidecar.config.findings import meant, shown
+from sidecar.config.quantities import DAY, duration, size
+from sidecar.config.settings import Address, DeploymentMode
+
+__all__ = [
+    "Authority",
+    "Bytes",
+    "Choice",
+    "HostHeader",
+    "HostName",
+    "IpAddress",
+    "Later",
+    "Mode",
+    "Rule",
+    "Seconds",
+    "Unusable",
+    "UpstreamName",
+    "UrlPath",
+    "Whole",
+    "later",
+]
+
+T_co = TypeVar("T_co", covariant=True)
+
+_PLAIN_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
+_PLAIN_NUMBER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*|[0-9]*\.[0-9]*(?:[eE][-+]?[0-9]+)?)", re.ASCII)
+_UPSTREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+_PATH: Final = re.compile(r"/[!-~]{0,1023}", re.ASCII)  # visible ASCII: what a request target consists of
+
+
+class Unusable(Exception):  # noqa: N818 - becomes a finding, is never seen outside this package
+    """A value that cannot be used. Its text is what is wrong and what to do, without place and key."""
+
+
+class Rule(Protocol[T_co]):
+    """One kind of value."""
+
+    def read(self, value: object, written: str) -> T_co:
+        """The value in the program's terms. Raises `Unusable`."""
+
+    def from_text(self, text: str) -> T_co:
+        """The same from an environment variable, where everything is text. Raises `Unusable`."""
+
+
+def later(what: str, planned: str) -> str:
+    """The finding for a thing that the schema knows and the program does not do yet; no `what` is the key."""
+    return f"{what} is not supported yet; remove it (planned: {planned})".lstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A key whose feature comes with a later version. planned: that feature, in about three words."""
+
+    planned: str
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number from `lowest` to `highest`. planned: the later feature that more belongs to."""
+
+    lowest: int
+    highest: int
+    planned: str = ""
+
+    def read(self, value: object, written: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise Unusable(f"must be a whole number, not {_described(value, written)}{_write_instead(value)}")
+        if not _PLAIN_INT.fullmatch(written):
+            raise Unusable(
+                f"{shown(written)} is read by YAML as {shown(value)}; write a plain decimal number"
+            )
+        if self.planned and value > self.highest:
+            raise Unusable(later(f"more than {self.highest}", self.planned))
+        if not self.lowest <= value <= self.highest:
+            raise Unusable(f"{shown(written)} is out of range; use {_span(self.lowest, self.highest)}")
+        return value
+
+    def from_text(self, text: str) -> int:
+        # Far longer than any range here, and Python refuses to convert numbers beyond 4300 digits.
+        return self.read(int(text) if _PLAIN_INT.fullmatch(text) and len(text) < 20 else text, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A duration above zero and up to a day; zero too where it means `off`."""
+
+    zero: bool = False
+
+    def read(self, value: object, written: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise Unusable(f"must be a duration, not {_described(value, written)}; {_DURATION_HINT}")
+        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        if finite and not _PLAIN_NUMBER.fullmatch(written):
+            problem = f"{shown(written)} is read by YAML as {shown(value)}"
+            raise Unusable(f"{problem}; write a plain decimal number or for example `90s`")
+        try:
+            seconds = duration(value)
+        except ValueError as error:
+            raise Unusable(f"{shown(written)} {error}") from None
+        if seconds > DAY:
+            raise Unusable(f"{shown(written)} is more than a day; use a shorter time")
+        if seconds == 0 and not self.zero:
+            raise Unusable(f"{shown(written)} leaves no time at all; use a time above zero")
+        return seconds
+
+    def from_text(self, text: str) -> float:
+        return self.read(text, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A size from `lowest` to `highest` bytes."""
+
+    lowest: int
+    highest: int
+
+    def read(self, value: object, written: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            problem = f"must be a size, not {_described(value, written)}"
+            raise Unusable(f"{problem}; give a number of bytes or for example `64KiB`, `1MiB`")
+        if not isinstance(value, str) and not _PLAIN_INT.fullmatch(written):
+            raise Unusable(
+                f"{shown(written)} is read by YAML as {shown(value)}; write a plain decimal number"
+            )
+        try:
+            count = size(value)
+        except ValueError as error:
+            raise Unusable(f"{shown(written)} {error}") from None
+        if not self.lowest <= count <= self.highest:
+            raise Unusable(f"{shown(written)} is out of range; use {_span(self.lowest, self.highest)} bytes")
+        return count
+
+    def from_text(self, text: str) -> int:
+        return self.read(text, text)
+
+
+class _Text(ABC):
+    """Shared by the rules below: the value must be text, and `accept` judges it."""
+
+    __slots__ = ()
+
+    def read(self, value: object, written: str) -> str:
+        return self.accept(_text(value, written))
+
+    def from_text(self, text: str) -> str:
+        return self.accept(text)
+
+    @abstractmethod
+    def accept(self, text: str) -> str:
+        """`text` when it is acceptable. Raises `Unusable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostName(_Text):
+    """A host name or IP address."""
+
+    def accept(self, text: str) -> str:
+        try:
+            return parse_host(text)
+        except ValueError as error:
+            raise Unusable(f"{shown(text)} {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class IpAddress(_Text):
+    """An address to bind to. Names are refused: what they stand for may change, and a socket does not."""
+
+    def accept(self, text: str) -> str:
+        if not is_address(text):
+            raise Unusable(f'{shown(text)} is no IP address; write for example 127.0.0.1 or "::1"')
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamName(_Text):
+    """The name of an upstream as another key refers to it."""
+
+    def accept(self, text: str) -> str:
+        if not _UPSTREAM.fullmatch(text):
+            advice = "start with a letter or digit, then up to 62 letters, digits and . _ -"
+            raise Unusable(f"{shown(text)} cannot be a name; {advice}")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPath(_Text):
+    """The path of a URL."""
+
+    def accept(self, text: str) -> str:
+        if not _PATH.fullmatch(text):
+            raise Unusable(f"{shown(text)} is no URL path; begin with / and use visible ASCII characters")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class HostHeader(_Text):
+    """The Host policy: `endpoint`, `preserve`, or the very value to send (host or host:port)."""
+
+    def accept(self, text: str) -> str:
+        try:
+            if ":" in text:
+                parse_authority(text)
+            else:
+                parse_host(text)
+        except ValueError as error:
+            raise Unusable(f"{shown(text)} {error}, or `endpoint` or `preserve`") from None
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(_Text):
+    """One of some words. later: known words that come with a later version, and its feature."""
+
+    choices: tuple[str, ...]
+    later: Mapping[str, str] = field(default_factory=dict)
+
+    def accept(self, text: str) -> str:
+        if text in self.choices:
+            return text
+        if text in self.later:
+            raise Unusable(later(shown(text), self.later[text]))
+        hint = meant(text, (*self.choices, *self.later)) or f"; use one of: {' '.join(self.choices)}"
+        raise Unusable(f"{shown(text)} is not known{hint}")
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """A deployment mode; case and the hyphen of the file names (`docker-local`) do not matter."""
+
+    def read(self, value: object, written: str) -> DeploymentMode:
+        return self.from_text(_text(value, written))
+
+    def from_text(self, text: str) -> DeploymentMode:
+        names = tuple(mode.value for mode in DeploymentMode)
+        name = text.lower().replace("-", "_")
+        if name not in names:
+            Choice(names).accept(text)
+        return DeploymentMode(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A `host:port`. Port 0, any free port, only for the sidecar's own servers."""
+
+    lowest_port: int = 1
+
+    def read(self, value: object, written: str) -> Address:
+        if not isinstance(value, str):
+            raise Unusable(
+                f"must be host:port, not {_described(value, written)}; write for example 127.0.0.1:8001"
+            )
+        return self.from_text(value)
+
+    def from_text(self, text: str) -> Address:
+        try:
+            return Address(*parse_authority(text, self.lowest_port))
+        except ValueError as error:
+            raise Unusable(f"{shown(text)} {error}") from None
+
+
+_DURATION_HINT: Final = "give a number of seconds or for example `250ms`, `30s`, `5m`, `1h`"
+
+
+def _text(value: object, written: str) -> str:
+    if isinstance(value, str):
+        return value
+    advice = (
+        "put it in quotes if it is a name"
+        if isinstance(value, bool | int | float)
+        else "give one plain value"
+    )
+    raise Unusable(f"must be text, not {_described(value, written)}; {advice}")
+
+
+def _span(lowest: int, highest: int) -> str:
+    return f"{lowest} to {highest}" if lowest < highest else str(lowest)
+
+
+def _write_instead(value: object) -> str:
+    return (
+        "; write it without quotes"
+        if isinstance(value, str) and _PLAIN_INT.fullmatch(value)
+        else "; give a number"
+    )
+
+
+def _described(value: object, written: str) -> str:
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, bool | int | float) and written.lower() != str(value).lower():
+        return f"{shown(written)}, which YAML reads as {shown(str(value).lower())}"
+    return shown(written)

@@ -1,0 +1,220 @@
+"""The shape of a configuration file: every key, the rule for its value, and which keys come later.
+
+This is the one list of keys. A field's annotation carries a rule or a container (`Section`, `Named`,
+`Several`, `Ports`), and `UNSET` is what a key has that the file leaves out: defaults belong to the settings,
+where the environment and the built-ins have been considered. A feature that gets built changes its `Later`
+into a rule.
+"""
+
+# Annotations are read at run time by the decoder, so they must not be postponed to strings.
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from sidecar.config.rules import (
+    Authority,
+    Bytes,
+    Choice,
+    HostHeader,
+    HostName,
+    IpAddress,
+    Later,
+    Mode,
+    Rule,
+    Seconds,
+    UrlPath,
+    Whole,
+)
+from sidecar.config.settings import Address, DeploymentMode
+
+__all__ = [
+    "MAX_HOSTS",
+    "MAX_UPSTREAMS",
+    "Breaker",
+    "Defaults",
+    "Deployment",
+    "Host",
+    "Limits",
+    "LoadBalancer",
+    "Named",
+    "Policy",
+    "Ports",
+    "Root",
+    "Section",
+    "Service",
+    "Several",
+    "Sidecar",
+]
+
+MAX_UPSTREAMS: Final = (
+    1000  # each may take two listening sockets: past this the descriptor limit is the bound
+)
+MAX_HOSTS: Final = 1000  # of one load balancer: metrics keep some dozen series for each
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A mapping with the fixed keys of `kind`."""
+
+    kind: type[Struct]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A mapping from upstream names to sections of `kind`."""
+
+    kind: type[Struct]
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """A list of up to `most` items, called `noun`. An item that is a section may be `host:port` text instead.
+
+    required: keys that each section must have.
+    """
+
+    item: Rule[object] | Section
+    most: int
+    noun: str
+    required: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """A mapping from port numbers to upstream names."""
+
+
+PORT: Final = Whole(1, 65535)
+WEIGHT: Final = Whole(1, 256)  # 256 is what HAProxy and nginx users know as plenty
+RETRIES: Final = Whole(0, 100)
+THRESHOLD: Final = Whole(1, 1_000_000)
+SECONDS: Final = Seconds()
+OPTIONAL_SECONDS: Final = Seconds(zero=True)
+COUNT: Final = Whole(1, 1_000_000)
+# A request line and a few headers need 1 KiB; more than 1 MiB of head is an attack or a bug.
+HEAD: Final = Bytes(1024, 1024 * 1024)
+_TLS: Final = "TLS to endpoints"
+SCHEME: Final = Choice(("http", "redis", "tcp"), {"https": _TLS, "rediss": _TLS, "tls": _TLS})
+_STRATEGIES: Final = "more balancing strategies"
+STRATEGY: Final = Choice(
+    ("round_robin",), dict.fromkeys(("least_request", "random", "peak_ewma", "ring_hash"), _STRATEGIES)
+)
+
+
+class Breaker(Struct, frozen=True, kw_only=True):
+    """`circuit_breaker`, the long form."""
+
+    consecutive_failures: Annotated[int | UnsetType, THRESHOLD] = UNSET
+    open_for: Annotated[float | UnsetType, SECONDS] = UNSET
+    max_open_for: Annotated[float | UnsetType, SECONDS] = UNSET
+    failure_rate: Annotated[UnsetType, Later("failure-rate breakers")] = UNSET
+    window: Annotated[UnsetType, Later("failure-rate breakers")] = UNSET
+    min_requests: Annotated[UnsetType, Later("failure-rate breakers")] = UNSET
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """`limits`."""
+
+    connections: Annotated[int | UnsetType, COUNT] = UNSET
+    pending: Annotated[int | UnsetType, Whole(0, 1_000_000)] = UNSET
+    request_head: Annotated[int | UnsetType, HEAD] = UNSET
+    response_head: Annotated[int | UnsetType, HEAD] = UNSET
+    in_flight: Annotated[UnsetType, Later("in-flight request limits")] = UNSET
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """The keys that `defaults`, services and load balancers share."""
+
+    timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    connect_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    idle_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
+    retries: Annotated[int | UnsetType, RETRIES] = UNSET
+    circuit_breaker: Annotated[Breaker | UnsetType, Section(Breaker)] = UNSET
+    circuit_breaker_threshold: Annotated[int | UnsetType, THRESHOLD] = UNSET
+    circuit_breaker_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    limits: Annotated[Limits | UnsetType, Section(Limits)] = UNSET
+    host_header: Annotated[str | UnsetType, HostHeader()] = UNSET
+    per_try_timeout: Annotated[UnsetType, Later("per-try timeouts")] = UNSET
+    retry_on: Annotated[UnsetType, Later("configurable retry conditions")] = UNSET
+    retry_budget: Annotated[UnsetType, Later("retry budgets")] = UNSET
+    outlier: Annotated[UnsetType, Later("outlier ejection limits")] = UNSET
+    health_check: Annotated[UnsetType, Later("active health checks")] = UNSET
+    slow_start: Annotated[UnsetType, Later("slow start")] = UNSET
+    tls: Annotated[UnsetType, Later(_TLS)] = UNSET
+    source: Annotated[UnsetType, Later("sources per upstream")] = UNSET
+
+
+class Service(Policy, frozen=True, kw_only=True):
+    """An entry of `services`. Its `host` is an address, so the Host policy is spelt `host_header` here."""
+
+    host: Annotated[str | UnsetType, HostName()] = UNSET
+    port: Annotated[int | UnsetType, PORT] = UNSET
+    scheme: Annotated[str | UnsetType, SCHEME] = UNSET
+    health_endpoint: Annotated[str | UnsetType, UrlPath()] = UNSET
+
+
+class Defaults(Policy, frozen=True, kw_only=True):
+    """`defaults`. `host` is the contract's name of the Host policy, `host_header` the same thing."""
+
+    host: Annotated[str | UnsetType, HostHeader()] = UNSET
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    """One of a load balancer's `hosts`."""
+
+    host: Annotated[str | UnsetType, HostName()] = UNSET
+    port: Annotated[int | UnsetType, PORT] = UNSET
+    weight: Annotated[int | UnsetType, WEIGHT] = UNSET
+    zone: Annotated[UnsetType, Later("zone-aware balancing")] = UNSET
+
+
+_HOSTS: Final = Several(Section(Host), MAX_HOSTS, "hosts", required=("host", "port"))
+
+
+class LoadBalancer(Defaults, frozen=True, kw_only=True):
+    """An entry of `load_balancers`."""
+
+    hosts: Annotated[tuple[Host, ...] | UnsetType, _HOSTS] = UNSET
+    scheme: Annotated[str | UnsetType, SCHEME] = UNSET
+    strategy: Annotated[str | UnsetType, STRATEGY] = UNSET
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """`deployment`."""
+
+    mode: Annotated[DeploymentMode | UnsetType, Mode()] = UNSET
+    domain: Annotated[str | UnsetType, HostName()] = UNSET
+
+
+class Sidecar(Struct, frozen=True, kw_only=True):
+    """`sidecar`, the process itself."""
+
+    # Sixteen addresses: a machine's loopbacks and a few of its own; each costs a socket per upstream.
+    bind: Annotated[tuple[str, ...] | UnsetType, Several(IpAddress(), 16, "addresses")] = UNSET
+    ports: Annotated[Mapping[int, str] | UnsetType, Ports()] = UNSET
+    admin: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET
+    metrics: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET
+    head_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    idle_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    drain_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    workers: Annotated[int | UnsetType, Whole(1, 1, planned="several worker processes")] = UNSET
+
+
+class Kubernetes(Struct, frozen=True, kw_only=True):
+    """`kubernetes`."""
+
+    service_mesh: Annotated[UnsetType, Later("service mesh policies")] = UNSET
+
+
+class Root(Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    deployment: Annotated[Deployment | UnsetType, Section(Deployment)] = UNSET
+    services: Annotated[Mapping[str, Service] | UnsetType, Named(Service)] = UNSET
+    load_balancers: Annotated[Mapping[str, LoadBalancer] | UnsetType, Named(LoadBalancer)] = UNSET
+    defaults: Annotated[Defaults | UnsetType, Section(Defaults)] = UNSET
+    sidecar: Annotated[Sidecar | UnsetType, Section(Sidecar)] = UNSET
+    external_registry: Annotated[UnsetType, Later("external registries")] = UNSET
+    kubernetes: Annotated[Kubernetes | UnsetType, Section(Kubernetes)] = UNSET

@@ -1,0 +1,188 @@
+"""What the rest of the program works with: the resolved configuration, decided once and frozen.
+
+Nothing here is optional in the sense of "look it up elsewhere": defaults, the file, the environment and the
+flags have been merged, durations are seconds and sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from sidecar.config.findings import meant
+from sidecar.errors import UnknownUpstreamError
+
+__all__ = [
+    "Address",
+    "BreakerSettings",
+    "DeploymentMode",
+    "EndpointSettings",
+    "LimitSettings",
+    "PolicySettings",
+    "Settings",
+    "SidecarSettings",
+    "UpstreamKind",
+    "UpstreamSettings",
+]
+
+
+class DeploymentMode(Enum):
+    """Where the services run. It decides which built-in addresses the well-known services have."""
+
+    LOCAL = "local"
+    DOCKER_LOCAL = "docker_local"
+    DISTRIBUTED = "distributed"
+    KUBERNETES = "kubernetes"
+
+
+class UpstreamKind(Enum):
+    """Which section of the file an upstream comes from: one address, or several to balance over."""
+
+    SERVICE = "service"
+    LOAD_BALANCER = "load_balancer"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one of the sidecar's own servers listens. Port 0 takes any free port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """`host:port`, an IPv6 host in brackets (RFC 3986 section 3.2.2)."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """One host and port that serves an upstream. weight: 1 to 256, its share among its neighbours."""
+
+    host: str
+    port: int
+    weight: int = 1
+
+    def __str__(self) -> str:
+        """`host:port`, an IPv6 host in brackets."""
+        return str(Address(self.host, self.port))
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """When an endpoint is left alone, and for how long.
+
+    open_for: seconds of the first opening; it doubles with each opening in a row up to max_open_for.
+    jitter: the spread of an opening, as a share of it; 0 for the seed's fixed `circuit_breaker_timeout`.
+    """
+
+    consecutive_failures: int = 5
+    open_for: float = 1.0
+    max_open_for: float = 60.0
+    jitter: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """Bounds of one upstream: connections and requests that wait for one, bytes of a head."""
+
+    connections: int = 1024
+    pending: int = 1024
+    request_head: int = 65536
+    response_head: int = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """How requests or sessions of one upstream are treated. All times in seconds.
+
+    idle_timeout: of a pooled connection (http; 3 s, since uvicorn closes at 5 and others later, and the side
+    that closes should be this one) or of a whole session (redis, tcp; 0 means never).
+    host_header: `endpoint`, `preserve`, or the very value to send.
+    """
+
+    timeout: float = 30.0
+    connect_timeout: float = 1.0
+    idle_timeout: float = 3.0
+    retries: int = 1
+    host_header: str = "endpoint"
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """One logical service.
+
+    endpoints: at least one, in file order.
+    listen_port: its port on localhost; None when `sidecar.ports` leaves it out.
+    skipped: why nothing listens on that port although it has one, as one sentence; None otherwise.
+    """
+
+    name: str
+    kind: UpstreamKind
+    scheme: str
+    endpoints: tuple[EndpointSettings, ...]
+    strategy: str
+    health_endpoint: str
+    listen_port: int | None
+    skipped: str | None
+    policy: PolicySettings
+
+    @property
+    def per_request(self) -> bool:
+        """True when it is proxied request by request (http), False connection by connection (redis, tcp)."""
+        return self.scheme == "http"
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarSettings:
+    """The process itself: where it listens, and its times in seconds.
+
+    bind: addresses of the upstreams' listeners. Both loopbacks, because `localhost` means both to callers.
+    head_timeout: a request head must be complete this long after it could begin.
+    idle_timeout: how long an application's idle connection is kept.
+    drain_timeout: how long exchanges may take to finish when the process is asked to stop.
+    """
+
+    bind: tuple[str, ...] = ("127.0.0.1", "::1")
+    admin: Address = Address("127.0.0.1", 9901)
+    metrics: Address = Address("127.0.0.1", 9902)
+    head_timeout: float = 10.0
+    idle_timeout: float = 60.0
+    drain_timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration.
+
+    domain: what the built-in host names end in; empty in docker_local.
+    origin: the file as it was given, or `built-in defaults (local)`.
+    upstreams: services, then load balancers, in file order.
+    log_level: a standard level name in capitals.
+    notes: sentences worth saying at start that are no errors.
+    mode_reason: what decided the mode, such as `AUTOBOT_DEPLOYMENT_MODE`.
+    overrides: names of the environment variables that changed an upstream, in upstream order.
+    """
+
+    mode: DeploymentMode
+    domain: str
+    origin: str
+    upstreams: tuple[UpstreamSettings, ...]
+    sidecar: SidecarSettings
+    log_level: str
+    registry_debug: bool
+    notes: tuple[str, ...]
+    mode_reason: str = ""
+    overrides: tuple[str, ...] = ()
+
+    def upstream(self, name: str) -> UpstreamSettings:
+        """The upstream called `name`. Raises `UnknownUpstreamError`, which names the known ones."""
+        for upstream in self.upstreams:
+            if upstream.name == name:
+                return upstream
+        known = [upstream.name for upstream in self.upstreams]
+        names = ", ".join(known) if known else "none"
+        raise UnknownUpstreamError(
+            f"no service or load balancer is called `{name}`{meant(name, known)}; known are: {names}"
+        )

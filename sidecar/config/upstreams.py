@@ -1,0 +1,189 @@
+"""The upstreams: what the file says, filled up from the built-ins, moved by the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import UnsetType
+
+from sidecar.config.policies import Layer, check_layer, merge_policy
+from sidecar.config.schema import MAX_UPSTREAMS, Defaults, LoadBalancer, Root, Service
+from sidecar.config.settings import EndpointSettings, PolicySettings, UpstreamKind, UpstreamSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.config.document import Document
+    from sidecar.config.environment import Environment
+    from sidecar.config.findings import Findings, KeyPath
+    from sidecar.config.modes import BuiltIn
+
+__all__ = ["Draft", "UpstreamResolver"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An upstream whose listener is not decided yet.
+
+    ports: the distinct ports that the file or the built-ins give its endpoints. The environment's are not
+    among them: the localhost port is the address that the application knows, and the environment only says
+    where the endpoint really is.
+    """
+
+    upstream: UpstreamSettings
+    path: KeyPath
+    ports: tuple[int, ...]
+
+
+class UpstreamResolver:
+    """Makes drafts of a file's upstreams. One use: `resolve`."""
+
+    __slots__ = ("_built_ins", "_defaults", "_document", "_environment", "_findings", "_root")
+
+    def __init__(
+        self,
+        root: Root,
+        document: Document,
+        built_ins: Mapping[str, BuiltIn],
+        environment: Environment,
+        findings: Findings,
+    ) -> None:
+        self._root = root
+        self._document = document
+        self._built_ins = built_ins
+        self._environment = environment
+        self._findings = findings
+        self._defaults = Layer(_or(root.defaults, Defaults()), ("defaults",))
+
+    def resolve(self) -> list[Draft]:
+        """Services, then load balancers, in file order; what lacks something is reported and left out."""
+        services, balancers = self._named()
+        self._environment.check_names((*services, *balancers))
+        check_layer(self._defaults, self._document, self._findings)
+        drafts = [self._service(name, service) for name, service in services.items()]
+        drafts += [
+            self._balancer(name, balancer) for name, balancer in balancers.items() if name not in services
+        ]
+        return [draft for draft in drafts if draft is not None]
+
+    def _named(self) -> tuple[Mapping[str, Service], Mapping[str, LoadBalancer]]:
+        """What the file names; the built-ins when it names nothing."""
+        document = self._document
+        if not document.has(("services",)) and not document.has(("load_balancers",)):
+            return dict.fromkeys(self._built_ins, Service()), {}
+        services = _or(self._root.services, {})
+        balancers = _or(self._root.load_balancers, {})
+        given = [section for section in ("services", "load_balancers") if document.has((section,))]
+        if all(isinstance(document.data, dict) and document.data[section] == {} for section in given):
+            self._say(
+                (given[0],), "is empty; name an upstream under it, or remove it for the built-in services"
+            )
+        for name in services:
+            if name in balancers:
+                first = document.line(("services", name))
+                self._say(
+                    ("load_balancers", name), f"is the name of a service on line {first} too; rename one"
+                )
+        count = len(services) + len(balancers)
+        if count > MAX_UPSTREAMS:
+            where = "services" if services else "load_balancers"
+            self._say(
+                (where,),
+                f"the file names {count} upstreams; {MAX_UPSTREAMS} is the most, use several sidecars",
+            )
+        return services, balancers
+
+    def _service(self, name: str, service: Service) -> Draft | None:
+        path: KeyPath = ("services", name)
+        known = self._built_ins.get(name)
+        host = self._needed(service.host, known.host if known else None, (*path, "host"))
+        port = self._needed(service.port, known.port if known else None, (*path, "port"))
+        scheme = _or(service.scheme, known.scheme if known else "http")
+        health = known.health_endpoint if known else _health(scheme)
+        policy = self._policy(name, Layer(service, path), scheme)
+        real_host = _or(self._environment.host(name), host)
+        real_port = _or(self._environment.port(name), port)
+        if host is None or port is None or real_host is None or real_port is None:
+            return None
+        upstream = UpstreamSettings(
+            name=name,
+            kind=UpstreamKind.SERVICE,
+            scheme=scheme,
+            endpoints=(EndpointSettings(real_host, real_port),),
+            strategy="round_robin",
+            health_endpoint=_or(service.health_endpoint, health),
+            listen_port=None,
+            skipped=None,
+            policy=policy,
+        )
+        return Draft(upstream, path, (port,))
+
+    def _balancer(self, name: str, balancer: LoadBalancer) -> Draft | None:
+        path: KeyPath = ("load_balancers", name)
+        scheme = _or(balancer.scheme, "http")
+        policy = self._policy(name, Layer(balancer, path), scheme)
+        in_file = self._hosts(balancer, path)
+        moved = self._environment.hosts(name)
+        if not in_file:
+            return None
+        if isinstance(moved, UnsetType):
+            endpoints = in_file
+        else:
+            endpoints = tuple(EndpointSettings(address.host, address.port) for address in moved)
+        upstream = UpstreamSettings(
+            name=name,
+            kind=UpstreamKind.LOAD_BALANCER,
+            scheme=scheme,
+            endpoints=endpoints,
+            strategy=_or(balancer.strategy, "round_robin"),
+            health_endpoint=_health(scheme),
+            listen_port=None,
+            skipped=None,
+            policy=policy,
+        )
+        return Draft(upstream, path, tuple(dict.fromkeys(endpoint.port for endpoint in in_file)))
+
+    def _hosts(self, balancer: LoadBalancer, path: KeyPath) -> tuple[EndpointSettings, ...]:
+        place = (*path, "hosts")
+        if isinstance(balancer.hosts, UnsetType):
+            if not self._document.has(place):
+                self._say(path, "has no hosts; list them as host:port under `hosts`")
+            return ()
+        endpoints: dict[tuple[str, int], EndpointSettings] = {}
+        for index, host in enumerate(balancer.hosts):
+            if isinstance(host.host, UnsetType) or isinstance(host.port, UnsetType):
+                continue
+            endpoint = EndpointSettings(host.host, host.port, _or(host.weight, 1))
+            key = (endpoint.host.lower(), endpoint.port)
+            if key in endpoints:
+                advice = "name it once, with a weight if it should get more"
+                self._say((*place, index), f"{endpoint} is in the list already; {advice}")
+            endpoints[key] = endpoint
+        return tuple(endpoints.values())
+
+    def _policy(self, name: str, layer: Layer, scheme: str) -> PolicySettings:
+        check_layer(layer, self._document, self._findings)
+        layers = (self._defaults, layer, Layer(self._environment.policy(name), ()))
+        return merge_policy(layers, scheme, self._document, self._findings)
+
+    def _needed(self, given: T | UnsetType, known: T | None, path: KeyPath) -> T | None:
+        """A key that must come from somewhere."""
+        value = _or(given, known)
+        if value is None and not self._document.has(path):
+            key = path[-1]
+            self._say(path[:-1], f"has no {key}; give one (only well-known services have a built-in {key})")
+        return value
+
+    def _say(self, path: KeyPath, problem: str) -> None:
+        self._document.report(self._findings, path, problem)
+
+
+def _health(scheme: str) -> str:
+    return "/health" if scheme == "http" else "/"
+
+
+def _or(value: T | UnsetType, otherwise: T) -> T:
+    return otherwise if isinstance(value, UnsetType) else value

@@ -1,0 +1,217 @@
+"""The Python API, as the seed's examples use it."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import sidecar
+from sidecar import (
+    DeploymentMode,
+    ServiceConfig,
+    ServiceRegistry,
+    ServiceStatus,
+    get_service_registry,
+    get_service_url,
+)
+from sidecar.errors import ConfigurationError, UnknownUpstreamError
+from sidecar.registry import reset_service_registry
+
+FILE = """\
+services:
+  redis: {host: redis.example, port: 6379, scheme: redis, timeout: 2.5s, circuit_breaker_timeout: 1.5}
+  six: {host: "::1", port: 8000}
+load_balancers:
+  api: {hosts: ["a.example:80", {host: b.example, port: 80, weight: 2}], retries: 4}
+"""
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A process of its own: no files, no variables of ours, no registry yet."""
+    for name in list(os.environ):
+        if name.startswith(("AUTOBOT_", "REDIS_", "AI_STACK_", "BACKEND_", "KUBERNETES_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    reset_service_registry()
+    yield monkeypatch
+    reset_service_registry()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> ServiceRegistry:
+    file = tmp_path / "services.yml"
+    file.write_text(FILE)
+    return ServiceRegistry(config_file=file, environ={})
+
+
+@pytest.mark.parametrize(
+    ("mode", "redis", "ai"),
+    [
+        ("local", "redis://localhost:6379", "http://localhost:8080/api/process"),
+        ("docker_local", "redis://autobot-redis:6379", "http://autobot-ai-stack:8080/api/process"),
+        (
+            "distributed",
+            "redis://redis-01.autobot.prod:6379",
+            "http://ai-worker-01.autobot.prod:8080/api/process",
+        ),
+    ],
+)
+def test_urls_of_the_seed(process: pytest.MonkeyPatch, mode: str, redis: str, ai: str) -> None:
+    process.setenv("AUTOBOT_DEPLOYMENT_MODE", mode)
+    assert get_service_url("redis") == redis
+    assert get_service_url("ai-stack", "/api/process") == ai
+    registry = get_service_registry()
+    assert registry.deployment_mode.value == mode
+    assert registry.deployment_mode is DeploymentMode(mode)
+    assert registry.list_services() == ["redis", "backend", "frontend", "ai-stack", "npu-worker"]
+
+
+def test_overview_of_the_seed(process: pytest.MonkeyPatch) -> None:
+    process.setenv("AUTOBOT_DEPLOYMENT_MODE", "local")
+    info = get_service_registry().get_deployment_info()
+    assert (info["deployment_mode"], info["domain"], info["services_count"]) == ("local", "localhost", 5)
+    lines = [
+        f"{service}: {details['url']} ({details['health']})" for service, details in info["services"].items()
+    ]
+    assert lines[0] == "redis: redis://localhost:6379 (unknown)"
+    assert info["services"]["backend"] == {
+        "url": "http://localhost:8001",
+        "host": "localhost",
+        "port": 8001,
+        "scheme": "http",
+        "health": "unknown",
+        "health_endpoint": "/api/system/health",
+        "timeout": 30,
+        "circuit_breaker_threshold": 5,
+        "circuit_breaker_timeout": 60,
+        "retries": 1,
+        "endpoints": ["localhost:8001"],
+    }
+
+
+def test_one_registry_for_the_process(process: pytest.MonkeyPatch) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        registries = set(pool.map(lambda _: get_service_registry(), range(32)))
+    assert len(registries) == 1
+    reset_service_registry()
+    assert get_service_registry() not in registries
+
+
+def test_service_config_has_the_seeds_fields() -> None:
+    config = ServiceConfig("redis", "localhost", 6379)
+    names = [field.name for field in fields(config)]
+    assert names[:7] == [
+        "name",
+        "host",
+        "port",
+        "scheme",
+        "health_endpoint",
+        "timeout",
+        "circuit_breaker_threshold",
+    ]
+    assert (config.scheme, config.health_endpoint, config.timeout, config.circuit_breaker_threshold) == (
+        "http",
+        "/health",
+        30,
+        5,
+    )
+    assert (config.circuit_breaker_timeout, config.retries) == (60.0, 1)
+
+
+def test_service_configs(registry: ServiceRegistry) -> None:
+    assert registry.get_service_config("redis") == ServiceConfig(
+        "redis", "redis.example", 6379, "redis", "/", 2.5, 5, circuit_breaker_timeout=1.5
+    )
+    assert registry.get_service_config("api") == ServiceConfig("api", "a.example", 80, retries=4)
+    assert repr(registry.get_service_config("api").timeout) == "30"
+
+
+def test_statuses() -> None:
+    assert [status.value for status in ServiceStatus] == ["healthy", "unhealthy", "circuit_open", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("", "http://[::1]:8000"),
+        ("/", "http://[::1]:8000/"),
+        ("a/b", "http://[::1]:8000/a/b"),
+        ("//a//b?c=/", "http://[::1]:8000/a//b?c=/"),
+        ("?q=1", "http://[::1]:8000/?q=1"),
+    ],
+)
+def test_joining(registry: ServiceRegistry, path: str, url: str) -> None:
+    assert registry.get_service_url("six", path) == url
+
+
+def test_endpoints_of_a_load_balancer_take_turns(registry: ServiceRegistry) -> None:
+    urls = [registry.get_service_url("api") for _ in range(30)]
+    assert urls.count("http://a.example:80") == 10
+    assert urls.count("http://b.example:80") == 20
+    assert registry.get_deployment_info()["services"]["api"]["endpoints"] == ["a.example:80", "b.example:80"]
+
+
+def test_unknown_services(registry: ServiceRegistry) -> None:
+    for ask in (registry.get_service_url, registry.get_service_config):
+        with pytest.raises(UnknownUpstreamError, match="known are: redis, six, api"):
+            ask("mail")
+
+
+def test_external_registries_come_later() -> None:
+    with pytest.raises(ConfigurationError, match="external_registry is not supported yet"):
+        ServiceRegistry(external_registry={"type": "consul", "host": "consul.example:8500"}, environ={})
+
+
+def test_debugging_tells_what_was_resolved_and_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("sidecar.registry")
+    before = logger.level
+    file = tmp_path / "services.yml"
+    file.write_text(FILE)
+    environ = {"AUTOBOT_SERVICE_REGISTRY_DEBUG": "true", "REDIS_HOST": "moved.example", "API_HOST": "x"}
+    try:
+        registry = ServiceRegistry(file, environ=environ)
+        registry.get_service_url("redis")
+    finally:
+        logger.setLevel(before)
+    assert caplog.messages == [
+        "deployment mode local (detected: no container, no Kubernetes)"
+        if registry.deployment_mode is DeploymentMode.LOCAL
+        else "deployment mode docker_local (detected: inside a container)",
+        f"services from {file}, domain {'localhost' if registry.deployment_mode is DeploymentMode.LOCAL else 'none'}",
+        "environment overrides: REDIS_HOST",
+        "note: API_HOST was ignored: api is a load balancer, its variable is API_HOSTS",
+        "redis is at moved.example:6379",
+        "six is at [::1]:8000",
+        "api is at a.example:80, b.example:80",
+        "redis is redis://moved.example:6379",
+    ]
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    code = (
+        "import sys, sidecar; "
+        "print(*sorted(n for n in sys.modules if n.startswith(('sidecar', 'yaml', 'msgspec'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(sidecar.__file__).parents[1],
+    )
+    assert done.stdout.split() == ["sidecar", "sidecar.version"]
+
+
+def test_public_names() -> None:
+    for name in sidecar.__all__:
+        assert getattr(sidecar, name) is not None
+        assert name in dir(sidecar)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = sidecar.nothing
