@@ -77,6 +77,7 @@ class App:
             self.clock,
             head_timeout=settings.sidecar.head_timeout,
             idle_timeout=settings.sidecar.idle_timeout,
+            max_clients=settings.sidecar.max_clients,
         )
         for upstream in settings.upstreams:
             self._add_upstream(upstream)

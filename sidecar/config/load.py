@@ -140,6 +140,7 @@ def _sidecar(spec: Sidecar, bind: Sequence[str], findings: Findings) -> SidecarS
         head_timeout=_or(spec.head_timeout, defaults.head_timeout),
         idle_timeout=_or(spec.idle_timeout, defaults.idle_timeout),
         drain_timeout=_or(spec.drain_timeout, defaults.drain_timeout),
+        max_clients=_or(spec.max_clients, defaults.max_clients),
     )
 
 

@@ -199,6 +199,8 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     head_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
     idle_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
     drain_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    # A million: what a process with raised descriptor limits can hold; each costs a descriptor.
+    max_clients: Annotated[int | UnsetType, Whole(1, 1_000_000)] = UNSET
     workers: Annotated[int | UnsetType, Whole(1, 1, planned="several worker processes")] = UNSET
 
 

@@ -142,6 +142,7 @@ class SidecarSettings:
     head_timeout: a request head must be complete this long after it could begin.
     idle_timeout: how long an application's idle connection is kept.
     drain_timeout: how long exchanges may take to finish when the process is asked to stop.
+    max_clients: connections from applications at once, over all listeners; beyond it they are closed at once.
     """
 
     bind: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -150,6 +151,7 @@ class SidecarSettings:
     head_timeout: float = 10.0
     idle_timeout: float = 60.0
     drain_timeout: float = 30.0
+    max_clients: int = 16384
 
 
 @dataclass(frozen=True, slots=True)
