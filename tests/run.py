@@ -1,0 +1,184 @@
+"""The one test command: `python3 tests/run.py [--no-venv] [--no-install] [pytest arguments]`.
+
+On any machine with Python 3.11 or newer it makes a virtual environment in the checkout, installs the package
+with its test tools, installs the servers that the tests talk to where it may, then runs everything that CI
+runs: format and lint, types, layers, tests. The first step that fails ends the run with exit code 1 and its
+name; pytest comes last and its exit code is returned. Arguments that this file does not know go to pytest,
+and then nothing but pytest runs and no coverage is measured.
+
+Only the standard library, as nothing is installed when it starts.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = "test-tools-installed"  # in the environment: a digest of what was installed into it
+
+# What the end-to-end tests and the benchmarks run, and Debian's package of each.
+PROGRAMS = {
+    "curl": "curl",
+    "haproxy": "haproxy",
+    "nginx": "nginx-light",
+    "redis-cli": "redis-tools",
+    "redis-server": "redis-server",
+    "wrk": "wrk",
+}
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+# import-linter's command has no module of its own to run.
+CHECKS = {
+    "ruff check": ["-m", "ruff", "check", "."],
+    "ruff format": ["-m", "ruff", "format", "--check", "."],
+    "mypy": ["-m", "mypy"],
+    "import layers": ["-c", "from importlinter.cli import lint_imports_command as lint; lint()"],
+}
+
+# Debian starts a server that it installs, unless policy-rc.d says no (exit 101, "action forbidden"). Whatever
+# stands there is put back, also when the installation fails or is interrupted.
+INSTALL = """
+set -e
+policy=/usr/sbin/policy-rc.d
+kept=
+undo() { rm -f "$policy"; if [ -n "$kept" ]; then mv "$kept" "$policy"; fi; }
+trap undo EXIT
+trap 'exit 1' HUP INT TERM
+if [ -e "$policy" ]; then mv "$policy" "$policy.kept-by-tests"; kept="$policy.kept-by-tests"; fi
+printf '#!/bin/sh\\nexit 101\\n' > "$policy"
+chmod 755 "$policy"
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+apt-get -qq -o DPkg::Lock::Timeout=60 install -y --no-install-recommends "$@"
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run everything; the exit code."""
+    parser = argparse.ArgumentParser(prog="tests/run.py", allow_abbrev=False, description=__doc__)
+    parser.add_argument("--no-venv", action="store_true", help="use this very Python, make no environment")
+    parser.add_argument("--no-install", action="store_true", help="install neither packages nor servers")
+    options, chosen = parser.parse_known_args(arguments)
+    python = sys.executable
+    if not options.no_install:
+        install_servers()
+    if not options.no_venv and sys.prefix == sys.base_prefix:
+        python = str(VENV / "bin" / "python")
+        if not options.no_install:
+            make_environment(python)
+    if not options.no_install:
+        install_package(python)
+    # Programs that were installed beside the environment's Python are found by tests that start them by name.
+    os.environ["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
+    if chosen:
+        return subprocess.call([python, "-m", "pytest", *chosen], cwd=ROOT)
+    for name, command in CHECKS.items():
+        step(name, [python, *command])
+    whole = ["--cov=sidecar", "--cov-branch", "--cov-report=term", "--covered-fully"]
+    return subprocess.call([python, "-m", "pytest", *whole], cwd=ROOT)
+
+
+def install_servers() -> None:
+    """Install the missing programs with apt-get where that is allowed; elsewhere say which are missing."""
+    packages = {
+        package for program, package in PROGRAMS.items() if shutil.which(program, path=SYSTEM_PATH) is None
+    }
+    if sys.prefix == sys.base_prefix and not has_module("ensurepip"):
+        packages.add("python3-venv")  # Debian ships venv without the part that makes environments
+    if not packages:
+        return
+    names = " ".join(sorted(packages))
+    shell = ["sh", "-c", INSTALL, "sh", *sorted(packages)]
+    if shutil.which("apt-get") is None or not (os.geteuid() == 0 or sudo_works()):
+        say(f"cannot install {names} here: tests that need them are skipped (and fail where CI=true)")
+        return
+    if os.geteuid() != 0:
+        shell = ["sudo", "-n", *shell]
+    started = time.monotonic()
+    done = subprocess.run(shell, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        say(f"apt-get could not install {names}: {last_line(done.stderr)}")
+    else:
+        say(f"installed {names}", started)
+
+
+def sudo_works() -> bool:
+    """Whether sudo asks for no password."""
+    return shutil.which("sudo") is not None and quiet(["sudo", "-n", "true"])
+
+
+def has_module(name: str) -> bool:
+    """Whether this Python can import it."""
+    return quiet([sys.executable, "-c", f"import {name}"])
+
+
+def make_environment(python: str) -> None:
+    """Make .venv, again when what is there does not run (moved, or its Python has gone)."""
+    if Path(python).exists() and quiet([python, "-m", "pip", "--version"]):
+        return
+    step("make .venv", [sys.executable, "-m", "venv", "--clear", str(VENV)])
+
+
+def install_package(python: str) -> None:
+    """Install the checkout, editable, with its test tools; once for each pyproject.toml."""
+    where = subprocess.run(
+        [python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    stamp = Path(where) / STAMP
+    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    step("pip install", [python, "-m", "pip", "install", "--quiet", "--editable", ".[test]"])
+    stamp.write_text(digest)
+
+
+def step(name: str, command: Sequence[str]) -> None:
+    """Run one step; its output only when it fails, which ends the whole run."""
+    started = time.monotonic()
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if done.returncode:
+        sys.stdout.buffer.write(done.stdout)
+        sys.stdout.flush()
+        say(f"FAILED: {name} (exit {done.returncode}); the steps after it did not run")
+        raise SystemExit(1)
+    say(f"ok {name}", started)
+
+
+def quiet(command: Sequence[str]) -> bool:
+    """Whether the command succeeds; its output is nobody's business."""
+    return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def last_line(text: str) -> str:
+    """The last line that says anything."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
+
+
+def say(text: str, started: float | None = None) -> None:
+    """One line about what happened, with the seconds it took."""
+    took = "" if started is None else f" ({time.monotonic() - started:.1f} s)"
+    print(f"tests/run.py: {text}{took}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 - the version that is too old is exactly whom this line is for
+        sys.exit(f"tests/run.py: needs Python 3.11 or newer, this is {sys.version.split()[0]}")
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)  # the shell's code for SIGINT
