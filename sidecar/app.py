@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["App", "run_loop"]
 
 COMPILED = False  # whether the data path's modules are extension modules
+
+OWN_DESCRIPTORS = 256  # for listeners, admin clients, files and the event loop
 
 # How long no request may have come before a draining sidecar believes that its application has ended.
 DRAIN_QUIET = 0.5  # seconds
@@ -72,6 +75,7 @@ class App:
 
     async def _start(self) -> None:
         settings = self.settings
+        self._raise_descriptor_limit()
         context = self._context = ProxyContext(
             asyncio.get_running_loop(),
             self.clock,
@@ -95,6 +99,16 @@ class App:
         # What lives as long as the process is not worth looking through at every full collection.
         gc.collect()
         gc.freeze()
+
+    def _raise_descriptor_limit(self) -> None:
+        """Allow as many open sockets as the bounds do, or as the system does: a shell's usual 1024 are too few."""
+        wanted = self.settings.sidecar.max_clients + OWN_DESCRIPTORS
+        wanted += sum(upstream.policy.limits.connections for upstream in self.settings.upstreams)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names."""

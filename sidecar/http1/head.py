@@ -81,6 +81,7 @@ class RequestHead:
 
     __slots__ = (
         "_host",
+        "_host_name",
         "_lines",
         "expects_continue",
         "keep_alive",
@@ -96,6 +97,7 @@ class RequestHead:
     ) -> None:
         self._lines = lines
         self._host = host
+        self._host_name = b"Host"
         self.method = method
         self.target = target
         self.minor = minor
@@ -116,7 +118,7 @@ class RequestHead:
         """
         lines = self._lines
         if authority:
-            lines[self._host] = b"Host: " + authority
+            lines[self._host] = b"%b: %b" % (self._host_name, authority)
         return b"%b\r\n\r\n%b" % (b"\r\n".join(lines), body)
 
 
@@ -234,6 +236,7 @@ def _read_request_fields(head: RequestHead, lines: list[bytes]) -> None:
             if host is not None or not _AUTHORITY.fullmatch(value):
                 raise ProtocolError("Host is repeated or not a host and port")
             host = at
+            head._host_name = name
         elif kind == CONNECTION:
             options += _options(value)
             dropped.append(at)

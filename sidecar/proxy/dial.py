@@ -98,18 +98,24 @@ class Dial:
     async def _open(self, host: str, port: int) -> Any:
         loop = self._context.loop
         if _is_address(host):
-            _, protocol = await loop.create_connection(self._factory, host, port)
-            return protocol
+            return _alive(*await loop.create_connection(self._factory, host, port))
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         sock = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
         )
         try:
-            _, protocol = await loop.create_connection(self._factory, sock=sock)
+            made = await loop.create_connection(self._factory, sock=sock)
         except BaseException:
             sock.close()
             raise
-        return protocol
+        return _alive(*made)
+
+
+def _alive(transport: asyncio.BaseTransport, protocol: Any) -> Any:
+    """The protocol, unless its connection has ended already: nobody would be told of that any more."""
+    if transport.is_closing():
+        raise ConnectionResetError
+    return protocol
 
 
 def _is_address(host: str) -> bool:

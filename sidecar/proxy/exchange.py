@@ -75,6 +75,7 @@ class Exchange:
         "_started",
         "_status",
         "_tried",
+        "_unsent",
         "client",
         "cluster",
         "connection",
@@ -106,6 +107,7 @@ class Exchange:
         self._retry_reason = Reason.NONE
         self._retries_left = self.cluster.policy.retries
         self._status = 0
+        self._unsent = 0
         self._tried: list[EndpointState] | tuple[()] = ()
         self._started = self._context.clock.monotonic()
         self.cluster.stats.in_flight += 1
@@ -158,6 +160,7 @@ class Exchange:
         """The endpoint accepted the connection."""
         self._dial = None
         self.cluster.stats.connects[0] += 1
+        connection.adopt()
         self._send(connection)
 
     def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
@@ -383,6 +386,9 @@ class Exchange:
 
     def expire(self) -> None:
         """The time-out passed without progress."""
+        if self._drains_slowly():
+            self._touch()
+            return
         client = self.client
         now = self._context.clock.monotonic()
         if self._dial is None and self.connection is None:  # in the queue for a connection
@@ -404,6 +410,20 @@ class Exchange:
                 self._break_client(Reason.REQUEST_TIMEOUT, now)
             else:
                 self._fail(Reason.REQUEST_TIMEOUT)
+
+    def _drains_slowly(self) -> bool:
+        """Whether the side that reads slowly has at least read something since the last look."""
+        connection = self.connection
+        if connection is None:
+            return False
+        if self.client.write_full:
+            unsent = self.client.transport.get_write_buffer_size()
+        elif connection.write_full:
+            unsent = connection.transport.get_write_buffer_size()
+        else:
+            return False
+        before, self._unsent = self._unsent, unsent
+        return unsent != before
 
     # Ending
 

@@ -51,8 +51,9 @@ class Sweep:
 
     def start(self) -> None:
         """Begin to pass, until `stop`."""
-        self.run()
+        # The next pass is arranged first: an error in one member must not be the end of all deadlines.
         self._handle = self._loop.call_later(INTERVAL, self.start)
+        self.run()
 
     def stop(self) -> None:
         """Pass no more."""

@@ -243,6 +243,8 @@ class TcpSession:
 
     def endpoint_lost(self, exc: Exception | None) -> None:
         """The endpoint's connection has ended."""
+        if self._other is None:  # given up while it was being opened: it was never part of the session
+            return
         self._side_lost()
         self._end(CloseReason.ENDPOINT_RESET if exc is not None else CloseReason.ENDPOINT_CLOSED)
 

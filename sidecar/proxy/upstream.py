@@ -53,7 +53,7 @@ class UpstreamConnection:
         self._context = context
         self._limit = max_head
         self._held = b""  # a head that has begun
-        self._booked = True
+        self._booked = False
         self.endpoint = endpoint
         self.pool: EndpointPool = endpoint.pool
         self.exchange: Exchange | None = None
@@ -68,6 +68,10 @@ class UpstreamConnection:
         self.transport = transport
         self.gate = ReadGate(transport)
         self._context.sweep.members.add(self)
+
+    def adopt(self) -> None:
+        """The room that was reserved in the pool for opening it is its own from now on."""
+        self._booked = True
 
     def start(self, exchange: Exchange, request: bytes) -> None:
         """Carry `exchange`: send what has come of its request."""
@@ -137,9 +141,9 @@ class UpstreamConnection:
             self.close()
 
     def _leave(self) -> None:
+        self._context.sweep.members.discard(self)
         if self._booked:
             self._booked = False
-            self._context.sweep.members.discard(self)
             self.pool.release(self)
 
     def eof_received(self) -> bool:
