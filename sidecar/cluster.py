@@ -65,17 +65,18 @@ class Cluster:
         before = self.endpoints
         self.endpoints = {}
         for endpoint in snapshot.endpoints:
-            state = before.pop(endpoint.key, None)
+            # Named twice, it is still one endpoint: the last mention's attributes are its own.
+            state = before.pop(endpoint.key, None) or self.endpoints.get(endpoint.key)
             if state is None:
                 state = self._new_state(endpoint)
             else:
                 state.endpoint = endpoint
             self.endpoints[endpoint.key] = state
+        self.source = snapshot.source
+        self._rebuild()
         for state in before.values():
             state.removed = True
             state.pool.retire()
-        self.source = snapshot.source
-        self._rebuild()
 
     def pick(self, now: float, tried: Collection[EndpointState] = ()) -> EndpointState | None:
         """The endpoint for the next attempt, or None (see `refusal`).
@@ -136,9 +137,9 @@ class Cluster:
         if state.removed:
             return
         if moved:
+            self._rebuild()
             if breaker.state is BreakerState.OPEN:
                 state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
-            self._rebuild()
         elif probe:
             self._find_next_probe()
 

@@ -32,9 +32,18 @@ _FORBIDDEN_TRAILERS = frozenset(
         b"content-range",
         b"content-type",
         b"cookie",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
         b"max-forwards",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"range",
         b"set-cookie",
         b"trailer",
+        b"www-authenticate",
     )
 )
 
@@ -149,10 +158,9 @@ class ChunkedReader:
     def _line(self, data: bytes, at: int) -> tuple[bytes | None, int]:
         """One line without its CRLF, and the offset behind it; None holds what has come of it."""
         end = data.find(b"\n", at)
+        self._check_length(len(self._held) + (len(data) if end < 0 else end) - at)
         if end < 0:
             self._held += data[at:]
-            if len(self._held) > (MAX_TRAILERS if self._state == _TRAILER else MAX_EXTENSION):
-                raise ProtocolError("a chunk or trailer line is too long", 400, Reason.TOO_LARGE)
             return None, len(data)
         line = self._held + data[at : end + 1]
         self._held = b""
@@ -160,9 +168,17 @@ class ChunkedReader:
             raise ProtocolError("a line of the chunked framing ends in a bare LF")
         return line[:-2], end + 1
 
+    def _check_length(self, size: int) -> None:
+        """Refuse a line whose first `size` bytes, CR included but not LF, are too many already."""
+        if self._state == _SIZE:
+            if size > MAX_EXTENSION + 1:
+                raise ProtocolError("a chunk-size line is too long", 400, Reason.TOO_LARGE)
+        elif size > 1 and self._trailer_bytes + size + 1 > MAX_TRAILERS:
+            raise ProtocolError("more trailer bytes than are allowed", 431, Reason.TOO_LARGE)
+
     def _size_line(self, line: bytes, pieces: list[bytes]) -> None:
         match = _SIZE_LINE.fullmatch(line)
-        if match is None or len(line) > MAX_EXTENSION:
+        if match is None:
             raise ProtocolError("a chunk size is not hexadecimal digits")
         digits = match[1]
         self._left = int(digits, 16)
@@ -198,8 +214,6 @@ class ChunkedReader:
                 pieces.append(b"\r\n")
             return
         self._trailer_bytes += len(line) + 2
-        if self._trailer_bytes > MAX_TRAILERS:
-            raise ProtocolError("more trailer bytes than are allowed", 431, Reason.TOO_LARGE)
         name, colon, _ = line.partition(b":")
         kind = classify(name)
         if not colon or kind < 0 or len(line.translate(None, CONTROLS)) != len(line):

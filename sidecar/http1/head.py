@@ -66,6 +66,7 @@ _USUAL_STATUS_LINES = {
 }
 _ANY_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?")
 _PLAIN_OPTIONS = frozenset((b"", b"close", b"keep-alive"))
+_CODING = TOKEN + b'; ="'  # a transfer coding with its parameters, by its characters (RFC 9112 7)
 _FRAMING = frozenset((CONTENT_LENGTH, TRANSFER_ENCODING))
 _UNSAFE_TO_DROP = _FRAMING | {HOST}
 
@@ -162,10 +163,10 @@ def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
     Raises ProtocolError with the status it deserves: 400, 431 (too many lines), 501 (a transfer coding or
     method that is not served), 505 (another version). The caller bounds how long a head may grow.
     """
+    if len(data) > start and data[start] not in TOKEN:
+        raise ProtocolError("the first byte is not the start of an HTTP request")
     end = data.find(b"\r\n\r\n", start)
     if end < 0:
-        if len(data) > start and data[start] not in TOKEN:
-            raise ProtocolError("the first byte is not the start of an HTTP request")
         _refuse_bare_ends(data, start)
         return None
     lines = _split(data, start, end)
@@ -386,6 +387,12 @@ def _transfer_coding(value: bytes, earlier: bytes | None) -> bytes:
     if earlier is not None:
         raise ProtocolError("Transfer-Encoding is repeated")
     if value != b"chunked":
-        status = 400 if value.endswith(b"chunked") or not value or value.startswith(b"chunked") else 501
-        raise ProtocolError("only the transfer coding chunked is served here", status)
+        codings = [coding.strip(b" \t") for coding in value.split(b",")]
+        # RFC 9112 6.1 and 6.3: chunked stands last, once and bare, or the end of the body cannot be told (400);
+        # another coding before it is one that is not understood (501).
+        malformed = any(coding.startswith(b"chunked") for coding in codings[:-1]) or any(
+            not coding or coding.translate(None, _CODING) or coding.startswith(b"chunked;")
+            for coding in codings
+        )
+        raise ProtocolError("only the transfer coding chunked is served here", 400 if malformed else 501)
     return value

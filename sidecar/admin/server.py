@@ -1,0 +1,193 @@
+"""The two servers that are the process's own: one for whoever runs it, one for whoever scrapes it.
+
+They are apart because they are for different eyes: the admin address tells about every upstream and stays on
+the loopback, the metrics address tells numbers and liveness and may face a pod's network.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from sidecar.errors import StartError
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
+__all__ = ["AdminServer", "admin_app", "metrics_app"]
+
+# Seconds that `stop` waits for answers under way. They are built in one piece, so that only a client that
+# does not read can take longer, and the process's exit is not to wait for it.
+SHUTDOWN_TIMEOUT = 1.0
+
+_INDEX = "sidecar admin\n\n/upstreams   every upstream with its endpoints, breakers and counters (JSON)\n"
+_METRICS_INDEX = (
+    "sidecar metrics\n\n"
+    "/metrics   Prometheus text exposition\n"
+    "/live      200 while the process runs\n"
+    "/ready     200 while it takes work, 503 before it listens and while it drains\n"
+)
+_ADVICE = {
+    errno.EADDRINUSE: "address already in use; stop what listens there or set sidecar.{name} to another",
+    errno.EADDRNOTAVAIL: "this machine has no such address; set sidecar.{name} to one it has",
+    errno.EACCES: "permission denied; set sidecar.{name} to a port above 1023",
+}
+
+_log = logging.getLogger("sidecar.admin")
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class AdminServer:
+    """One aiohttp application on one address.
+
+    name: `admin` or `metrics`, as the configuration calls it, for messages.
+    """
+
+    __slots__ = ("_app", "_name", "_runner")
+
+    def __init__(self, app: web.Application, name: str = "admin") -> None:
+        self._app = app
+        self._name = name
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port, which differs from `port` when that is 0.
+
+        Raises `StartError` with the address and the remedy when it cannot be bound.
+        """
+        runner = web.AppRunner(
+            self._app,
+            access_log=None,
+            handle_signals=False,
+            logger=_log,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
+        )
+        _log.addFilter(_is_ours)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise StartError(_explain(error, host, port, self._name)) from error
+        self._runner = runner
+        bound: int = runner.addresses[0][1]
+        return bound
+
+    async def stop(self) -> None:
+        """Stop listening and close what is open, `SHUTDOWN_TIMEOUT` later at most. Needs no `start`."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+
+def metrics_app(
+    render: Callable[[], bytes], content_type: str, is_ready: Callable[[], bool]
+) -> web.Application:
+    """`/metrics`, `/live`, `/ready`.
+
+    render: the exposition, of `content_type`.
+    is_ready: true from when everything listens until draining begins.
+    """
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=render(), headers={"Content-Type": content_type})
+
+    async def live(_request: web.Request) -> web.Response:
+        return web.Response(text="live\n")
+
+    async def ready(_request: web.Request) -> web.Response:
+        return web.Response(text="ready\n") if is_ready() else web.Response(text="not ready\n", status=503)
+
+    async def index(_request: web.Request) -> web.Response:
+        return web.Response(text=_METRICS_INDEX)
+
+    app = _application()
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/live", live)
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/", index)
+    return app
+
+
+def admin_app(upstreams: Callable[[], dict[str, Any]]) -> web.Application:
+    """`/upstreams`, and an index at `/`; for whoever asks by address or as localhost, and nobody else.
+
+    upstreams: see `views.upstreams_view`.
+    """
+
+    async def show_upstreams(_request: web.Request) -> web.Response:
+        return web.json_response(upstreams(), headers={"Cache-Control": "no-store"})
+
+    async def index(_request: web.Request) -> web.Response:
+        return web.Response(text=_INDEX)
+
+    app = _application(_refuse_foreign_names)
+    app.router.add_get("/upstreams", show_upstreams)
+    app.router.add_get("/", index)
+    return app
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """A log filter: aiohttp logs a traceback for each malformed request, which is a port scanner's to cause."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+def _application(*middlewares: Middleware) -> web.Application:
+    app = web.Application(middlewares=[_errors_as_json, *middlewares])
+    app.on_response_prepare.append(_hide_versions)
+    return app
+
+
+async def _hide_versions(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = (
+        "sidecar"  # aiohttp's own tells its and Python's version to whoever scans a pod
+    )
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        body = {"error": error.reason, "status": error.status}
+        return web.json_response(body, status=error.status, headers=headers)
+
+
+@web.middleware
+async def _refuse_foreign_names(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    # A page in a browser may give its own name this machine's address (DNS rebinding) and then reads what the
+    # loopback answers. The browser still sends that name as Host, and that is how it is told apart.
+    host = request.headers.get("Host")
+    if host is not None and not _is_local_name(host):
+        raise web.HTTPForbidden(reason="ask for it by IP address or as localhost")
+    return await handler(request)
+
+
+def _is_local_name(host: str) -> bool:
+    """Whether a Host field (RFC 9110 section 7.2) holds an IP address or localhost, whatever the port."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _explain(error: OSError, host: str, port: int, name: str) -> str:
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    advice = _ADVICE.get(error.errno or 0, "{reason}; set sidecar.{name} to another address")
+    # asyncio words its own message around the address; the number's own words are shorter.
+    known = error.errno in errno.errorcode
+    reason = os.strerror(error.errno).lower() if known and error.errno else (error.strerror or str(error))
+    return f"{address} ({name}): {advice.format(name=name, reason=reason)}"

@@ -1,0 +1,126 @@
+"""The live objects as plain JSON values: what `/upstreams` answers and `sidecar status` draws.
+
+Everything inside the process counts monotonic seconds; everything here is for people and other machines,
+so that moments become RFC 3339 wall time and deadlines become seconds from now.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sidecar.model import CloseReason, Outcome
+from sidecar.resilience import BreakerState
+from sidecar.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.clock import Clock
+    from sidecar.cluster import Cluster
+    from sidecar.model import EndpointState
+    from sidecar.resilience import Breaker, Transition
+
+__all__ = ["upstreams_view"]
+
+
+def upstreams_view(
+    clusters: Mapping[str, Cluster], clock: Clock, *, mode: str = "", draining: bool = False
+) -> dict[str, Any]:
+    """Every upstream with its endpoints, in configuration order.
+
+    Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, requests: {total, by_class,
+    by_reason}, retries, in_flight, pending, sessions: {active, total, by_reason}, bytes: {sent, received},
+    overflows, limits: {connections, connections_used, pending}, endpoints: [...]}]}`. Counts grow from the
+    start of the process and name only what occurred; `_endpoint` and `_breaker` give the inner shapes.
+    """
+    now = clock.monotonic()
+    epoch = clock.wall() - now  # wall time of monotonic zero: only the difference to now is used
+    return {
+        "version": __version__,
+        "mode": mode,
+        "draining": draining,
+        "upstreams": [_upstream(cluster, now, epoch) for cluster in clusters.values()],
+    }
+
+
+def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
+    stats = cluster.stats
+    limit = cluster.limit
+    retries = [sum(results) for results in zip(*stats.retries, strict=True)]
+    return {
+        "name": cluster.name,
+        "scheme": cluster.scheme,
+        "strategy": cluster.policy.strategy,
+        "source": cluster.source,
+        "requests": _requests(cluster),
+        "retries": {"failed": retries[0], "succeeded": retries[1]},
+        "in_flight": stats.in_flight,
+        "pending": len(limit.pending),
+        "sessions": {
+            "active": stats.sessions_active,
+            "total": sum(stats.sessions),
+            "by_reason": {
+                reason.label: stats.sessions[reason] for reason in CloseReason if stats.sessions[reason]
+            },
+        },
+        "bytes": {"sent": stats.bytes_sent, "received": stats.bytes_received},
+        "overflows": stats.overflows,
+        "limits": {
+            "connections": limit.maximum,
+            "connections_used": limit.used,
+            "pending": limit.max_pending,
+        },
+        "endpoints": [_endpoint(state, now, epoch) for state in cluster.endpoints.values()],
+    }
+
+
+def _requests(cluster: Cluster) -> dict[str, Any]:
+    by_class: dict[str, int] = {}
+    by_reason: dict[str, int] = {}
+    for _, code_class, reason, count in cluster.stats.request_counts():
+        by_class[code_class] = by_class.get(code_class, 0) + count
+        by_reason[reason] = by_reason.get(reason, 0) + count
+    return {"total": sum(by_class.values()), "by_class": by_class, "by_reason": by_reason}
+
+
+def _endpoint(state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
+    endpoint = state.endpoint
+    return {
+        "address": endpoint.address,
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "weight": endpoint.weight,
+        "in_flight": state.in_flight,
+        "connections": {"open": state.pool.open, "idle": len(state.pool.idle)},
+        "attempts": {
+            outcome.label: state.attempts[outcome] for outcome in Outcome if state.attempts[outcome]
+        },
+        "breaker": _breaker(state.breaker, now, epoch),
+    }
+
+
+def _breaker(breaker: Breaker, now: float, epoch: float) -> dict[str, Any]:
+    """retry_in: seconds until it asks for a probe, null unless it is open."""
+    is_open = breaker.state is BreakerState.OPEN
+    return {
+        "state": breaker.state.label,
+        "failures": breaker.failures,
+        "threshold": breaker.threshold,
+        "probing": breaker.probing,
+        "retry_in": round(max(0.0, breaker.open_until - now), 3) if is_open else None,
+        "journal": [_transition(entry, epoch) for entry in breaker.journal],
+    }
+
+
+def _transition(entry: Transition, epoch: float) -> dict[str, Any]:
+    """evidence: the outcome that decided it, null when time did; open_for: seconds, 0 unless it opened."""
+    at = datetime.fromtimestamp(epoch + entry.at, tz=UTC)
+    return {
+        "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "to": entry.to.label,
+        "cause": entry.cause.label,
+        "failures": entry.failures,
+        "evidence": None if entry.evidence is None else entry.evidence.label,
+        "open_for": round(entry.open_for, 3),
+    }

@@ -1,0 +1,66 @@
+"""The answer of `/upstreams` as tables, one row an endpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["STATE_STYLES", "make_console", "upstreams_table"]
+
+STATE_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
+
+# Columns of output that goes to a file or a pipe: no row of ours is longer, and nothing there wraps or cuts.
+_WIDTH_WITHOUT_TERMINAL = 240
+
+_FAILURES = frozenset(
+    {"failure_status", "connect_refused", "connect_timeout", "request_timeout", "reset", "bad_response"}
+)
+
+
+def make_console(output: TextIO) -> Console:
+    """A console on `output`: colours and the terminal's width on a terminal, wide plain text elsewhere."""
+    if output.isatty():
+        return Console(file=output, highlight=False)
+    return Console(file=output, highlight=False, color_system=None, width=_WIDTH_WITHOUT_TERMINAL)
+
+
+def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
+    """Draw `view`, see `admin.views.upstreams_view`. plain: without lines, for output that is no terminal."""
+    table = Table(
+        box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain, header_style="" if plain else "bold"
+    )
+    table.add_column("upstream")
+    table.add_column("endpoint")
+    table.add_column("breaker")
+    for name in ("retry in", "in flight", "ok", "failed", "connections"):
+        table.add_column(name, justify="right")
+    for upstream in view["upstreams"]:
+        rows = [_endpoint_cells(endpoint) for endpoint in upstream["endpoints"]]
+        # Text objects, not strings: rich would take the brackets of an IPv6 address for its mark-up.
+        for position, cells in enumerate(rows or [[Text("no endpoints", style="red")]]):
+            table.add_row(Text(upstream["name"] if position == 0 else ""), *cells)
+    return table
+
+
+def _endpoint_cells(endpoint: Mapping[str, Any]) -> list[Text]:
+    breaker = endpoint["breaker"]
+    attempts: Mapping[str, int] = endpoint["attempts"]
+    connections = endpoint["connections"]
+    retry_in = breaker["retry_in"]
+    failed = sum(count for outcome, count in attempts.items() if outcome in _FAILURES)
+    return [
+        Text(endpoint["address"]),
+        Text(breaker["state"].replace("_", " "), style=STATE_STYLES.get(breaker["state"], "")),
+        Text("" if retry_in is None else f"{retry_in:.1f} s"),
+        Text(str(endpoint["in_flight"])),
+        Text(str(attempts.get("success", 0))),
+        Text(str(failed), style="red" if failed else ""),
+        Text(f"{connections['open']} ({connections['idle']} idle)"),
+    ]
