@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 
 __all__ = ["HttpCaller", "LineCaller", "Tally"]
@@ -54,7 +55,7 @@ class Tally:
         self._recent.append(endpoint)
 
 
-class _Caller:
+class _Caller(ABC):
     """One connection that is opened when it is needed and dropped when it has failed."""
 
     def __init__(self, host: str, port: int, tally: Tally, interval: float) -> None:
@@ -90,11 +91,13 @@ class _Caller:
         if streams is not None:
             streams[1].close()
 
+    @abstractmethod
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        raise NotImplementedError
+        """Ask, read the answer, count it. Raises OSError, EOFError or ValueError when it is none."""
 
+    @abstractmethod
     def _count_failure(self, name: str) -> None:
-        raise NotImplementedError
+        """Count one failure, called `name`."""
 
 
 class HttpCaller(_Caller):

@@ -167,13 +167,29 @@ def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
         raise ProtocolError("the first byte is not the start of an HTTP request")
     end = data.find(b"\r\n\r\n", start)
     if end < 0:
+        line_end = data.find(b"\r\n", start)
+        if line_end >= 0:  # another protocol's client need not wait for a time-out to hear that this is HTTP
+            _read_request_line(data[start:line_end])
         _refuse_bare_ends(data, start)
         return None
-    lines = _split(data, start, end)
+    lines = data[start:end].split(b"\r\n")
+    name, target, method, minor = _read_request_line(lines[0])
+    _check_lines(data, start, end, len(lines) - 1)
+    head = RequestHead(lines, 0, method, target, minor, 0, end + 4 - start)
+    _read_request_fields(head, lines)
+    if minor == 0:
+        lines[0] = b"%b %b HTTP/1.1" % (name, target)  # a proxy speaks its own version (RFC 9112 2.3)
+    return head
+
+
+def _read_request_line(line: bytes) -> tuple[bytes, bytes, int, int]:
+    """Method, target, index of the method, minor version (RFC 9112 section 3)."""
     try:
-        name, target, version = lines[0].split(b" ")
+        name, target, version = line.split(b" ")
     except ValueError:
         raise ProtocolError("the request line is not method, target and version") from None
+    if len(line.translate(None, CONTROLS)) != len(line):
+        raise ProtocolError("a control character in the request line")
     method = _METHODS.get(name, _OTHER_METHOD)
     if method == _OTHER_METHOD and (not name or name.translate(None, TOKEN)):
         raise ProtocolError("the method is not a token")
@@ -191,23 +207,16 @@ def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
     plain = target[:1] == b"/" and b"\t" not in target
     if not plain and (not _TARGET.fullmatch(target) or (target == b"*" and method != _OPTIONS)):
         raise ProtocolError("the request target is neither a path nor a URL, or holds a forbidden character")
-    head = RequestHead(lines, 0, method, target, minor, 0, end + 4 - start)
-    _read_request_fields(head, lines)
-    if minor == 0:
-        lines[0] = b"%b %b HTTP/1.1" % (name, target)  # a proxy speaks its own version (RFC 9112 2.3)
-    return head
+    return name, target, method, minor
 
 
-def _split(data: bytes, start: int, end: int) -> list[bytes]:
-    """The lines of a head without their ends; refuses control characters, a bare CR or LF among them."""
+def _check_lines(data: bytes, start: int, end: int, ends: int) -> None:
+    """Refuse control characters (a bare CR or LF among them) and too many lines. ends: line ends in between."""
     block = data[start:end]
-    lines = block.split(b"\r\n")
-    ends = len(lines) - 1
     if len(block.translate(None, CONTROLS)) != len(block) - 2 * ends:
         raise ProtocolError("a control character, a bare CR or a bare LF in the head")
     if ends > MAX_LINES:
         raise ProtocolError(f"more than {MAX_LINES} header lines", 431, Reason.TOO_LARGE)
-    return lines
 
 
 def _refuse_bare_ends(data: bytes, start: int) -> None:
@@ -286,7 +295,8 @@ def scan_response(data: bytes, start: int, method: int) -> ResponseHead | None:
             raise ProtocolError("the response does not start with HTTP/1.x")
         _refuse_bare_ends(data, start)
         return None
-    lines = _split(data, start, end)
+    lines = data[start:end].split(b"\r\n")
+    _check_lines(data, start, end, len(lines) - 1)
     status = _USUAL_STATUS_LINES.get(lines[0])
     minor = 1
     if status is None:
