@@ -147,9 +147,8 @@ def _application(*middlewares: Middleware) -> web.Application:
 
 
 async def _hide_versions(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = (
-        "sidecar"  # aiohttp's own tells its and Python's version to whoever scans a pod
-    )
+    # aiohttp's own tells its and Python's version to whoever scans a pod.
+    response.headers["Server"] = "sidecar"
 
 
 @web.middleware
@@ -186,8 +185,8 @@ def _is_local_name(host: str) -> bool:
 
 def _explain(error: OSError, host: str, port: int, name: str) -> str:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    advice = _ADVICE.get(error.errno or 0, "{reason}; set sidecar.{name} to another address")
+    number = error.errno or 0
+    advice = _ADVICE.get(number, "{reason}; set sidecar.{name} to another address")
     # asyncio words its own message around the address; the number's own words are shorter.
-    known = error.errno in errno.errorcode
-    reason = os.strerror(error.errno).lower() if known and error.errno else (error.strerror or str(error))
+    reason = os.strerror(number).lower() if number in errno.errorcode else (error.strerror or str(error))
     return f"{address} ({name}): {advice.format(name=name, reason=reason)}"

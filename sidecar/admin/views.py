@@ -25,7 +25,7 @@ __all__ = ["upstreams_view"]
 
 
 def upstreams_view(
-    clusters: Mapping[str, Cluster], clock: Clock, *, mode: str = "", draining: bool = False
+    clusters: Mapping[str, Cluster], clock: Clock, *, mode: str, draining: bool
 ) -> dict[str, Any]:
     """Every upstream with its endpoints, in configuration order.
 

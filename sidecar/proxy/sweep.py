@@ -66,4 +66,6 @@ class Sweep:
         now = self._clock.monotonic()
         self.soon = now + INTERVAL
         for member in [member for member in self.members if member.deadline <= now]:
-            member.expire()
+            # One that expires may end others, or give them more time, that are due in the same pass.
+            if member.deadline <= now and member in self.members:
+                member.expire()

@@ -1,0 +1,255 @@
+"""The metric families, each complete from one walk over the clusters.
+
+Families of what is proxied per request leave upstreams of opaque sessions out, and the other way round: a
+series that can never move says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from sidecar.model import CloseReason, EndpointState, Outcome
+from sidecar.model.stats import DURATION_BUCKETS, RETRY_REASONS
+from sidecar.resilience import BreakerState
+
+if TYPE_CHECKING:
+    from sidecar.cluster import Cluster
+
+__all__ = ["bounds", "breakers", "connections", "counter", "gauge", "requests", "sessions"]
+
+CONNECT_RESULTS = ("established", "refused", "timeout")  # the order of `UpstreamStats.connects`
+RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
+_BOUNDS = (*(f"{bound:g}" for bound in DURATION_BUCKETS), "+Inf")
+
+# Label values and value, for each series of a family.
+Series = Iterable[tuple[tuple[str, ...], float]]
+
+
+def requests(clusters: list[Cluster]) -> Iterator[Metric]:
+    """Of upstreams that are proxied per request."""
+    yield counter(
+        "requests_total",
+        "Requests answered, by the proxy itself when the reason is not none.",
+        ("upstream", "method", "code_class", "reason"),
+        (
+            ((cluster.name, method, code_class, reason), count)
+            for cluster in clusters
+            for method, code_class, reason, count in cluster.stats.request_counts()
+        ),
+    )
+    yield _durations(clusters)
+    yield _per_upstream(
+        gauge,
+        "requests_in_flight",
+        "Requests being worked on.",
+        clusters,
+        lambda cluster: cluster.stats.in_flight,
+    )
+    yield counter(
+        "retries_total",
+        "Attempts after the first, by what made them necessary and how they ended.",
+        ("upstream", "reason", "result"),
+        (
+            ((cluster.name, reason.label, result), count)
+            for cluster in clusters
+            for reason in RETRY_REASONS
+            for result, count in zip(RETRY_RESULTS, cluster.stats.retries[reason], strict=True)
+        ),
+    )
+    yield _per_upstream(
+        counter,
+        "connection_reuse_failures_total",
+        "Reused connections that closed without a response byte (the idle race).",
+        clusters,
+        lambda cluster: cluster.stats.reuse_failures,
+    )
+
+
+def _durations(clusters: list[Cluster]) -> Metric:
+    family = HistogramMetricFamily(
+        "sidecar_request_duration_seconds",
+        "From the request's first byte to the response's last.",
+        labels=("upstream", "code_class"),
+    )
+    for cluster in clusters:
+        stats = cluster.stats
+        for code_class, counts in enumerate(stats.durations):
+            total = 0
+            buckets: list[tuple[str, float]] = []
+            for bound, count in zip(_BOUNDS, counts, strict=True):
+                total += count
+                buckets.append((bound, total))
+            if total:
+                family.add_metric((cluster.name, f"{code_class}xx"), buckets, stats.duration_sums[code_class])
+    return family
+
+
+def sessions(clusters: list[Cluster]) -> Iterator[Metric]:
+    """Of upstreams that are proxied per connection."""
+    yield counter(
+        "tcp_sessions_total",
+        "Ended TCP sessions, by why they ended.",
+        ("upstream", "close_reason"),
+        (
+            ((cluster.name, reason.label), cluster.stats.sessions[reason])
+            for cluster in clusters
+            for reason in CloseReason
+        ),
+    )
+    yield _per_upstream(
+        gauge,
+        "tcp_sessions_active",
+        "TCP sessions open now.",
+        clusters,
+        lambda cluster: cluster.stats.sessions_active,
+    )
+    yield counter(
+        "tcp_bytes_total",
+        "Bytes relayed: sent to endpoints, received from them.",
+        ("upstream", "direction"),
+        (
+            ((cluster.name, direction), count)
+            for cluster in clusters
+            for direction, count in (
+                ("sent", cluster.stats.bytes_sent),
+                ("received", cluster.stats.bytes_received),
+            )
+        ),
+    )
+
+
+def bounds(clusters: list[Cluster]) -> Iterator[Metric]:
+    """What may be used of each bounded thing, how much is, and how often it was not enough."""
+    yield _per_upstream(
+        gauge,
+        "queue_length",
+        "Requests and sessions that wait for a connection.",
+        clusters,
+        lambda cluster: len(cluster.limit.pending),
+    )
+    yield _per_upstream(
+        gauge,
+        "queue_limit",
+        "Bound on sidecar_queue_length.",
+        clusters,
+        lambda cluster: cluster.limit.max_pending,
+    )
+    yield _per_upstream(
+        gauge,
+        "connections_limit",
+        "Bound on the connections to an upstream's endpoints together.",
+        clusters,
+        lambda cluster: cluster.limit.maximum,
+    )
+    yield _per_upstream(
+        counter,
+        "overflows_total",
+        "Requests and sessions refused, a bound reached.",
+        clusters,
+        lambda cluster: cluster.stats.overflows,
+    )
+
+
+def connections(clusters: list[Cluster]) -> Iterator[Metric]:
+    """Attempts and connections, endpoint by endpoint."""
+    yield counter(
+        "attempts_total",
+        "Attempts at an endpoint, by how they ended; an outcome is listed once it occurred.",
+        ("upstream", "endpoint", "outcome"),
+        (
+            ((cluster.name, address, outcome.label), state.attempts[outcome])
+            for cluster, address, state in _endpoints(clusters)
+            for outcome in Outcome
+            if state.attempts[outcome] or outcome is Outcome.SUCCESS
+        ),
+    )
+    yield gauge(
+        "connections_active",
+        "Connections open or being opened, idle ones included.",
+        ("upstream", "endpoint"),
+        (((cluster.name, address), state.pool.open) for cluster, address, state in _endpoints(clusters)),
+    )
+    yield counter(
+        "connections_opened_total",
+        "Attempts to open a connection, by result.",
+        ("upstream", "result"),
+        (
+            ((cluster.name, result), count)
+            for cluster in clusters
+            for result, count in zip(CONNECT_RESULTS, cluster.stats.connects, strict=True)
+        ),
+    )
+
+
+def breakers(clusters: list[Cluster]) -> Iterator[Metric]:
+    """Where each breaker is and what moved it."""
+    yield gauge(
+        "breaker_state",
+        "1 for the state that the endpoint's breaker is in.",
+        ("upstream", "endpoint", "state"),
+        (
+            ((cluster.name, address, state.label), state is endpoint.breaker.state)
+            for cluster, address, endpoint in _endpoints(clusters)
+            for state in BreakerState
+        ),
+    )
+    yield counter(
+        "breaker_transitions_total",
+        "Moves of an endpoint's breaker, by where to and why.",
+        ("upstream", "endpoint", "to", "cause"),
+        (
+            ((cluster.name, address, to.label, cause.label), count)
+            for cluster, address, endpoint in _endpoints(clusters)
+            for (to, cause), count in endpoint.breaker.transitions.items()
+        ),
+    )
+    yield gauge(
+        "endpoints",
+        "Endpoints of an upstream, by the state of their breakers.",
+        ("upstream", "state"),
+        (
+            ((cluster.name, state.label), sum(e.breaker.state is state for e in cluster.endpoints.values()))
+            for cluster in clusters
+            for state in BreakerState
+        ),
+    )
+
+
+def _endpoints(clusters: list[Cluster]) -> Iterator[tuple[Cluster, str, EndpointState]]:
+    for cluster in clusters:
+        for state in cluster.endpoints.values():
+            yield cluster, state.endpoint.address, state
+
+
+def _per_upstream(
+    make: Callable[[str, str, tuple[str, ...], Series], Metric],
+    name: str,
+    text: str,
+    clusters: list[Cluster],
+    read: Callable[[Cluster], float],
+) -> Metric:
+    return make(name, text, ("upstream",), (((cluster.name,), read(cluster)) for cluster in clusters))
+
+
+def counter(name: str, text: str, labels: tuple[str, ...], series: Series) -> Metric:
+    """The counter `sidecar_NAME`; `name` ends in `_total`."""
+    family = CounterMetricFamily(f"sidecar_{name}", text, labels=labels)
+    for values, value in series:
+        family.add_metric(values, value)
+    return family
+
+
+def gauge(name: str, text: str, labels: tuple[str, ...], series: Series) -> Metric:
+    """The gauge `sidecar_NAME`."""
+    family = GaugeMetricFamily(f"sidecar_{name}", text, labels=labels)
+    for values, value in series:
+        family.add_metric(values, value)
+    return family

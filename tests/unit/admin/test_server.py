@@ -1,0 +1,287 @@
+"""The admin and metrics servers over real loopback sockets."""
+
+import asyncio
+import contextlib
+import errno
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sidecar.admin import server as server_module
+from sidecar.admin.server import AdminServer, admin_app, metrics_app
+from sidecar.errors import StartError
+
+Start = Callable[..., Awaitable[int]]
+
+
+class Answer:
+    """A response taken apart."""
+
+    def __init__(self, raw: bytes) -> None:
+        head, _, self.body = raw.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        self.status = int(first.split()[1])
+        self.fields = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+        }
+
+    @property
+    def json(self) -> Any:
+        """The body's value."""
+        assert self.fields["content-type"].startswith("application/json")
+        return json.loads(self.body)
+
+
+async def _ask(
+    port: int,
+    path: str,
+    *lines: str,
+    method: str = "GET",
+    version: str = "HTTP/1.1",
+    address: str = "127.0.0.1",
+) -> Answer:
+    reader, writer = await asyncio.open_connection(address, port)
+    head = [f"{method} {path} {version}", "Connection: close", *(lines or ("Host: localhost",)), "", ""]
+    writer.write("\r\n".join(head).encode())
+    raw = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return Answer(raw)
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts servers that end with the test."""
+    servers: list[AdminServer] = []
+
+    async def start(app: web.Application, host: str = "127.0.0.1") -> int:
+        server = AdminServer(app)
+        servers.append(server)
+        return await server.start(host, 0)
+
+    yield start
+    for server in servers:
+        await server.stop()
+
+
+def _metrics(*, ready: bool = True) -> web.Application:
+    return metrics_app(lambda: b"a 1\n", "text/plain; version=0.0.4; charset=utf-8", lambda: ready)
+
+
+async def test_metrics_are_rendered_at_each_scrape(start: Start) -> None:
+    scrapes = iter((b"a 1\n", b"a 2\n"))
+    port = await start(
+        metrics_app(lambda: next(scrapes), "text/plain; version=0.0.4; charset=utf-8", lambda: True)
+    )
+    answer = await _ask(port, "/metrics")
+    assert answer.status == 200
+    assert answer.fields["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert answer.body == b"a 1\n"
+    assert (await _ask(port, "/metrics")).body == b"a 2\n"
+
+
+async def test_live_says_so_whatever_the_readiness(start: Start) -> None:
+    answer = await _ask(await start(_metrics(ready=False)), "/live")
+    assert (answer.status, answer.body) == (200, b"live\n")
+
+
+@pytest.mark.parametrize(("ready", "status", "body"), [(True, 200, b"ready\n"), (False, 503, b"not ready\n")])
+async def test_ready_follows_the_application(start: Start, ready: bool, status: int, body: bytes) -> None:
+    answer = await _ask(await start(_metrics(ready=ready)), "/ready")
+    assert (answer.status, answer.body) == (status, body)
+
+
+async def test_upstreams_is_json_of_now(start: Start) -> None:
+    view: dict[str, Any] = {"upstreams": []}
+    port = await start(admin_app(lambda: view))
+    assert (await _ask(port, "/upstreams")).json == {"upstreams": []}
+    view["draining"] = True
+    answer = await _ask(port, "/upstreams")
+    assert answer.json == {"upstreams": [], "draining": True}
+    assert answer.fields["cache-control"] == "no-store"
+
+
+async def test_the_index_names_every_path(start: Start) -> None:
+    app = admin_app(dict)
+    answer = await _ask(await start(app), "/")
+    assert answer.fields["content-type"].startswith("text/plain")
+    assert b"/upstreams" in answer.body
+    metrics = await _ask(await start(_metrics()), "/")
+    for path in (b"/metrics", b"/live", b"/ready"):
+        assert path in metrics.body
+
+
+@pytest.mark.parametrize("app", [admin_app(dict), _metrics()], ids=["admin", "metrics"])
+async def test_unknown_paths_and_methods_are_json_errors(start: Start, app: web.Application) -> None:
+    port = await start(app)
+    answer = await _ask(port, "/favicon.ico")
+    assert answer.status == 404
+    assert answer.json == {"error": "Not Found", "status": 404}
+    answer = await _ask(port, "/", method="POST")
+    assert answer.status == 405
+    assert answer.json == {"error": "Method Not Allowed", "status": 405}
+    assert answer.fields["allow"] == "GET,HEAD"
+
+
+async def test_the_admin_and_metrics_paths_do_not_mix(start: Start) -> None:
+    assert (await _ask(await start(admin_app(dict)), "/metrics")).status == 404
+    assert (await _ask(await start(_metrics()), "/upstreams")).status == 404
+
+
+async def test_versions_are_nobodys_business(start: Start) -> None:
+    port = await start(_metrics())
+    for path in ("/metrics", "/nothing"):
+        assert (await _ask(port, path)).fields["server"] == "sidecar"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:9901", "127.0.0.1", "127.0.0.1:9901", "[::1]:9901", "[::1]", "10.0.0.5:1"],
+)
+async def test_admin_answers_to_addresses_and_localhost(start: Start, host: str) -> None:
+    assert (await _ask(await start(admin_app(dict)), "/upstreams", f"Host: {host}")).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:9901", "localhost.evil.example", "127.0.0.1.evil.example", "[evil]", ""],
+)
+@pytest.mark.parametrize("path", ["/upstreams", "/"])
+async def test_admin_refuses_other_names(start: Start, host: str, path: str) -> None:
+    answer = await _ask(await start(admin_app(lambda: {"secret": 1})), path, f"Host: {host}")
+    assert answer.status == 403
+    assert answer.json == {"error": "ask for it by IP address or as localhost", "status": 403}
+
+
+async def test_a_request_without_a_host_comes_from_no_browser(start: Start) -> None:
+    port = await start(admin_app(dict))
+    assert (await _ask(port, "/upstreams", "X-Other: 1", version="HTTP/1.0")).status == 200
+
+
+async def test_garbage_is_refused_and_not_worth_a_traceback(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = await start(_metrics())
+    for method in ("GET GET", "\x16\x03\x01"):
+        assert (await _ask(port, "/metrics", method=method)).status == 400
+    assert (await _ask(port, "/metrics", "X-No-Host: 1")).status == 400
+    assert caplog.records == []
+
+
+async def test_an_error_of_ours_is_logged_and_answered(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = await start(admin_app(lambda: {}["no such key"]))
+    assert (await _ask(port, "/upstreams")).status == 500
+    (record,) = caplog.records
+    assert record.name == "sidecar.admin"
+    assert record.exc_info
+    assert record.exc_info[0] is KeyError
+
+
+async def test_it_listens_on_ipv6(start: Start) -> None:
+    port = await start(_metrics(), "::1")
+    assert (await _ask(port, "/live", address="::1")).status == 200
+
+
+async def test_a_taken_port_is_one_clear_line(start: Start) -> None:
+    port = await start(_metrics())
+    server = AdminServer(admin_app(dict))
+    with pytest.raises(StartError) as raised:
+        await server.start("127.0.0.1", port)
+    assert str(raised.value) == (
+        f"127.0.0.1:{port} (admin): address already in use; "
+        "stop what listens there or set sidecar.admin to another"
+    )
+    await server.stop()
+
+
+async def test_a_foreign_address_is_one_clear_line_and_what_was_set_up_is_undone() -> None:
+    app = _metrics()
+    undone: list[web.Application] = []
+
+    async def undo(app: web.Application) -> None:
+        undone.append(app)
+
+    app.on_cleanup.append(undo)
+    with pytest.raises(StartError) as raised:
+        await AdminServer(app, "metrics").start("192.0.2.1", 9902)  # TEST-NET-1: nobody has it
+    assert undone == [app]
+    assert str(raised.value) == (
+        "192.0.2.1:9902 (metrics): this machine has no such address; set sidecar.metrics to one it has"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            PermissionError(errno.EACCES, "error while attempting to bind"),
+            "[::1]:80 (admin): permission denied; set sidecar.admin to a port above 1023",
+        ),
+        (
+            OSError(errno.ENETDOWN, "error while attempting to bind"),
+            "[::1]:80 (admin): network is down; set sidecar.admin to another address",
+        ),
+        (
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            "[::1]:80 (admin): Name or service not known; set sidecar.admin to another address",
+        ),
+        (OSError("no number"), "[::1]:80 (admin): no number; set sidecar.admin to another address"),
+    ],
+)
+async def test_other_failures_to_bind_keep_their_reason(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, line: str
+) -> None:
+    async def fail(_site: web.TCPSite) -> None:
+        raise error
+
+    monkeypatch.setattr(web.TCPSite, "start", fail)
+    with pytest.raises(StartError) as raised:
+        await AdminServer(_metrics()).start("::1", 80)
+    assert str(raised.value) == line
+
+
+async def test_stop_closes_the_port_and_may_be_called_again() -> None:
+    server = AdminServer(_metrics())
+    await server.stop()
+    port = await server.start("127.0.0.1", 0)
+    await server.stop()
+    await server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_stop_does_not_wait_for_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "SHUTDOWN_TIMEOUT", 0.05)
+    asked = asyncio.Event()
+
+    def large() -> dict[str, Any]:
+        asked.set()
+        return {"more than the sockets' buffers take": "x" * 32 * 1024 * 1024}
+
+    server = AdminServer(admin_app(large))
+    port = await server.start("127.0.0.1", 0)
+    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET /upstreams HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(5):
+        await asked.wait()
+        await server.stop()
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def test_stop_does_not_wait_for_a_silent_client() -> None:
+    server = AdminServer(_metrics())
+    port = await server.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(5):
+        await server.stop()
+        assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()

@@ -1,0 +1,181 @@
+"""The live objects as JSON."""
+
+import json
+from typing import Any
+
+from support.clock import FakeClock
+
+from sidecar.admin.views import upstreams_view
+from sidecar.cluster import Cluster
+from sidecar.errors import Reason
+from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy
+from sidecar.version import __version__
+
+POLICY = UpstreamPolicy(
+    breaker_threshold=2, breaker_open_for=4.0, breaker_jitter=0.0, max_connections=10, max_pending=20
+)
+
+
+def _cluster(clock: FakeClock, name: str = "api", scheme: str = "http") -> Cluster:
+    cluster = Cluster(name, scheme, POLICY, clock)
+    cluster.apply(Snapshot(name, (Endpoint("::1", 80, weight=3), Endpoint("b.example", 81)), "static"))
+    return cluster
+
+
+def _view(cluster: Cluster, clock: FakeClock) -> dict[str, Any]:
+    view = upstreams_view({cluster.name: cluster}, clock, mode="local", draining=False)
+    (upstream,) = json.loads(json.dumps(view))["upstreams"]  # JSON takes it, and takes nothing away
+    assert isinstance(upstream, dict)
+    return upstream
+
+
+def test_the_top_says_what_answers() -> None:
+    view = upstreams_view({}, FakeClock(), mode="distributed", draining=True)
+    assert view == {"version": __version__, "mode": "distributed", "draining": True, "upstreams": []}
+
+
+def test_an_upstream_that_has_done_nothing() -> None:
+    clock = FakeClock()
+    upstream = _view(_cluster(clock), clock)
+    endpoints = upstream.pop("endpoints")
+    assert upstream == {
+        "name": "api",
+        "scheme": "http",
+        "strategy": "round_robin",
+        "source": "static",
+        "requests": {"total": 0, "by_class": {}, "by_reason": {}},
+        "retries": {"failed": 0, "succeeded": 0},
+        "in_flight": 0,
+        "pending": 0,
+        "sessions": {"active": 0, "total": 0, "by_reason": {}},
+        "bytes": {"sent": 0, "received": 0},
+        "overflows": 0,
+        "limits": {"connections": 10, "connections_used": 0, "pending": 20},
+    }
+    assert [endpoint["address"] for endpoint in endpoints] == ["[::1]:80", "b.example:81"]
+    assert endpoints[0] == {
+        "address": "[::1]:80",
+        "host": "::1",
+        "port": 80,
+        "weight": 3,
+        "in_flight": 0,
+        "connections": {"open": 0, "idle": 0},
+        "attempts": {},
+        "breaker": {
+            "state": "closed",
+            "failures": 0,
+            "threshold": 2,
+            "probing": False,
+            "retry_in": None,
+            "journal": [],
+        },
+    }
+
+
+def test_counters_are_summed_over_what_is_not_shown() -> None:
+    clock = FakeClock()
+    cluster = _cluster(clock)
+    stats = cluster.stats
+    stats.count_request(0, 200, Reason.NONE, 0.1)
+    stats.count_request(1, 204, Reason.NONE, 0.1)
+    stats.count_request(0, 503, Reason.ALL_OPEN, 0.1)
+    stats.retries[Reason.CONNECT_REFUSED] = [1, 2]
+    stats.retries[Reason.CONNECT_TIMEOUT] = [3, 4]
+    stats.overflows = 5
+    stats.in_flight = 6
+    cluster.limit.used = 7
+    cluster.limit.pending.append(None)  # type: ignore[arg-type]
+    upstream = _view(cluster, clock)
+    assert upstream["requests"] == {
+        "total": 3,
+        "by_class": {"2xx": 2, "5xx": 1},
+        "by_reason": {"none": 2, "all_open": 1},
+    }
+    assert upstream["retries"] == {"failed": 4, "succeeded": 6}
+    assert upstream["overflows"] == 5
+    assert upstream["in_flight"] == 6
+    assert upstream["limits"]["connections_used"] == 7
+    assert upstream["pending"] == 1
+
+
+def test_sessions_of_a_connection_upstream() -> None:
+    clock = FakeClock()
+    cluster = _cluster(clock, "redis", "redis")
+    cluster.stats.sessions[CloseReason.CLIENT_CLOSED] = 3
+    cluster.stats.sessions[CloseReason.CONNECT_FAILED] = 1
+    cluster.stats.sessions_active = 2
+    cluster.stats.bytes_sent = 10
+    cluster.stats.bytes_received = 20
+    upstream = _view(cluster, clock)
+    assert upstream["sessions"] == {
+        "active": 2,
+        "total": 4,
+        "by_reason": {"client_closed": 3, "connect_failed": 1},
+    }
+    assert upstream["bytes"] == {"sent": 10, "received": 20}
+
+
+def test_an_endpoint_counts_attempts_and_connections() -> None:
+    clock = FakeClock()
+    cluster = _cluster(clock)
+    state = cluster.endpoints["b.example", 81]
+    state.attempts[Outcome.SUCCESS] = 2
+    state.attempts[Outcome.RESET] = 1
+    state.in_flight = 4
+    state.pool.open = 3
+    state.pool.idle.append(None)  # type: ignore[arg-type]
+    endpoint = _view(cluster, clock)["endpoints"][1]
+    assert endpoint["attempts"] == {"success": 2, "reset": 1}
+    assert endpoint["in_flight"] == 4
+    assert endpoint["connections"] == {"open": 3, "idle": 1}
+
+
+def test_a_breaker_shows_its_evidence_in_wall_time_and_its_deadline_in_seconds() -> None:
+    clock = FakeClock(now=1000.0, epoch=1_700_000_000.0 - 1000.0)
+    cluster = _cluster(clock)
+    state = cluster.endpoints["::1", 80]
+    for outcome in (Outcome.RESET, Outcome.CONNECT_REFUSED):
+        cluster.report(state, outcome, clock.monotonic(), probe=False)
+    clock.advance(1.5)
+    breaker = _view(cluster, clock)["endpoints"][0]["breaker"]
+    opening = {
+        "at": "2023-11-14T22:13:20.000Z",
+        "to": "open",
+        "cause": "consecutive_failures",
+        "failures": 2,
+        "evidence": "connect_refused",
+        "open_for": 4.0,
+    }
+    assert breaker["state"] == "open"
+    assert breaker["retry_in"] == 2.5
+    assert breaker["journal"] == [opening]
+
+    clock.advance(10.0)
+    assert _view(cluster, clock)["endpoints"][0]["breaker"]["retry_in"] == 0.0
+    assert cluster.pick(clock.monotonic()) is state
+    breaker = _view(cluster, clock)["endpoints"][0]["breaker"]
+    assert breaker["state"] == "half_open"
+    assert breaker["probing"] is True
+    assert breaker["retry_in"] is None
+    assert breaker["journal"] == [
+        opening,
+        {
+            "at": "2023-11-14T22:13:31.500Z",
+            "to": "half_open",
+            "cause": "open_time_over",
+            "failures": 2,
+            "evidence": None,
+            "open_for": 0.0,
+        },
+    ]
+
+
+def test_a_stepped_wall_clock_moves_the_past_and_not_the_deadlines() -> None:
+    clock = FakeClock(epoch=0.0)
+    cluster = _cluster(clock)
+    for _ in range(2):
+        cluster.report(cluster.endpoints["::1", 80], Outcome.RESET, clock.monotonic(), probe=False)
+    clock.epoch += 3600.0
+    breaker = _view(cluster, clock)["endpoints"][0]["breaker"]
+    assert breaker["retry_in"] == 4.0
+    assert breaker["journal"][0]["at"] == "1970-01-01T01:16:40.000Z"

@@ -1,0 +1,79 @@
+"""The tables of `/upstreams`."""
+
+import io
+from typing import Any
+
+import pytest
+from support.clock import FakeClock
+
+from sidecar.admin.views import upstreams_view
+from sidecar.cluster import Cluster
+from sidecar.console.tables import make_console, upstreams_table
+from sidecar.model import Endpoint, Outcome, Snapshot, UpstreamPolicy
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _view(*hosts: str) -> dict[str, Any]:
+    """Two failures at the first endpoint, which open its breaker; one success at the second."""
+    clock = FakeClock()
+    policy = UpstreamPolicy(breaker_threshold=2, breaker_open_for=3.25, breaker_jitter=0.0)
+    cluster = Cluster("api", "http", policy, clock)
+    cluster.apply(Snapshot("api", tuple(Endpoint(host, 80) for host in hosts), "static"))
+    first, second, *_ = [*cluster.endpoints.values(), None, None]
+    if first and second:
+        cluster.report(first, Outcome.RESET, clock.monotonic(), probe=False)
+        cluster.report(first, Outcome.FAILURE_STATUS, clock.monotonic(), probe=False)
+        cluster.report(second, Outcome.SUCCESS, clock.monotonic(), probe=False)
+        cluster.report(second, Outcome.CANCELLED, clock.monotonic(), probe=False)
+        second.pool.open = 3
+        second.pool.idle.append(None)  # type: ignore[arg-type]
+    return upstreams_view({"api": cluster}, clock, mode="local", draining=False)
+
+
+def _draw(view: dict[str, Any], output: io.StringIO, *, plain: bool) -> list[str]:
+    make_console(output).print(upstreams_table(view, plain=plain))
+    return [line.rstrip() for line in output.getvalue().splitlines()]
+
+
+def test_one_row_an_endpoint_in_plain_text() -> None:
+    assert _draw(_view("10.0.0.1", "b.example"), io.StringIO(), plain=True) == [
+        "upstream  endpoint      breaker  retry in  in flight  ok  failed  connections",
+        "api       10.0.0.1:80   open        3.2 s          0   0       2   0 (0 idle)",
+        "          b.example:80  closed                     0   1       0   3 (1 idle)",
+    ]
+
+
+def test_an_upstream_without_endpoints_has_a_row_that_says_so() -> None:
+    assert _draw(_view(), io.StringIO(), plain=True)[1] == "api       no endpoints"
+
+
+def test_brackets_of_an_address_are_not_mark_up() -> None:
+    lines = _draw(_view("fe80::1", "::1"), io.StringIO(), plain=True)
+    assert "[fe80::1]:80" in lines[1]
+    assert "[::1]:80" in lines[2]
+
+
+def test_a_wide_table_is_not_cut_where_there_is_no_terminal() -> None:
+    host = "a" * 60 + "." + "b" * 60 + ".example"
+    assert f"{host}:80" in _draw(_view(host), io.StringIO(), plain=True)[1]
+
+
+def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    text = "\n".join(_draw(_view("10.0.0.1", "b.example"), Terminal(), plain=False))
+    assert "\x1b[1;31mopen" in text
+    assert "\x1b[32mclosed" in text
+
+
+def test_half_open_is_two_words() -> None:
+    view = _view("10.0.0.1", "b.example")
+    view["upstreams"][0]["endpoints"][0]["breaker"].update(state="half_open", retry_in=None)
+    assert "half open" in _draw(view, io.StringIO(), plain=True)[1]

@@ -1,0 +1,281 @@
+"""The exposition, read back with prometheus_client's own parser."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.clock import FakeClock
+
+from sidecar.cluster import Cluster
+from sidecar.errors import Reason
+from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model.stats import METHODS
+from sidecar.observe.metrics import Metrics
+from sidecar.version import __version__
+
+Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
+
+# Every sample name that may appear, with its labels: the contract of dashboards and alerts.
+CONTRACT = {
+    "sidecar_requests_total": {"upstream", "method", "code_class", "reason"},
+    "sidecar_request_duration_seconds_bucket": {"upstream", "code_class", "le"},
+    "sidecar_request_duration_seconds_count": {"upstream", "code_class"},
+    "sidecar_request_duration_seconds_sum": {"upstream", "code_class"},
+    "sidecar_requests_in_flight": {"upstream"},
+    "sidecar_queue_length": {"upstream"},
+    "sidecar_queue_limit": {"upstream"},
+    "sidecar_attempts_total": {"upstream", "endpoint", "outcome"},
+    "sidecar_retries_total": {"upstream", "reason", "result"},
+    "sidecar_connections_active": {"upstream", "endpoint"},
+    "sidecar_connections_limit": {"upstream"},
+    "sidecar_connections_opened_total": {"upstream", "result"},
+    "sidecar_connection_reuse_failures_total": {"upstream"},
+    "sidecar_overflows_total": {"upstream"},
+    "sidecar_tcp_sessions_total": {"upstream", "close_reason"},
+    "sidecar_tcp_sessions_active": {"upstream"},
+    "sidecar_tcp_bytes_total": {"upstream", "direction"},
+    "sidecar_breaker_state": {"upstream", "endpoint", "state"},
+    "sidecar_breaker_transitions_total": {"upstream", "endpoint", "to", "cause"},
+    "sidecar_endpoints": {"upstream", "state"},
+    "sidecar_build_info": {"version", "compiled", "python"},
+    "sidecar_draining": set(),
+    "sidecar_clients": set(),
+    "sidecar_clients_limit": set(),
+    "sidecar_clients_refused_total": set(),
+}
+
+
+def _cluster(name: str = "api", scheme: str = "http", ports: tuple[int, ...] = (1, 2)) -> Cluster:
+    policy = UpstreamPolicy(breaker_threshold=1, max_connections=10, max_pending=20)
+    cluster = Cluster(name, scheme, policy, FakeClock())
+    cluster.apply(Snapshot(name, tuple(Endpoint("10.0.0.1", port) for port in ports), "static"))
+    return cluster
+
+
+def _context(**values: Any) -> Any:
+    return SimpleNamespace(**{"draining": False, "clients": 3, "max_clients": 100, "refused": 2, **values})
+
+
+def _scrape(*clusters: Cluster, context: Any = None, compiled: bool = False) -> Samples:
+    metrics = Metrics({cluster.name: cluster for cluster in clusters}, context, compiled=compiled)
+    found: Samples = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            series = found.setdefault(sample.name, {})
+            labels = tuple(sorted(sample.labels.items()))
+            assert labels not in series, f"{sample.name}{labels} twice"
+            series[labels] = sample.value
+    return found
+
+
+def _value(found: Samples, name: str, **labels: str) -> float:
+    return found[f"sidecar_{name}"][tuple(sorted(labels.items()))]
+
+
+def _busy() -> tuple[Cluster, Cluster]:
+    """An upstream of each kind with something in every counter."""
+    api, redis = _cluster(), _cluster("redis", "redis", (6379,))
+    api.stats.count_request(METHODS.index("GET"), 200, Reason.NONE, 0.0025)
+    api.stats.retries[Reason.CONNECT_REFUSED][1] = 4
+    api.report(api.endpoints["10.0.0.1", 1], Outcome.RESET, 1000.0, probe=False)
+    redis.stats.sessions[CloseReason.CLIENT_CLOSED] = 5
+    return api, redis
+
+
+def test_names_and_labels_are_the_contract() -> None:
+    found = _scrape(*_busy(), context=_context())
+    assert {
+        name: {label for label, _ in labels} for name, series in found.items() for labels in series
+    } == CONTRACT
+
+
+def test_requests_are_counted_by_method_class_and_reason() -> None:
+    cluster = _cluster()
+    for _ in range(3):
+        cluster.stats.count_request(METHODS.index("POST"), 201, Reason.NONE, 0.1)
+    cluster.stats.count_request(METHODS.index("OTHER"), 503, Reason.ALL_OPEN, 0.1)
+    found = _scrape(cluster)
+    assert found["sidecar_requests_total"] == {
+        (("code_class", "2xx"), ("method", "POST"), ("reason", "none"), ("upstream", "api")): 3,
+        (("code_class", "5xx"), ("method", "OTHER"), ("reason", "all_open"), ("upstream", "api")): 1,
+    }
+
+
+def test_durations_are_cumulative_buckets_with_sum_and_count() -> None:
+    cluster = _cluster()
+    for seconds in (0.001, 0.002, 0.3, 60.0):  # a bound belongs to its bucket
+        cluster.stats.count_request(0, 200, Reason.NONE, seconds)
+    found = _scrape(cluster)
+    buckets = {
+        dict(labels)["le"]: count
+        for labels, count in found["sidecar_request_duration_seconds_bucket"].items()
+    }
+    assert buckets == {
+        "0.001": 1,
+        **dict.fromkeys(("0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25"), 2),
+        **dict.fromkeys(("0.5", "1", "2.5", "10"), 3),
+        "+Inf": 4,
+    }
+    assert _value(found, "request_duration_seconds_count", upstream="api", code_class="2xx") == 4
+    assert _value(found, "request_duration_seconds_sum", upstream="api", code_class="2xx") == pytest.approx(
+        60.303
+    )
+
+
+def test_gauges_and_bounds_of_an_upstream() -> None:
+    cluster = _cluster()
+    cluster.stats.in_flight = 7
+    cluster.stats.overflows = 2
+    cluster.stats.reuse_failures = 3
+    cluster.limit.pending.extend([None, None])  # type: ignore[list-item]
+    found = _scrape(cluster)
+    assert _value(found, "requests_in_flight", upstream="api") == 7
+    assert _value(found, "overflows_total", upstream="api") == 2
+    assert _value(found, "connection_reuse_failures_total", upstream="api") == 3
+    assert _value(found, "queue_length", upstream="api") == 2
+    assert _value(found, "queue_limit", upstream="api") == 20
+    assert _value(found, "connections_limit", upstream="api") == 10
+
+
+def test_retries_and_connects_are_there_before_the_first() -> None:
+    cluster = _cluster()
+    cluster.stats.retries[Reason.CONNECT_TIMEOUT] = [5, 6]
+    cluster.stats.connects = [7, 8, 9]
+    found = _scrape(cluster)
+    retries = {(dict(k)["reason"], dict(k)["result"]): v for k, v in found["sidecar_retries_total"].items()}
+    assert retries == {
+        ("connect_refused", "failed"): 0,
+        ("connect_refused", "succeeded"): 0,
+        ("connect_timeout", "failed"): 5,
+        ("connect_timeout", "succeeded"): 6,
+        ("reset_before_headers", "failed"): 0,
+        ("reset_before_headers", "succeeded"): 0,
+    }
+    results = {dict(k)["result"]: v for k, v in found["sidecar_connections_opened_total"].items()}
+    assert results == {"established": 7, "refused": 8, "timeout": 9}
+
+
+def test_attempts_and_connections_are_per_endpoint() -> None:
+    cluster = _cluster()
+    first, second = cluster.endpoints.values()
+    first.attempts[Outcome.SUCCESS] = 11
+    first.attempts[Outcome.BAD_RESPONSE] = 1
+    first.pool.open = 4
+    found = _scrape(cluster)
+    attempts = {
+        (dict(k)["endpoint"], dict(k)["outcome"]): v for k, v in found["sidecar_attempts_total"].items()
+    }
+    assert attempts == {
+        ("10.0.0.1:1", "success"): 11,
+        ("10.0.0.1:1", "bad_response"): 1,
+        ("10.0.0.1:2", "success"): 0,
+    }
+    assert _value(found, "connections_active", upstream="api", endpoint="10.0.0.1:1") == 4
+    assert _value(found, "connections_active", upstream="api", endpoint=second.endpoint.address) == 0
+
+
+def test_breakers_are_one_hot_and_their_moves_counted() -> None:
+    cluster = _cluster()
+    first = cluster.endpoints["10.0.0.1", 1]
+    cluster.report(first, Outcome.RESET, 1000.0, probe=False)
+    found = _scrape(cluster)
+    states = {(dict(k)["endpoint"], dict(k)["state"]): v for k, v in found["sidecar_breaker_state"].items()}
+    assert states == {
+        ("10.0.0.1:1", "closed"): 0,
+        ("10.0.0.1:1", "open"): 1,
+        ("10.0.0.1:1", "half_open"): 0,
+        ("10.0.0.1:2", "closed"): 1,
+        ("10.0.0.1:2", "open"): 0,
+        ("10.0.0.1:2", "half_open"): 0,
+    }
+    move = {"upstream": "api", "endpoint": "10.0.0.1:1", "to": "open", "cause": "consecutive_failures"}
+    assert _value(found, "breaker_transitions_total", **move) == 1
+    endpoints = {dict(k)["state"]: v for k, v in found["sidecar_endpoints"].items()}
+    assert endpoints == {"closed": 1, "open": 1, "half_open": 0}
+
+    assert cluster.pick(1002.0) is first
+    found = _scrape(cluster)
+    assert _value(found, "breaker_state", upstream="api", endpoint="10.0.0.1:1", state="half_open") == 1
+
+
+def test_sessions_are_those_of_connection_upstreams_only() -> None:
+    api, redis = _busy()
+    redis.stats.sessions_active = 2
+    redis.stats.bytes_sent = 100
+    redis.stats.bytes_received = 200
+    found = _scrape(api, redis)
+    reasons = {dict(k)["close_reason"]: v for k, v in found["sidecar_tcp_sessions_total"].items()}
+    assert reasons == {
+        reason.label: 5 if reason is CloseReason.CLIENT_CLOSED else 0 for reason in CloseReason
+    }
+    assert found["sidecar_tcp_sessions_active"] == {(("upstream", "redis"),): 2}
+    directions = {dict(k)["direction"]: v for k, v in found["sidecar_tcp_bytes_total"].items()}
+    assert directions == {"sent": 100, "received": 200}
+    assert found["sidecar_requests_in_flight"] == {(("upstream", "api"),): 0}
+
+
+def test_series_of_an_endpoint_go_with_it() -> None:
+    cluster = _cluster()
+    cluster.report(cluster.endpoints["10.0.0.1", 1], Outcome.RESET, 1000.0, probe=False)
+    assert b"10.0.0.1:1" in Metrics({"api": cluster}, None, compiled=False).render()
+    cluster.apply(Snapshot("api", (Endpoint("10.0.0.1", 2),), "static"))
+    text = Metrics({"api": cluster}, None, compiled=False).render()
+    assert b"10.0.0.1:1" not in text
+    assert b"10.0.0.1:2" in text
+
+
+def test_an_upstream_that_appears_later_is_seen() -> None:
+    clusters: dict[str, Cluster] = {}
+    metrics = Metrics(clusters, None, compiled=False)
+    assert b'upstream="api"' not in metrics.render()
+    clusters["api"] = _cluster()
+    assert b'upstream="api"' in metrics.render()
+
+
+def test_the_process_says_what_it_is_and_whether_it_drains() -> None:
+    found = _scrape(context=_context(draining=True), compiled=True)
+    ((labels, value),) = found["sidecar_build_info"].items()
+    assert value == 1
+    assert dict(labels)["version"] == __version__
+    assert dict(labels)["compiled"] == "true"
+    assert dict(labels)["python"].startswith("3.")
+    assert _value(found, "draining") == 1
+    assert _value(found, "clients") == 3
+    assert _value(found, "clients_limit") == 100
+    assert _value(found, "clients_refused_total") == 2
+
+
+def test_without_a_data_path_only_the_build_is_known() -> None:
+    assert list(_scrape()) == ["sidecar_build_info"]
+
+
+def test_ipv6_endpoints_are_bracketed_labels() -> None:
+    cluster = _cluster()
+    cluster.apply(Snapshot("api", (Endpoint("fe80::1", 80),), "static"))
+    assert _value(_scrape(cluster), "connections_active", upstream="api", endpoint="[fe80::1]:80") == 0
+
+
+def test_it_is_the_classic_text_format() -> None:
+    metrics = Metrics({"api": _cluster()}, _context(), compiled=False)
+    assert metrics.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    text = metrics.render().decode()
+    assert text.endswith("\n")
+    assert "# TYPE sidecar_requests_total counter\n" in text
+    assert "# TYPE sidecar_request_duration_seconds histogram\n" in text
+    assert "_created" not in text
+
+
+def test_the_size_of_a_scrape_has_a_bound() -> None:
+    clusters = []
+    for number in range(50):
+        cluster = _cluster(f"upstream-{number}", ports=tuple(range(1, 21)))
+        for method in range(len(METHODS)):  # whatever clients do
+            for reason in (Reason.NONE, Reason.RESET_BEFORE_HEADERS):
+                cluster.stats.count_request(method, 200, reason, 0.01)
+        for state in cluster.endpoints.values():
+            state.attempts = [1] * len(Outcome)
+        clusters.append(cluster)
+    samples = sum(len(series) for series in _scrape(*clusters).values())
+    # Per endpoint: outcomes, one connection gauge, three states. Per upstream: well under a hundred.
+    assert 50 * 20 * 14 <= samples <= 50 * (20 * 14 + 100)
