@@ -171,6 +171,7 @@ class Exchange:
         endpoint = dial.endpoint
         now = self._context.clock.monotonic()
         self._attempt_over(outcome, now)
+        endpoint.pool.release(None)  # first: at a full bound the next attempt needs this very room
         reason = _REASON_BY_OUTCOME[outcome]
         self._note_tried(endpoint)
         # Another endpoint is tried whatever `retries` says (behaviour 7); trying the same again spends it.
@@ -181,19 +182,19 @@ class Exchange:
             self._retry(reason, now)
         else:
             self._fail(reason)
-        endpoint.pool.release(None)
 
     def _send(self, connection: UpstreamConnection) -> None:
         """Write the head and what has come of the body in one piece."""
         self.connection = connection
-        endpoint = connection.endpoint
-        connection.start(self, self.head.render(endpoint.authority, self._body))
+        gate = self.client.gate
+        if (
+            gate.reasons
+        ):  # the wait is over, and a slow endpoint that an earlier attempt was at is not this one
+            gate.release(UNSENT | PEER_FULL)
+        connection.start(self, self.head.render(connection.endpoint.authority, self._body))
         if len(self._body) > REPLAY_BYTES:
             self._replayable = False
             self._body = b""
-        client = self.client
-        if client.gate.reasons:
-            client.gate.release(UNSENT)
         self._touch()
 
     def send_body(self, piece: bytes, *, done: bool) -> None:
@@ -227,11 +228,11 @@ class Exchange:
     def respond(self, head: ResponseHead, data: bytes, at: int) -> None:
         """The final response's head, and in `data` from `at` what has come of its body."""
         client = self.client
-        self._status = head.status
         length = head.length
         size = len(data) - at
         self._reusable = head.keep_alive
         if length == size:  # the whole response in one read: what nearly every small one is
+            self._status = head.status
             if not self._request_done:
                 client.keep_alive = False
             extra = client.connection_line()
@@ -240,10 +241,11 @@ class Exchange:
             self._complete(self._context.clock.monotonic())
             return
         reader = self._response_reader(head)
+        piece, end = reader.feed(data, at)
+        self._status = head.status  # from here on the client has got something
         extra = client.connection_line()
         if length == UNTIL_CLOSE and self.head.minor:
             extra += b"Transfer-Encoding: chunked\r\n"
-        piece, end = reader.feed(data, at)
         client.transport.write(head.render(extra, piece))
         assert self.connection is not None
         self.connection.reader = reader
@@ -325,7 +327,7 @@ class Exchange:
         now = self._context.clock.monotonic()
         if self._status:
             self._attempt_over(Outcome.RESET, now)
-            self._break_client(Reason.RESET_AFTER_HEADERS, now)
+            self._fail(Reason.RESET_AFTER_HEADERS)
             return
         if raced:
             self.cluster.stats.reuse_failures += 1
@@ -364,20 +366,13 @@ class Exchange:
     def response_broken(self, error: ProtocolError) -> None:
         """The endpoint's answer is not HTTP."""
         self._drop_connection()
-        now = self._context.clock.monotonic()
-        self._attempt_over(Outcome.BAD_RESPONSE, now)
-        if self._status:
-            self._break_client(Reason.BAD_RESPONSE, now)
-        else:
-            self._fail(Reason.BAD_RESPONSE, message=f"the endpoint's answer is not valid HTTP/1.1: {error}")
+        self._attempt_over(Outcome.BAD_RESPONSE, self._context.clock.monotonic())
+        self._fail(Reason.BAD_RESPONSE, message=f"the endpoint's answer is not valid HTTP/1.1: {error}")
 
     def break_off(self, error: ProtocolError) -> None:
         """The client's request body is not HTTP: the endpoint must not take what it has got for complete."""
         self._give_up(Outcome.CANCELLED)
-        if self._status:
-            self._break_client(error.reason, self._context.clock.monotonic())
-        else:
-            self._fail(error.reason, error.status, str(error))
+        self._fail(error.reason, error.status, str(error))
 
     def abandon(self) -> None:
         """The client has gone: nobody's fault, and nobody to answer."""
@@ -389,27 +384,20 @@ class Exchange:
         if self._drains_slowly():
             self._touch()
             return
-        client = self.client
-        now = self._context.clock.monotonic()
-        if self._dial is None and self.connection is None:  # in the queue for a connection
+        connection = self.connection
+        if self.client.write_full:  # it is the client that does not move
+            self.abandon()
+            self.client.abort()
+        elif connection is None and self._dial is None:  # in the queue for a connection
             self._give_up(Outcome.CANCELLED)
             self.cluster.stats.overflows += 1
             self._fail(Reason.OVERFLOW)
-        elif client.write_full:  # it is the client that does not move
+        elif connection is not None and not self._request_done and not connection.write_full:
             self._give_up(Outcome.CANCELLED)
-            self._break_client(Reason.CLIENT_GONE, now)
-        elif not self._request_done and self.connection is not None and not self.connection.write_full:
-            self._give_up(Outcome.CANCELLED)
-            if self._status:
-                self._break_client(Reason.REQUEST_TIMEOUT, now)
-            else:
-                self._fail(Reason.REQUEST_TIMEOUT, 408, "the request body did not arrive in time")
+            self._fail(Reason.REQUEST_TIMEOUT, 408, "the request body did not arrive in time")
         else:
             self._give_up(Outcome.REQUEST_TIMEOUT)
-            if self._status:
-                self._break_client(Reason.REQUEST_TIMEOUT, now)
-            else:
-                self._fail(Reason.REQUEST_TIMEOUT)
+            self._fail(Reason.REQUEST_TIMEOUT)
 
     def _drains_slowly(self) -> bool:
         """Whether the side that reads slowly has at least read something since the last look."""
@@ -455,20 +443,20 @@ class Exchange:
         self._probe = False
         self.cluster.report(endpoint, outcome, now, probe=probe)
         if self._retry_reason:
-            self.cluster.stats.retries[self._retry_reason][not outcome.is_failure] += 1
+            self.cluster.stats.retries[self._retry_reason][outcome is Outcome.SUCCESS] += 1
             self._retry_reason = Reason.NONE
 
     def _fail(self, reason: Reason, status: int = 0, message: str = "") -> None:
-        """Answer for the endpoint that did not."""
+        """Answer for the endpoint that did not, or break off the answer that cannot be completed."""
+        now = self._context.clock.monotonic()
+        if self._status:
+            self._end(self._status, reason, now)
+            self.client.abort()  # never a fake clean end
+            return
         status = status or STATUS_BY_REASON[reason]
         self.client.answer(status, reason, message)
-        self._end(status, reason, self._context.clock.monotonic())
+        self._end(status, reason, now)
         self.client.exchange_over()
-
-    def _break_client(self, reason: Reason, now: float) -> None:
-        """The response has begun and cannot be completed: never a fake clean end."""
-        self._end(self._status, reason, now)
-        self.client.abort()
 
     def _end(self, status: int, reason: Reason, now: float) -> None:
         """The end of the exchange, once: the upstream's counters."""

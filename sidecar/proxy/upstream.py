@@ -155,11 +155,11 @@ class UpstreamConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, whoever ended it."""
         exchange, self.exchange = self.exchange, None
+        self._leave()  # first: at a full bound the next attempt needs this very room
         if exchange is not None:
             reader = self.reader
             ending = reader.ending if exc is None and isinstance(reader, UntilCloseReader) else None
             exchange.connection_ended(self, ending)
-        self._leave()
 
     def pause_writing(self) -> None:
         """The endpoint reads slowly: stop reading from the client."""
