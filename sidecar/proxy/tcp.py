@@ -157,12 +157,19 @@ class TcpSession:
         if self._probe:
             self._probe = False
             self._cluster.give_back_probe(endpoint)
-        if admission is Admission.OVERFLOW:
-            self._cluster.stats.overflows += 1
-            self._end(CloseReason.OVERFLOW)
+        if admission is Admission.WAIT:
+            self.deadline = self._context.sweep.soon + self._cluster.policy.timeout
+        else:
+            self._overflow()
+
+    def _overflow(self) -> None:
+        self._cluster.stats.overflows += 1
+        self._end(CloseReason.OVERFLOW)
 
     def proceed(self, connection: Any) -> None:
         """The wait for room to open a connection is over."""
+        self.deadline = NEVER
+        self._touch()
         self._connect(self._context.clock.monotonic())
 
     def on_connected(self, dial: Dial, connection: EndpointSide) -> None:
@@ -214,9 +221,11 @@ class TcpSession:
             self.deadline = self._context.sweep.soon + idle_timeout
 
     def expire(self) -> None:
-        """Nothing has moved for the idle time-out, or one side does not take what is still unsent."""
-        if self._ended:
+        """Nothing has moved for the time-out of what is going on."""
+        if self._ended:  # one side does not take what is still unsent
             self._abort()
+        elif self._endpoint is None:
+            self._overflow()
         else:
             self._end(CloseReason.IDLE_TIMEOUT)
 
