@@ -19,6 +19,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+if sys.version_info < (3, 11):  # noqa: UP036 - this line is for the very versions that are too old
+    sys.exit(f"tests/run.py: needs Python 3.11 or newer, this is {sys.version.split()[0]}")
+
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = "test-tools-installed"  # in the environment: a digest of what was installed into it
@@ -176,8 +179,6 @@ def say(text: str, started: float | None = None) -> None:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):  # noqa: UP036 - the version that is too old is exactly whom this line is for
-        sys.exit(f"tests/run.py: needs Python 3.11 or newer, this is {sys.version.split()[0]}")
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -311,8 +311,9 @@ class DownstreamConnection:
         self._leave()
 
     def _leave(self) -> None:
-        if self.state == BUSY:
-            self._enter_linger()
+        state = self.state
+        self._enter_linger()
+        if state == BUSY:
             self.exchange.abandon()
 
     # The sweep's callbacks
