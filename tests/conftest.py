@@ -1,0 +1,152 @@
+"""What holds for every test: nothing is left behind, servers are real, and the cores are covered."""
+
+import asyncio
+import gc
+import inspect
+import io
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+from support.processes import find_program
+from support.requirements import lacking
+
+# The modules whose every branch a test must take: these decide what happens to requests.
+FULLY_COVERED = ("sidecar/http1/*", "sidecar/balance/*", "sidecar/resilience/*", "sidecar/pool.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--covered-fully` is what tests/run.py gives when it runs everything, together with --cov."""
+    parser.addoption(
+        "--covered-fully",
+        action="store_true",
+        help=f"fail unless every branch of {', '.join(FULLY_COVERED)} was taken; needs --cov",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers of this file."""
+    config.addinivalue_line("markers", "uvloop: an async test that runs on uvloop, as the proxy does")
+    if config.getoption("covered_fully") and not config.pluginmanager.hasplugin("_cov"):
+        raise pytest.UsageError("--covered-fully needs --cov=sidecar")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Async tests run on asyncio's loop, or on uvloop when marked so."""
+    if item.get_closest_marker("uvloop"):
+        import uvloop
+
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Async tests look for leaked tasks while their loop still exists; sync tests need no loop."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.fixturenames.insert(0, "task_leaks")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.server("nginx", ...)`: without the program a laptop skips, CI fails."""
+    wanted = [name for marker in item.iter_markers("server") for name in marker.args]
+    missing = [name for name in wanted if find_program(name) is None]
+    if missing:
+        lacking(f"not installed: {', '.join(missing)}; tests/run.py installs them where it may")
+
+
+@pytest.fixture
+async def task_leaks() -> AsyncIterator[None]:
+    """Fails a test that leaves asyncio tasks running."""
+    before = asyncio.all_tasks()
+    yield
+    mine = asyncio.current_task()
+    for _ in range(10):  # a cancelled or just finished task needs a turn or two of the loop to be done
+        left = {task for task in asyncio.all_tasks() if task is not mine and task not in before}
+        if not left:
+            return
+        await asyncio.sleep(0)
+    names = ", ".join(sorted(repr(task.get_coro()) for task in left))
+    pytest.fail(f"tasks left running: {names}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def leaks() -> Iterator[None]:
+    """Fails a test that leaves threads, child processes or descriptors behind, and names them."""
+    descriptors, threads, children = _descriptors(), set(threading.enumerate()), _children()
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(1.0)  # one that was told to end has this long to do so
+    left = [f"thread {thread.name}" for thread in set(threading.enumerate()) - threads]
+    left += [f"child process {_command(pid)} (pid {pid})" for pid in sorted(_children() - children)]
+    if _descriptors() - descriptors:
+        gc.collect()  # what only a reference cycle holds is reported by its own ResourceWarning
+    left += [f"descriptor {number} {target}" for (number, target) in sorted(_descriptors() - descriptors)]
+    if left:
+        pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+
+
+def _descriptors() -> set[tuple[int, str]]:
+    """Open descriptors by number and target; those that tools of the test run open lazily are left out."""
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(link.readlink())
+        except OSError:  # the listing's own descriptor
+            continue
+        if not (target.startswith("/dev/") or ".coverage" in target or ".hypothesis" in target):
+            found.add((int(link.name), target))
+    return found
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
+    for listing in Path("/proc/self/task").glob("*/children"):
+        try:
+            found.update(int(pid) for pid in listing.read_text().split())
+        except OSError:  # the thread has ended meanwhile
+            continue
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return "(gone)"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """The coverage floor is one more test, so that pytest's last line and exit code know of it."""
+    result = yield
+    if session.config.getoption("covered_fully") and not session.config.option.collectonly:
+        gaps = _coverage_gaps(session.config.rootpath)
+        report = pytest.TestReport(
+            nodeid="tests/conftest.py::every_branch_of_the_cores_is_taken",
+            location=("tests/conftest.py", None, "every_branch_of_the_cores_is_taken"),
+            keywords={},
+            outcome="failed" if gaps else "passed",
+            longrepr=gaps or None,
+            when="call",
+        )
+        session.config.hook.pytest_runtest_logreport(report=report)
+    return result
+
+
+def _coverage_gaps(root: Path) -> str:
+    """Coverage's own table of what is missing in `FULLY_COVERED`; empty when nothing is."""
+    import coverage
+
+    table = io.StringIO()
+    measured = coverage.Coverage(data_file=str(root / ".coverage"), config_file=str(root / "pyproject.toml"))
+    measured.load()
+    patterns = [str(root / pattern) for pattern in FULLY_COVERED]
+    try:
+        total = measured.report(
+            include=patterns, show_missing=True, skip_covered=True, precision=2, file=table
+        )
+    except coverage.exceptions.NoDataError:
+        return f"nothing of {', '.join(FULLY_COVERED)} was measured; was --cov=sidecar given?"
+    return "" if total >= 100 else f"every branch here needs a test that takes it:\n{table.getvalue()}"

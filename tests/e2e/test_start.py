@@ -1,0 +1,225 @@
+"""The command line at its edges: every way to start wrongly is one clear line and exit code 2."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.endpoints import ScriptedEndpoint
+from support.ports import free_port
+from support.proxy import ROOT, Sidecar, clean_environment, command, configuration
+
+DEPLOYMENTS = sorted((ROOT / "config" / "deployment").glob("*.yml"))
+
+
+def sidecar(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself."""
+    return subprocess.run(
+        [str(part) for part in command(*arguments)],
+        env=clean_environment(**environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def complaint(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """The one line on stderr of a command that failed as it should."""
+    assert done.returncode == code, done
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("sidecar")
+    return lines[0]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A good configuration on free ports."""
+    text = configuration(free_port(), [free_port()])
+    path = tmp_path / "sidecar.yml"
+    path.write_text(text.replace("ADMIN", str(free_port())).replace("METRICS", str(free_port())))
+    return path
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+# Starting wrongly
+
+
+def test_a_taken_upstream_port(tmp_path: Path, taken: int) -> None:
+    path = tmp_path / "sidecar.yml"
+    text = configuration(taken, [free_port()])
+    path.write_text(text.replace("ADMIN", str(free_port())).replace("METRICS", str(free_port())))
+    said = complaint(sidecar("run", "--config", path))
+    assert f"127.0.0.1:{taken}" in said
+    assert "api" in said
+    assert "address already in use" in said
+
+
+@pytest.mark.parametrize("which", ["ADMIN", "METRICS"])
+def test_a_taken_port_of_its_own(tmp_path: Path, taken: int, which: str) -> None:
+    path = tmp_path / "sidecar.yml"
+    text = configuration(free_port(), [free_port()]).replace(which, str(taken))
+    path.write_text(text.replace("ADMIN", str(free_port())).replace("METRICS", str(free_port())))
+    said = complaint(sidecar("run", "--config", path))
+    assert f"127.0.0.1:{taken}" in said
+    assert which.lower() in said
+    assert "address already in use" in said
+
+
+@pytest.mark.parametrize("verb", ["run", "check", "url"])
+def test_a_file_that_is_not_there(tmp_path: Path, verb: str) -> None:
+    extra = ["redis"] if verb == "url" else []
+    said = complaint(sidecar(verb, "--config", tmp_path / "missing.yml", *extra))
+    assert "missing.yml" in said
+    assert "No such file" in said
+
+
+def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
+    said = complaint(sidecar("run", "--config", tmp_path))
+    assert str(tmp_path) in said
+    assert "directory" in said.lower()
+
+
+def test_findings_keep_it_from_running(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yml"
+    path.write_text("services:\n  redis: {prot: 6379}\n  other: {host: a}\n")
+    done = sidecar("run", "--config", path)
+    assert done.returncode == 2
+    assert all(f"{path}:" in line for line in done.stderr.splitlines())  # one line for each finding
+    assert "did you mean `port`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["run", "--nope"], "--nope"),
+        (["run", "--mode", "cloudy"], "cloudy"),
+        (["run", "--log-format", "xml"], "xml"),
+        (["fly"], "fly"),
+        ([], "COMMAND"),
+        (["url"], "NAME"),
+        (["demo", "--seconds", "never"], "never"),
+    ],
+)
+def test_a_wrong_word_on_the_command_line(arguments: list[str], named: str) -> None:
+    said = complaint(sidecar(*arguments))
+    assert named in said
+    assert "--help" in said
+
+
+def test_an_environment_variable_that_cannot_be_used(config: Path) -> None:
+    said = complaint(sidecar("run", "--config", config, API_TIMEOUT="soon"))
+    assert "API_TIMEOUT" in said
+
+
+# check
+
+
+@pytest.mark.parametrize("path", DEPLOYMENTS, ids=lambda path: path.name)
+def test_the_deployment_files_are_fine(path: Path) -> None:
+    done = sidecar("check", "--config", path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_there_is_a_deployment_file_for_each_mode() -> None:
+    assert [path.name for path in DEPLOYMENTS] == [
+        "distributed.yml",
+        "docker-local.yml",
+        "kubernetes.yml",
+        "local.yml",
+    ]
+
+
+def test_check_lists_every_finding_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yml"
+    path.write_text("services:\n  redis:\n    prot: 6379\n    timeout: -1\n")
+    done = sidecar("check", "--config", path)
+    assert done.returncode == 1
+    assert f"{path}:3: services.redis.prot" in done.stdout
+    assert f"{path}:4: services.redis.timeout" in done.stdout
+    assert done.stderr == ""
+
+
+# url
+
+
+def test_url_prints_a_url() -> None:
+    distributed = ROOT / "config" / "deployment" / "distributed.yml"
+    assert sidecar("url", "--config", distributed, "redis").stdout == "redis://redis-01.autobot.prod:6379\n"
+    done = sidecar("url", "--config", distributed, "ai-stack", "/api/process", AI_STACK_HOST="10.0.0.7")
+    assert (done.returncode, done.stdout) == (0, "http://10.0.0.7:8080/api/process\n")
+
+
+def test_url_of_nobody(config: Path) -> None:
+    said = complaint(sidecar("url", "--config", config, "apy"))
+    assert "`apy`" in said
+    assert "did you mean `api`" in said
+
+
+# status
+
+
+def test_status_of_a_running_sidecar(tmp_path: Path) -> None:
+    with (
+        ScriptedEndpoint() as endpoint,
+        Sidecar(tmp_path, configuration(free_port(), [endpoint.port])) as running,
+    ):
+        admin = f"127.0.0.1:{running.admin}"
+        done = sidecar("status", "--admin", admin)
+        assert done.returncode == 0, done.stderr
+        assert endpoint.address in done.stdout
+        assert "closed" in done.stdout
+        assert "\x1b" not in done.stdout  # no colours where no terminal is
+        view = json.loads(sidecar("status", "--admin", admin, "--json").stdout)
+        assert [upstream["name"] for upstream in view["upstreams"]] == ["api"]
+
+
+def test_status_of_nobody() -> None:
+    port = free_port()
+    said = complaint(sidecar("status", "--admin", f"127.0.0.1:{port}"), code=1)
+    assert f"127.0.0.1:{port}" in said
+
+
+# What it says while it runs
+
+
+def test_logs_are_json_lines_where_no_terminal_is(tmp_path: Path) -> None:
+    listen = free_port()
+    with Sidecar(tmp_path, configuration(listen, [free_port()])) as running:
+        assert running.end(signal.SIGTERM) == 0
+    entries = [json.loads(line) for line in running.process.stderr.splitlines()]
+    assert all({"time", "level", "message"} <= entry.keys() for entry in entries)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["time"]) for entry in entries)
+    said = "\n".join(entry["message"] for entry in entries)
+    assert f"127.0.0.1:{listen}" in said  # where it listens, upstream by upstream
+    assert f"127.0.0.1:{running.admin}" in said
+    assert f"127.0.0.1:{running.metrics_port}" in said
+    assert "pure Python" in said or "compiled" in said
+
+
+def test_logs_are_text_where_that_is_asked_for(tmp_path: Path) -> None:
+    arguments = ("--log-format", "text")
+    with Sidecar(tmp_path, configuration(free_port(), [free_port()]), arguments=arguments) as running:
+        assert running.end(signal.SIGTERM) == 0
+    lines = running.process.stderr.splitlines()
+    assert lines
+    assert all(re.match(r"\d\d:\d\d:\d\d +INFO +", line) for line in lines)
+
+
+def test_the_mode_flag_outranks_the_environment(tmp_path: Path) -> None:
+    done = sidecar("url", "--mode", "kubernetes", "redis", AUTOBOT_DEPLOYMENT_MODE="distributed")
+    assert done.stdout == "redis://redis-service.autobot-system.svc.cluster.local:6379\n"

@@ -1,0 +1,6 @@
+"""What tests are made of: fakes for the sans-I/O cores, real servers and processes for the rest.
+
+Reading order: `clock` and `transports` (unit tests: no loop, no sockets), `waiting`, `ports`, `processes`
+(how anything real is started, waited for and ended), `servers`, `endpoints` and `http` (what stands behind
+and before the proxy), `proxy` (the sidecar as a process), `load` (many clients at once).
+"""
