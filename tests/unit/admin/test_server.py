@@ -200,6 +200,7 @@ async def test_a_taken_port_is_one_clear_line(start: Start) -> None:
     await server.stop()
 
 
+@pytest.mark.uvloop  # Python 3.12's own loop words it without an errno; the sidecar runs on uvloop
 async def test_a_foreign_address_is_one_clear_line_and_what_was_set_up_is_undone() -> None:
     app = _metrics()
     undone: list[web.Application] = []
