@@ -1,0 +1,110 @@
+"""The breaker against the table at the head of its module, under any sequence of events."""
+
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.model import Outcome
+from sidecar.resilience import Breaker, Cause
+
+OPEN_FOR, MAX_OPEN_FOR = 2.0, 7.0
+
+FAILURE, TOO_MANY, NEUTRAL, SUCCESS = "failure", "too_many", "neutral", "success"
+KINDS = {
+    Outcome.SUCCESS: SUCCESS,
+    Outcome.TOO_MANY_REQUESTS: TOO_MANY,
+    Outcome.CANCELLED: NEUTRAL,
+    Outcome.IDLE_RACE: NEUTRAL,
+}
+
+# (state, event) -> (next state, cause); what is not here changes no state.
+TABLE = {
+    ("closed", "last straw"): ("open", Cause.CONSECUTIVE_FAILURES),
+    ("open", "asked in time"): ("half_open", Cause.OPEN_TIME_OVER),
+    ("half_open", "probe " + SUCCESS): ("closed", Cause.PROBE_SUCCEEDED),
+    ("half_open", "probe " + FAILURE): ("open", Cause.PROBE_FAILED),
+    ("half_open", "probe " + TOO_MANY): ("open", Cause.PROBE_FAILED),
+}
+
+
+@dataclass
+class Model:
+    """The naive breaker: it remembers every result since it last closed and looks events up."""
+
+    threshold: int
+    state: str = "closed"
+    run: int = 0  # consecutive failures while closed
+    openings: int = 0  # in a row
+    until: float = 0.0
+    probe_out: bool = False
+
+    def step(self, event: str, now: float) -> Cause | None:
+        """Take an event; the cause when the state moved."""
+        row = TABLE.get((self.state, event))
+        if row is None:
+            return None
+        self.state = row[0]
+        if self.state == "open":
+            self.until = now + min(MAX_OPEN_FOR, OPEN_FOR * 2**self.openings)
+            self.openings += 1
+        elif self.state == "closed":
+            self.run = self.openings = 0
+        return row[1]
+
+    def result(self, outcome: Outcome, now: float, probe: bool) -> Cause | None:
+        kind = KINDS.get(outcome, FAILURE)
+        if probe:
+            self.probe_out = False
+            return self.step(f"probe {kind}", now)
+        if self.state != "closed":
+            return None
+        self.run = {SUCCESS: 0, FAILURE: self.run + 1}.get(kind, self.run)
+        return self.step("last straw", now) if self.run >= self.threshold else None
+
+    def ask(self, now: float) -> tuple[bool, Cause | None]:
+        if self.state == "closed" or self.probe_out or (self.state == "open" and now < self.until):
+            return False, None
+        self.probe_out = True
+        return True, self.step("asked in time", now)
+
+
+result = st.tuples(st.just("result"), st.sampled_from(list(Outcome)))
+answer = st.tuples(st.just("answer"), st.sampled_from(list(Outcome)))
+failures = st.tuples(st.just("result"), st.just(Outcome.RESET))
+asked = st.tuples(st.just("ask"), st.none())
+passing = st.tuples(st.just("pass"), st.sampled_from((0.5, 1.0, 2.0, 4.0, 7.0)))
+events = st.lists(st.one_of(result, failures, answer, asked, passing), max_size=60)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(events, st.integers(1, 3))
+def test_the_breaker_follows_its_table(story: list[tuple[str, object]], threshold: int) -> None:
+    breaker = Breaker(threshold, OPEN_FOR, MAX_OPEN_FOR, 0.0, lambda: 0.5)
+    model = Model(threshold)
+    now = 100.0
+    moves: dict[tuple[str, Cause], int] = {}
+    for what, value in story:
+        cause: Cause | None = None
+        if isinstance(value, float):
+            now += value
+        elif what == "ask":
+            permitted, cause = model.ask(now)
+            assert breaker.take_probe(now) is permitted
+        elif isinstance(value, Outcome) and (what == "result" or model.probe_out):
+            probe = what == "answer"  # only who was given a probe answers for it
+            cause = model.result(value, now, probe)
+            assert breaker.record(value, now, probe=probe) is (cause is not None)
+        assert breaker.state.label == model.state
+        assert breaker.probing is model.probe_out
+        if model.state == "open":
+            assert breaker.probe_at == breaker.open_until == model.until
+        elif model.state == "half_open" and not model.probe_out:
+            assert breaker.probe_at <= now, "whoever asks now gets the probe"
+        else:
+            assert breaker.probe_at == float("inf")
+        if cause is not None:
+            moves[model.state, cause] = moves.get((model.state, cause), 0) + 1
+            entry = breaker.journal[-1]
+            assert (entry.to.label, entry.cause, entry.at) == (model.state, cause, now)
+    assert {(to.label, cause): count for (to, cause), count in breaker.transitions.items()} == moves

@@ -1,0 +1,177 @@
+"""The cluster under any sequence of snapshots, picks, results and time."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.clock import FakeClock
+
+from sidecar.cluster import Cluster
+from sidecar.model import Endpoint, EndpointState, Outcome, Snapshot, UpstreamPolicy
+from sidecar.resilience import BreakerState
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+
+endpoints = st.builds(
+    Endpoint,
+    st.sampled_from("abcd"),
+    st.just(80),
+    st.sampled_from((1, 1, 2, 7, 256)),
+)
+# Mostly of several endpoints, as breakers are told apart by their neighbours; named twice now and then.
+snapshots = st.one_of(
+    st.lists(endpoints, max_size=2), *[st.lists(endpoints, min_size=4, max_size=6)] * 3
+).map(tuple)
+
+outcomes = st.one_of(st.just(Outcome.RESET), st.just(Outcome.SUCCESS), st.sampled_from(list(Outcome)))
+
+
+@dataclass
+class Attempt:
+    """An attempt that has not ended. probe: as its pick said."""
+
+    state: EndpointState
+    probe: bool
+
+
+class Joint(RuleBasedStateMachine):
+    """A source, and exchanges with their attempts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        duck: Any = self.clock
+        policy = UpstreamPolicy(
+            breaker_threshold=1, breaker_open_for=2.0, breaker_max_open_for=8.0, breaker_jitter=0.0
+        )
+        self.cluster = Cluster("api", "http", policy, duck)
+        self.attempts: list[Attempt] = []
+        self.known: dict[tuple[str, int], EndpointState] = {}
+        self.gone: list[EndpointState] = []
+        self.counted = 0
+
+    @initialize(first=snapshots)
+    def start(self, first: tuple[Endpoint, ...]) -> None:
+        """The first snapshot."""
+        self.apply(first)
+
+    @rule(told=snapshots)
+    def apply(self, told: tuple[Endpoint, ...]) -> None:
+        """A snapshot: what stays is the very same object, what goes is retired, the rest is new."""
+        before = dict(self.known)
+        self.cluster.apply(Snapshot("api", told, "static"))
+        self.known = dict(self.cluster.endpoints)
+        assert list(self.known) == list(dict.fromkeys(endpoint.key for endpoint in told))
+        named = {endpoint.key: endpoint for endpoint in told}
+        for key, state in self.known.items():
+            assert state.endpoint == named[key]
+            if key in before:
+                assert state is before[key]
+            else:
+                assert state.breaker.state is CLOSED
+                assert not any(state.attempts)
+        self.gone += [state for key, state in before.items() if key not in self.known]
+
+    def due(self, state: EndpointState) -> bool:
+        """Whether a probe of it may be sent now, by what this test knows of the probes that are out."""
+        if state.breaker.state is OPEN:
+            return self.clock.now >= state.breaker.open_until
+        return state.breaker.state is HALF_OPEN and not self.probed(state)
+
+    def probed(self, state: EndpointState) -> bool:
+        return any(attempt.probe and attempt.state is state for attempt in self.attempts)
+
+    @rule(data=st.data())
+    def pick(self, data: st.DataObject) -> None:
+        """An exchange that has been at some endpoints asks for the next."""
+        states = list(self.known.values())
+        tried = data.draw(st.lists(st.sampled_from(states), max_size=5)) if states else []
+        closed = [state for state in states if state.breaker.state is CLOSED]
+        due = [state for state in states if state not in tried and self.due(state)]
+        longest = min(
+            (0.0 if state.breaker.state is HALF_OPEN else state.breaker.open_until for state in due),
+            default=0,
+        )
+        asked_at = {id(state): state.breaker.open_until for state in due if state.breaker.state is OPEN}
+        picked = self.cluster.pick(self.clock.now, tried)
+        if due:
+            assert picked in due, "a probe is due"
+            assert picked is not None
+            assert asked_at.get(id(picked), 0.0) == longest, "the one that has waited longest"
+            assert picked.breaker.state is HALF_OPEN
+            self.attempts.append(Attempt(picked, probe=True))
+        elif closed:
+            assert picked in closed
+            assert picked is not None
+            if picked in tried:
+                assert all(state in tried for state in closed), "an untried one is left"
+            self.attempts.append(Attempt(picked, probe=False))
+        else:
+            assert picked is None
+        assert self.cluster.has_untried(tried) == any(state not in tried for state in closed)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def endpoint_fails(self, data: st.DataObject) -> None:
+        """A request from before comes to nothing."""
+        state = data.draw(st.sampled_from(list(self.known.values())))
+        self.cluster.report(state, Outcome.RESET, self.clock.now, probe=False)
+        assert state.breaker.state is not CLOSED
+        self.counted += 1
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data(), outcome=outcomes)
+    def attempt_ends(self, data: st.DataObject, outcome: Outcome) -> None:
+        """Its result is told, wherever its endpoint is by now."""
+        attempt = data.draw(st.sampled_from(self.attempts))
+        self.attempts.remove(attempt)
+        count = attempt.state.attempts[outcome]
+        self.cluster.report(attempt.state, outcome, self.clock.now, probe=attempt.probe)
+        assert attempt.state.attempts[outcome] == count + 1
+        self.counted += 1
+
+    @precondition(lambda self: any(attempt.probe for attempt in self.attempts))
+    @rule(data=st.data())
+    def probe_is_not_sent(self, data: st.DataObject) -> None:
+        """It is given back."""
+        attempt = data.draw(st.sampled_from([attempt for attempt in self.attempts if attempt.probe]))
+        self.attempts.remove(attempt)
+        self.cluster.give_back_probe(attempt.state)
+        assert attempt.state.breaker.state is HALF_OPEN
+
+    @precondition(lambda self: any(attempt.probe for attempt in self.attempts))
+    @rule(data=st.data(), outcome=outcomes)
+    def probe_is_settled(self, data: st.DataObject, outcome: Outcome) -> None:
+        """Its head has answered for it, and the attempt goes on as any other."""
+        attempt = data.draw(st.sampled_from([attempt for attempt in self.attempts if attempt.probe]))
+        self.cluster.settle_probe(attempt.state, outcome, self.clock.now)
+        attempt.probe = False
+
+    @rule(seconds=st.sampled_from((0.5, 2.0, 8.0)))
+    def time_passes(self, seconds: float) -> None:
+        """Open times run out."""
+        self.clock.advance(seconds)
+
+    @invariant()
+    def a_breaker_has_one_probe_out_at_most_and_knows_of_it(self) -> None:
+        for state in self.known.values():
+            out = [attempt for attempt in self.attempts if attempt.probe and attempt.state is state]
+            assert len(out) == state.breaker.probing
+            assert not out or state.breaker.state is HALF_OPEN
+
+    @invariant()
+    def what_is_named_is_in_the_books_and_what_has_gone_is_not(self) -> None:
+        pools = [state.pool for state in self.known.values()]
+        assert sorted(map(id, self.cluster.limit.pools)) == sorted(map(id, pools))
+        assert not any(state.removed for state in self.known.values())
+        assert all(state.removed for state in self.gone)
+
+    @invariant()
+    def every_attempt_is_counted_once(self) -> None:
+        assert sum(sum(state.attempts) for state in (*self.known.values(), *self.gone)) == self.counted
+
+
+TestJoint = Joint.TestCase
+TestJoint.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, derandomize=True)

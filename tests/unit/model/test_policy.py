@@ -1,0 +1,32 @@
+"""The defaults are the table of behaviour.md and the seed."""
+
+import dataclasses
+
+import pytest
+
+from sidecar.model import UpstreamPolicy
+
+
+def test_defaults() -> None:
+    assert dataclasses.asdict(UpstreamPolicy()) == {
+        "strategy": "round_robin",
+        "timeout": 30.0,
+        "connect_timeout": 1.0,
+        "idle_timeout": 3.0,
+        "retries": 1,
+        "host_header": "endpoint",
+        "breaker_threshold": 5,
+        "breaker_open_for": 1.0,
+        "breaker_max_open_for": 60.0,
+        "breaker_jitter": 0.5,
+        "max_connections": 1024,
+        "max_pending": 1024,
+        "max_request_head": 65536,
+        "max_response_head": 65536,
+    }
+
+
+def test_what_is_decided_does_not_change() -> None:
+    policy = UpstreamPolicy()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        policy.retries = 2  # type: ignore[misc] # that it may not is what is tested

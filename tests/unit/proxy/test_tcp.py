@@ -1,0 +1,449 @@
+"""Opaque sessions: joined to one endpoint, both directions on their own, ended as they ended."""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.transports import MemoryTransport
+from unit.proxy.harness import Proxy
+
+from sidecar.model import Outcome
+from sidecar.proxy.tcp import keep_alive
+
+MakeProxy = Callable[..., Proxy]
+
+
+@pytest.fixture
+def make_tcp(make_proxy: MakeProxy) -> MakeProxy:
+    """A tcp upstream without idle time-out, as the configuration's default is."""
+
+    def make(endpoints: int = 1, **policy: Any) -> Proxy:
+        return make_proxy(endpoints, **{"scheme": "tcp", "idle_timeout": 0.0, **policy})
+
+    return make
+
+
+def joined(proxy: Proxy) -> tuple[MemoryTransport, MemoryTransport]:
+    """A session whose two sides stand."""
+    client = proxy.client()
+    return client, proxy.accept()
+
+
+def test_both_directions_are_relayed_and_counted(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client, endpoint = joined(proxy)
+    client.feed(b"PI", b"NG\r\n")
+    endpoint.feed(b"+PONG\r\n")
+
+    assert (endpoint.data, client.data) == (b"PING\r\n", b"+PONG\r\n")
+    stats = proxy.cluster.stats
+    assert (stats.bytes_sent, stats.bytes_received) == (6, 7)
+    assert (stats.sessions_active, proxy.states[0].in_flight) == (1, 1)
+
+
+def test_sessions_take_turns_at_the_endpoints(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=3)
+    for _ in range(6):
+        proxy.client()
+    assert [attempt.host[-1] for attempt in proxy.connecting] == list("123123")
+
+
+def test_what_is_said_early_is_kept_until_there_is_an_endpoint(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2)
+    client = proxy.client(b"early")
+    assert not client.reading, "one read's worth is kept"
+    proxy.refuse()
+    endpoint = proxy.accept()
+
+    assert endpoint.data == b"early"
+    assert client.reading
+    assert proxy.cluster.stats.bytes_sent == 5
+    client.feed(b" late")
+    assert endpoint.data == b"early late"
+
+
+# Connecting
+
+
+def test_a_failed_connect_goes_on_to_the_next_endpoint_unnoticed(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=3, retries=0)
+    client = proxy.client(b"hello")
+    assert proxy.refuse() == "10.0.0.1"
+    proxy.pass_time(1.2)
+    assert proxy.connecting[0].host == "10.0.0.3"
+    assert proxy.accept().data == b"hello"
+
+    assert not client.closing
+    assert proxy.cluster.stats.connects == [1, 1, 1]
+    assert [state.breaker.failures for state in proxy.states] == [1, 1, 0]
+    assert [state.in_flight for state in proxy.states] == [0, 0, 1]
+
+
+def test_the_only_endpoint_is_tried_again_while_retries_last(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(retries=2)
+    client = proxy.client()
+    for _ in range(3):
+        assert not client.closing
+        proxy.refuse()
+    assert client.aborted
+    assert proxy.sessions == {"connect_failed": 1}
+
+
+def test_no_endpoints(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=0)
+    assert proxy.client().aborted
+    assert proxy.sessions == {"no_endpoints": 1}
+
+
+def test_all_open(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, breaker_threshold=1)
+    proxy.client()
+    proxy.refuse()
+    proxy.refuse()
+    assert proxy.client().aborted
+    assert proxy.connecting == []
+    assert proxy.sessions == {"connect_failed": 1, "all_open": 1}
+
+
+def test_a_probe_that_connects_closes_the_breaker(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(breaker_threshold=1, breaker_open_for=10.0, breaker_jitter=0.0, retries=0)
+    proxy.client()
+    proxy.refuse()
+    proxy.clock.advance(10.0)
+    proxy.client()
+    assert proxy.states[0].breaker.state.label == "half_open"
+    proxy.accept()
+    assert proxy.states[0].breaker.state.label == "closed"
+
+
+def test_a_probe_whose_client_goes_gives_its_permission_back(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(breaker_threshold=1, breaker_open_for=10.0, breaker_jitter=0.0, retries=0)
+    proxy.client()
+    proxy.refuse()
+    proxy.clock.advance(10.0)
+    proxy.client().lose()
+    assert proxy.states[0].attempts[Outcome.CANCELLED] == 1
+    proxy.client()
+    proxy.accept()
+    assert proxy.states[0].breaker.state.label == "closed"
+
+
+def test_a_probe_that_finds_no_room_gives_its_permission_back(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(
+        endpoints=2,
+        breaker_threshold=1,
+        breaker_open_for=10.0,
+        breaker_jitter=0.0,
+        max_connections=1,
+        max_pending=0,
+    )
+    client = proxy.client()
+    proxy.refuse()
+    endpoint = proxy.accept()
+    proxy.clock.advance(10.0)
+    assert proxy.client().aborted
+    assert proxy.sessions == {"overflow": 1}
+    client.lose()
+    endpoint.lose()
+    proxy.client()
+    assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.1"]
+
+
+def test_a_failed_connect_frees_its_room_for_the_next(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, max_connections=1, max_pending=0)
+    proxy.client()
+    proxy.refuse()
+    assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.2"]
+
+
+def test_sessions_beyond_the_bound_wait_and_then_overflow(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(max_connections=1, max_pending=1)
+    first, endpoint = joined(proxy)
+    waiting = proxy.client(b"hello")
+    assert proxy.client().aborted
+    assert proxy.cluster.stats.overflows == 1
+    assert proxy.connecting == []
+
+    first.lose()
+    endpoint.lose()
+    assert proxy.accept().data == b"hello"
+    assert not waiting.closing
+    assert proxy.sessions == {"overflow": 1, "client_closed": 1}
+
+
+def test_waiting_too_long_is_overflow(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(max_connections=1, timeout=5.0)
+    busy, _ = joined(proxy)
+    waiting = proxy.client(b"hello")
+    proxy.pass_time(5.0)
+    assert not waiting.closing
+    proxy.pass_time(0.2)
+    assert waiting.aborted
+    assert list(proxy.cluster.limit.pending) == []
+    assert proxy.cluster.stats.overflows == 1
+    assert proxy.sessions == {"overflow": 1}
+    assert not busy.closing
+
+
+@pytest.mark.parametrize("idle_timeout", [0.0, 30.0])
+def test_the_wait_ends_with_the_room(make_tcp: MakeProxy, idle_timeout: float) -> None:
+    """From then on it is the session's own time-out that counts, if it has one."""
+    proxy = make_tcp(max_connections=1, timeout=5.0, idle_timeout=idle_timeout)
+    first, endpoint = joined(proxy)
+    waiting = proxy.client()
+    proxy.pass_time(4.0)
+    first.lose()
+    endpoint.lose()
+    proxy.accept()
+    proxy.pass_time(25.0)
+    assert not waiting.closing
+    proxy.pass_time(10.0)
+    assert waiting.closing is bool(idle_timeout)
+
+
+def test_a_client_that_goes_leaves_the_queue(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(max_connections=1)
+    joined(proxy)
+    proxy.client().lose()
+    assert list(proxy.cluster.limit.pending) == []
+    assert proxy.sessions == {"client_closed": 1}
+
+
+def test_clients_beyond_the_process_bound_are_closed_at_once(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(context={"max_clients": 1})
+    joined(proxy)
+    assert proxy.client().aborted
+    assert proxy.context.refused == 1
+    assert proxy.connecting == []
+    assert proxy.sessions == {"overflow": 1}
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+def test_a_client_that_goes_while_connecting(make_tcp: MakeProxy, error: Exception | None) -> None:
+    proxy = make_tcp()
+    client = proxy.client(b"hello")
+    attempt = proxy.connecting[0]
+    client.lose(error)
+    assert attempt.cancelled
+    assert proxy.states[0].pool.open == 0
+    assert proxy.states[0].breaker.failures == 0
+
+
+# Half-close
+
+
+def test_the_client_half_closes_first(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client, endpoint = joined(proxy)
+    client.feed(b"question")
+    assert client.feed_eof()
+    assert endpoint.eof_written
+    endpoint.feed(b"answer")
+    assert client.data == b"answer"
+    assert endpoint.feed_eof()
+
+    assert client.closing
+    assert endpoint.closing
+    assert not client.aborted
+    assert not endpoint.aborted
+    assert proxy.sessions == {"client_closed": 1}
+
+
+def test_the_endpoint_half_closes_first(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client, endpoint = joined(proxy)
+    assert endpoint.feed_eof()
+    assert client.eof_written
+    client.feed(b"goodbye")
+    assert endpoint.data == b"goodbye"
+    assert client.feed_eof()
+
+    assert client.closing
+    assert endpoint.closing
+    assert not endpoint.aborted
+    assert proxy.sessions == {"endpoint_closed": 1}
+
+
+def test_a_half_close_before_there_is_an_endpoint_is_told_to_it(make_tcp: MakeProxy) -> None:
+    """Everything said and the end in one breath, as `printf ... | nc` does."""
+    proxy = make_tcp(endpoints=2)
+    client = proxy.client()
+    client.protocol.data_received(b"all of it")
+    assert client.feed_eof()
+    proxy.refuse()
+    endpoint = proxy.accept()
+    assert endpoint.data == b"all of it"
+    assert endpoint.eof_written
+    endpoint.feed(b"thanks")
+    assert client.data == b"thanks"
+
+
+# Endings
+
+
+@pytest.mark.parametrize(
+    ("who", "error", "reason"),
+    [
+        ("client", None, "client_closed"),
+        ("client", ConnectionResetError(), "client_reset"),
+        ("endpoint", None, "endpoint_closed"),
+        ("endpoint", ConnectionResetError(), "endpoint_reset"),
+    ],
+)
+def test_an_end_is_passed_on_as_what_it_was(
+    make_tcp: MakeProxy, who: str, error: Exception | None, reason: str
+) -> None:
+    """A clean end flushes what is buffered; a reset is a reset for the other side too."""
+    proxy = make_tcp()
+    client, endpoint = joined(proxy)
+    gone, left = (client, endpoint) if who == "client" else (endpoint, client)
+    gone.lose(error)
+
+    assert left.closing
+    assert left.aborted is (error is not None)
+    assert proxy.sessions == {reason: 1}
+    assert proxy.cluster.stats.sessions_active == 0
+    assert proxy.states[0].breaker.failures == 0, "what is said cannot be judged from outside"
+    proxy.settle()
+    assert proxy.sessions == {reason: 1}, "once"
+
+
+def test_a_side_that_does_not_take_what_is_unsent_does_not_live_for_ever(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client, endpoint = joined(proxy)
+    endpoint.lose()
+    assert client.closing
+    proxy.pass_time(59.0)
+    assert not client.aborted
+    proxy.pass_time(1.2)
+    assert client.aborted
+    assert proxy.sessions == {"endpoint_closed": 1}
+
+
+def test_an_idle_session_ends(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(idle_timeout=10.0)
+    client, endpoint = joined(proxy)
+    proxy.pass_time(9.0)
+    client.feed(b"still here")
+    proxy.pass_time(9.0)
+    endpoint.feed(b"me too")
+    proxy.pass_time(9.9)
+    assert not client.closing
+    proxy.pass_time(0.3)
+
+    assert client.aborted
+    assert endpoint.aborted
+    assert proxy.sessions == {"idle_timeout": 1}
+
+
+def test_a_session_has_no_time_out_unless_it_is_set(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client, _ = joined(proxy)
+    proxy.pass_time(1e9)
+    assert not client.closing
+
+
+def test_draining_leaves_sessions_alone_until_the_end(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client, endpoint = joined(proxy)
+    client.protocol.retire()
+    assert not client.closing
+    client.protocol.shut()
+    assert client.aborted
+    assert endpoint.aborted
+    assert proxy.sessions == {"draining": 1}
+
+
+def test_the_end_of_the_process_while_connecting(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client = proxy.client()
+    attempt = proxy.connecting[0]
+    for member in tuple(proxy.context.sweep.members):
+        member.shut()
+    assert client.aborted
+    assert attempt.cancelled
+    assert proxy.sessions == {"draining": 1}
+
+
+# Back-pressure
+
+
+def test_a_slow_client_holds_the_endpoint(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client, endpoint = joined(proxy)
+    client.fill()
+    assert not endpoint.reading
+    assert client.reading
+    client.drain()
+    assert endpoint.reading
+
+
+def test_a_slow_endpoint_holds_the_client(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client, endpoint = joined(proxy)
+    endpoint.fill()
+    assert not client.reading
+    assert endpoint.reading
+    endpoint.drain()
+    assert client.reading
+
+
+def test_a_client_that_is_full_before_there_is_an_endpoint(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client = proxy.client()
+    client.fill()
+    client.drain()
+    proxy.accept().feed(b"hello")
+    assert client.data == b"hello"
+
+
+# The endpoint's side at awkward moments
+
+
+def test_a_banner_that_comes_with_the_connection_is_relayed(make_tcp: MakeProxy) -> None:
+    """Before the session has been told that it is joined."""
+    proxy = make_tcp()
+    client = proxy.client()
+    attempt = proxy.connecting[0]
+    endpoint = attempt.establish()
+    proxy.upstreams.append(endpoint)
+    endpoint.feed(b"220 mail ready\r\n")
+    attempt.hand_over()
+    client.feed(b"EHLO\r\n")
+
+    assert client.data == b"220 mail ready\r\n"
+    assert endpoint.data == b"EHLO\r\n"
+    assert proxy.cluster.stats.bytes_received == 16
+
+
+def test_an_endpoint_that_says_all_and_ends_with_the_connection(make_tcp: MakeProxy) -> None:
+    """As the daytime service does (RFC 867): the answer is whole, the end is clean."""
+    proxy = make_tcp()
+    client = proxy.client()
+    attempt = proxy.connecting[0]
+    endpoint = attempt.establish()
+    proxy.upstreams.append(endpoint)
+    endpoint.feed(b"Monday\r\n")
+    assert endpoint.feed_eof()
+    attempt.hand_over()
+    assert client.data == b"Monday\r\n"
+    assert client.eof_written
+    client.feed_eof()
+    assert proxy.sessions == {"endpoint_closed": 1}
+
+
+def test_both_connections_of_a_session_are_watched_by_the_kernel(
+    make_tcp: MakeProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[object] = []
+    monkeypatch.setattr("sidecar.proxy.tcp.keep_alive", watched.append)
+    assert list(joined(make_tcp())) == watched
+
+
+def test_a_vanished_peer_is_found_out_by_the_kernel() -> None:
+    with socket.socket() as sock:
+        keep_alive(MemoryTransport(socket=sock))  # type: ignore[arg-type] # a transport by its methods
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+    keep_alive(MemoryTransport())  # type: ignore[arg-type] # one without a socket is left as it is

@@ -1,0 +1,233 @@
+"""The circuit breaker, row by row of its table."""
+
+import pytest
+from support.clock import FakeClock
+
+from sidecar.model import Outcome
+from sidecar.resilience import Breaker, BreakerState, Cause
+from sidecar.resilience.breaker import JOURNAL_LENGTH
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+NEVER = float("inf")
+
+FAILURES = [outcome for outcome in Outcome if outcome.is_failure]
+NEUTRAL = [Outcome.CANCELLED, Outcome.IDLE_RACE]
+
+
+def breaker(threshold: int = 3, open_for: float = 10.0, max_open_for: float = 10.0) -> Breaker:
+    """The seed's kind: a fixed open time, no jitter."""
+    return Breaker(threshold, open_for, max_open_for, 0.0, FakeClock().uniform)
+
+
+def opened(at: float = 100.0, **options: float) -> Breaker:
+    """One that opened at `at` for ten seconds."""
+    made = breaker(threshold=1, **options)
+    assert made.record(Outcome.RESET, at, probe=False)
+    return made
+
+
+def half_open(at: float = 110.0) -> Breaker:
+    """One whose probe went out at `at`."""
+    made = opened(at - 10.0)
+    assert made.take_probe(at)
+    return made
+
+
+# Closed
+
+
+def test_a_new_breaker_is_closed_and_has_nothing_to_ask() -> None:
+    made = breaker()
+    assert (made.state, made.failures, made.probing) == (CLOSED, 0, False)
+    assert (made.probe_at, made.open_until) == (NEVER, 0.0)
+    assert not made.take_probe(1e9)
+    assert not made.journal
+    assert made.transitions == {}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_consecutive_failures_open_it(failure: Outcome) -> None:
+    made = breaker(threshold=3)
+    assert not made.record(failure, 1.0, probe=False)
+    assert not made.record(failure, 2.0, probe=False)
+    assert made.state is CLOSED
+    assert made.record(failure, 3.0, probe=False)
+    assert (made.state, made.failures) == (OPEN, 3)
+
+
+def test_success_begins_the_count_again() -> None:
+    made = breaker(threshold=2)
+    for _ in range(3):
+        assert not made.record(Outcome.RESET, 1.0, probe=False)
+        assert not made.record(Outcome.SUCCESS, 1.0, probe=False)
+    assert (made.state, made.failures) == (CLOSED, 0)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.TOO_MANY_REQUESTS, *NEUTRAL])
+def test_what_is_not_the_endpoints_fault_changes_nothing(outcome: Outcome) -> None:
+    made = breaker(threshold=2)
+    made.record(Outcome.RESET, 1.0, probe=False)
+    assert not made.record(outcome, 1.0, probe=False)
+    assert (made.state, made.failures) == (CLOSED, 1), "neither counted nor forgiven"
+
+
+def test_a_threshold_of_one_opens_at_once() -> None:
+    assert breaker(threshold=1).record(Outcome.FAILURE_STATUS, 1.0, probe=False)
+
+
+# Open
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+@pytest.mark.parametrize("probe", [False, True])
+def test_while_open_no_result_changes_anything(outcome: Outcome, probe: bool) -> None:
+    made = opened()
+    assert not made.record(outcome, 105.0, probe=probe)
+    assert (made.state, made.failures, made.open_until) == (OPEN, 1, 110.0)
+    assert len(made.journal) == 1
+
+
+def test_the_probe_is_given_when_the_open_time_is_over_and_not_before() -> None:
+    made = opened(100.0)
+    assert made.probe_at == 110.0
+    assert not made.take_probe(109.999)
+    assert made.state is OPEN
+    assert made.take_probe(110.0)
+    assert (made.state, made.probing) == (HALF_OPEN, True)
+    assert made.probe_at == NEVER, "one is out: there is nothing to ask"
+
+
+# Half open
+
+
+def test_exactly_one_probe_is_out() -> None:
+    made = half_open()
+    assert not made.take_probe(110.0)
+    assert not made.take_probe(1e9)
+
+
+def test_a_probe_that_succeeds_closes_it() -> None:
+    made = half_open()
+    assert made.record(Outcome.SUCCESS, 111.0, probe=True)
+    assert (made.state, made.failures, made.probing, made.probe_at) == (CLOSED, 0, False, NEVER)
+
+
+@pytest.mark.parametrize("outcome", [*FAILURES, Outcome.TOO_MANY_REQUESTS])
+def test_a_probe_that_fails_opens_it_again(outcome: Outcome) -> None:
+    made = half_open()
+    assert made.record(outcome, 112.0, probe=True)
+    assert (made.state, made.failures, made.probing) == (OPEN, 2, False)
+    assert made.open_until == 122.0
+    assert made.take_probe(122.0)
+
+
+@pytest.mark.parametrize("outcome", NEUTRAL)
+def test_a_probe_that_told_nothing_is_given_back(outcome: Outcome) -> None:
+    made = half_open()
+    assert not made.record(outcome, 112.0, probe=True)
+    assert (made.state, made.probing, made.probe_at) == (HALF_OPEN, False, 0.0)
+    assert made.take_probe(112.0), "the next request takes its place"
+    assert len(made.journal) == 2, "no transition"
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_requests_from_before_do_not_answer_for_the_probe(outcome: Outcome) -> None:
+    made = half_open()
+    assert not made.record(outcome, 112.0, probe=False)
+    assert (made.state, made.probing, made.failures) == (HALF_OPEN, True, 1)
+
+
+# The open time
+
+
+def open_times(made: Breaker, count: int) -> list[float]:
+    """How long it stays open, opening `count` times in a row."""
+    times = []
+    now = 0.0
+    made.record(Outcome.RESET, now, probe=False)
+    for _ in range(count):
+        times.append(made.open_until - now)
+        now = made.open_until
+        assert made.take_probe(now)
+        assert made.record(Outcome.RESET, now, probe=True)
+    return times
+
+
+def test_the_open_time_doubles_up_to_its_cap() -> None:
+    assert open_times(breaker(1, 1.0, 60.0), 8) == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+def test_the_seeds_open_time_is_fixed() -> None:
+    assert open_times(breaker(1, 60.0, 60.0), 3) == [60.0, 60.0, 60.0]
+
+
+def test_closing_begins_the_doubling_again() -> None:
+    made = breaker(1, 1.0, 60.0)
+    assert open_times(made, 3) == [1.0, 2.0, 4.0]
+    made.take_probe(made.open_until)
+    made.record(Outcome.SUCCESS, 50.0, probe=True)
+    assert open_times(made, 2) == [1.0, 2.0]
+
+
+def test_a_very_long_outage_does_not_overflow() -> None:
+    assert open_times(breaker(1, 1.0, 60.0), 1200)[-1] == 60.0
+
+
+@pytest.mark.parametrize(("chance", "seconds"), [(0.0, 5.0), (0.5, 10.0), (0.75, 12.5), (1.0, 15.0)])
+def test_jitter_spreads_the_open_time_evenly_to_both_sides(chance: float, seconds: float) -> None:
+    made = Breaker(1, 10.0, 10.0, 0.5, FakeClock(chances=[chance]).uniform)
+    made.record(Outcome.RESET, 100.0, probe=False)
+    assert made.open_until == 100.0 + seconds
+    assert made.journal[-1].open_for == seconds
+
+
+def test_every_opening_has_a_chance_of_its_own() -> None:
+    made = Breaker(1, 10.0, 10.0, 0.5, FakeClock(chances=[0.0, 1.0, 0.5]).uniform)
+    assert open_times(made, 3) == [5.0, 15.0, 10.0]
+
+
+# The evidence (behaviour 25)
+
+
+def test_the_journal_tells_what_moved_it_when_and_why() -> None:
+    made = breaker(threshold=2)
+    made.record(Outcome.CONNECT_REFUSED, 1.0, probe=False)
+    made.record(Outcome.FAILURE_STATUS, 2.0, probe=False)
+    made.take_probe(12.0)
+    made.record(Outcome.TOO_MANY_REQUESTS, 13.0, probe=True)
+    made.take_probe(23.0)
+    made.record(Outcome.SUCCESS, 24.0, probe=True)
+    assert [
+        (entry.at, entry.to, entry.cause, entry.failures, entry.evidence, entry.open_for)
+        for entry in made.journal
+    ] == [
+        (2.0, OPEN, Cause.CONSECUTIVE_FAILURES, 2, Outcome.FAILURE_STATUS, 10.0),
+        (12.0, HALF_OPEN, Cause.OPEN_TIME_OVER, 2, None, 0.0),
+        (13.0, OPEN, Cause.PROBE_FAILED, 3, Outcome.TOO_MANY_REQUESTS, 10.0),
+        (23.0, HALF_OPEN, Cause.OPEN_TIME_OVER, 3, None, 0.0),
+        (24.0, CLOSED, Cause.PROBE_SUCCEEDED, 0, Outcome.SUCCESS, 0.0),
+    ]
+    assert made.transitions == {
+        (OPEN, Cause.CONSECUTIVE_FAILURES): 1,
+        (HALF_OPEN, Cause.OPEN_TIME_OVER): 2,
+        (OPEN, Cause.PROBE_FAILED): 1,
+        (CLOSED, Cause.PROBE_SUCCEEDED): 1,
+    }
+
+
+def test_the_journal_is_bounded_and_the_counts_are_not() -> None:
+    made = breaker(1, 1.0, 1.0)
+    open_times(made, 2 * JOURNAL_LENGTH)
+    assert len(made.journal) == JOURNAL_LENGTH
+    assert made.journal[-1].at == made.open_until - 1.0, "the newest is kept"
+    assert made.transitions[OPEN, Cause.PROBE_FAILED] == 2 * JOURNAL_LENGTH
+
+
+def test_labels_are_the_metrics_words() -> None:
+    assert [state.label for state in BreakerState] == ["closed", "open", "half_open"]
+    assert [cause.label for cause in Cause] == [
+        "consecutive_failures",
+        "open_time_over",
+        "probe_succeeded",
+        "probe_failed",
+    ]

@@ -1,0 +1,508 @@
+"""The sidecar as a whole in one loop: put together, serving on loopback, and ending in its stages."""
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import uvloop
+from support.clock import FakeClock
+
+import sidecar.app
+from sidecar.app import OWN_DESCRIPTORS, App, run_loop
+from sidecar.config.settings import (
+    Address,
+    BreakerSettings,
+    DeploymentMode,
+    EndpointSettings,
+    LimitSettings,
+    PolicySettings,
+    Settings,
+    SidecarSettings,
+    UpstreamKind,
+    UpstreamSettings,
+)
+from sidecar.errors import StartError
+from sidecar.model import UpstreamPolicy
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(autouse=True)
+def process_wide(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a sidecar does to its process is undone; a drain looks around often and is patient for little."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(sidecar.app, "DRAIN_POLL", 0.001)
+    monkeypatch.setattr(sidecar.app, "DRAIN_QUIET", 0.02)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    gc.unfreeze()
+
+
+class Endpoint:
+    """An endpoint that answers `OK` once it may. asked: set when a request has come."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.port = 0
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        try:
+            await self._answer(reader, writer)
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                self.asked.set()
+                await self.may_answer.wait()
+                writer.write(OK)
+
+    async def stop(self) -> None:
+        self.may_answer.set()
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        for writer in self._writers:
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@pytest_asyncio.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    """One that answers at once unless told otherwise."""
+    made = Endpoint()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def upstream(name: str = "api", *ports: int, **fields: Any) -> UpstreamSettings:
+    """One upstream with endpoints on loopback, listening on a free port."""
+    base = UpstreamSettings(
+        name=name,
+        kind=UpstreamKind.SERVICE,
+        scheme="http",
+        endpoints=tuple(EndpointSettings("127.0.0.1", port) for port in ports),
+        strategy="round_robin",
+        health_endpoint="/health",
+        listen_port=0,
+        skipped=None,
+        policy=PolicySettings(),
+    )
+    return replace(base, **fields)
+
+
+def settings(*upstreams: UpstreamSettings, notes: tuple[str, ...] = (), **sidecar_fields: Any) -> Settings:
+    """A configuration whose every port is free."""
+    own: dict[str, Any] = {
+        "bind": ("127.0.0.1",),
+        "admin": Address("127.0.0.1", 0),
+        "metrics": Address("127.0.0.1", 0),
+        **sidecar_fields,
+    }
+    return Settings(
+        mode=DeploymentMode.LOCAL,
+        domain="localhost",
+        origin="test.yml",
+        upstreams=upstreams,
+        sidecar=SidecarSettings(**own),
+        log_level="INFO",
+        registry_debug=False,
+        notes=notes,
+    )
+
+
+async def ask(address: str, asked: bytes = GET, *, close: bool = True) -> bytes:
+    """Send and read until the end, or until nothing more of one answer is to come."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    if close:
+        asked = asked.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    try:
+        writer.write(asked)
+        return await reader.read()
+    finally:
+        writer.transport.abort()
+
+
+def path(target: str) -> bytes:
+    return GET.replace(b"/ ", target.encode() + b" ")
+
+
+async def until(look: Callable[[], object]) -> None:
+    """Wait for `look` to give something true, turn by turn; the test's time limit is the bound."""
+    while not look():  # noqa: ASYNC110 - what is awaited is the state of the code under test, which has no event
+        await asyncio.sleep(0.001)
+
+
+class Running:
+    """`App.run` going on beside the test. address: of the first listener."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.task = asyncio.create_task(app.run())
+
+    @property
+    def address(self) -> str:
+        return self.app.listening[0][1]
+
+    async def begin_request(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A request that is in flight when this returns."""
+        host, _, port = self.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(GET)
+        await until(lambda: self.app.clusters["api"].stats.in_flight)
+        return reader, writer
+
+
+@pytest_asyncio.fixture
+async def run() -> AsyncIterator[Callable[[App], Any]]:
+    """Starts `App.run`; ended at the end of the test if it has not."""
+    started: list[Running] = []
+
+    async def run(app: App) -> Running:
+        running = Running(app)
+        started.append(running)
+        await until(lambda: app.ready or running.task.done())
+        await asyncio.sleep(0)  # `run` goes on from `start` to where it waits for signals
+        return running
+
+    yield run
+    for running in started:
+        if not running.task.done():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            await running.task
+
+
+# Starting
+
+
+@pytest.mark.parametrize("clock", [None, FakeClock()])
+@pytest.mark.uvloop
+async def test_everything_is_up_once_started(endpoint: Endpoint, clock: Any) -> None:
+    app = App(settings(upstream("api", endpoint.port)), clock)
+    assert not app.ready
+    await app.start()
+    try:
+        assert app.ready
+        assert [name for name, _ in app.listening] == ["api"]
+        assert (await ask(app.listening[0][1])).endswith(b"\r\n\r\nok")
+        assert app.metrics_address is not None
+        assert app.admin_address is not None
+        assert (await ask(app.metrics_address, path("/ready"))).startswith(b"HTTP/1.1 200 ")
+        exposition = await ask(app.metrics_address, path("/metrics"))
+        assert (
+            b'sidecar_requests_total{code_class="2xx",method="GET",reason="none",upstream="api"} 1.0'
+            in exposition
+        )
+        view = json.loads((await ask(app.admin_address, path("/upstreams"))).partition(b"\r\n\r\n")[2])
+        assert [entry["name"] for entry in view["upstreams"]] == ["api"]
+        assert view == json.loads(json.dumps(app.view()))
+    finally:
+        await app.close()
+    assert not app.ready
+
+
+async def test_a_tcp_upstream_is_relayed(endpoint: Endpoint) -> None:
+    app = App(settings(upstream("redis", endpoint.port, scheme="redis")))
+    await app.start()
+    try:
+        host, _, port = app.listening[0][1].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(GET)
+        assert await reader.readexactly(len(OK)) == OK
+        writer.close()
+        await until(lambda: app.clusters["redis"].stats.sessions_active == 0)
+    finally:
+        await app.close()
+
+
+async def test_ipv6_addresses_are_said_in_brackets() -> None:
+    app = App(settings(upstream("api", 9), bind=("::1",), admin=Address("::1", 0), metrics=Address("::1", 0)))
+    await app.start()
+    try:
+        said = [app.listening[0][1], str(app.admin_address), str(app.metrics_address)]
+        assert [address.rpartition(":")[0] for address in said] == ["[::1]"] * 3
+        assert (await ask(said[2], path("/live"))).startswith(b"HTTP/1.1 200 ")
+    finally:
+        await app.close()
+
+
+async def test_some_upstreams_have_no_port() -> None:
+    app = App(
+        settings(
+            upstream("a", 9, listen_port=None), upstream("b", 9, skipped="it is itself"), upstream("c", 9)
+        )
+    )
+    await app.start()
+    assert [name for name, _ in app.listening] == ["c"]
+    assert set(app.clusters) == {"a", "b", "c"}, "they can still be looked at"
+    await app.close()
+
+
+@pytest.mark.parametrize("which", ["listener", "admin", "metrics"])
+async def test_a_port_that_is_taken_is_an_error_and_nothing_stays_open(which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        if which == "listener":
+            made = settings(upstream("first", 9), upstream("second", 9, listen_port=port))
+        else:
+            taken: dict[str, Any] = {which: Address("127.0.0.1", port)}
+            made = settings(upstream("api", 9), **taken)
+        app = App(made)
+        with pytest.raises(StartError, match=f"127.0.0.1:{port}"):
+            await app.start()
+    assert not app.ready
+    for _, address in app.listening:
+        with pytest.raises(ConnectionRefusedError):
+            await ask(address)
+
+
+async def test_closing_is_safe_at_any_time_and_again() -> None:
+    app = App(settings(upstream("api", 9)))
+    await app.close()
+    await app.start()
+    await app.close()
+    await app.close()
+
+
+async def test_every_policy_reaches_the_data_path() -> None:
+    """No value equals another or a default, so none can be taken for another."""
+    policy = PolicySettings(
+        timeout=11.0,
+        connect_timeout=12.0,
+        idle_timeout=13.0,
+        retries=14,
+        host_header="preserve",
+        breaker=BreakerSettings(consecutive_failures=15, open_for=16.0, max_open_for=17.0, jitter=0.18),
+        limits=LimitSettings(connections=19, pending=20, request_head=2100, response_head=2200),
+    )
+    app = App(
+        settings(upstream("api", 9, policy=policy), head_timeout=23.0, idle_timeout=24.0, max_clients=25)
+    )
+    await app.start()
+    assert app._context is not None
+    assert (app._context.head_timeout, app._context.idle_timeout, app._context.max_clients) == (
+        23.0,
+        24.0,
+        25,
+    )
+    assert app.clusters["api"].policy == UpstreamPolicy(
+        strategy="round_robin",
+        timeout=11.0,
+        connect_timeout=12.0,
+        idle_timeout=13.0,
+        retries=14,
+        host_header="preserve",
+        breaker_threshold=15,
+        breaker_open_for=16.0,
+        breaker_max_open_for=17.0,
+        breaker_jitter=0.18,
+        max_connections=19,
+        max_pending=20,
+        max_request_head=2100,
+        max_response_head=2200,
+    )
+    await app.close()
+
+
+INFINITE = resource.RLIM_INFINITY
+WANTED = 1000 + 1024 + OWN_DESCRIPTORS
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "set_to"),
+    [
+        (1024, 500_000, WANTED),
+        (1024, 2000, 2000),
+        (1024, INFINITE, WANTED),
+        (WANTED, 500_000, None),
+        (INFINITE, INFINITE, None),
+    ],
+)
+async def test_the_descriptor_limit_follows_the_bounds(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, set_to: int | None
+) -> None:
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: calls.append(limits))
+    app = App(settings(upstream("api", 9, listen_port=None), max_clients=1000))
+    await app.start()
+    await app.close()
+    assert calls == ([] if set_to is None else [(set_to, hard)])
+    monkeypatch.undo()
+
+
+# Running and ending
+
+
+async def test_it_says_what_it_does(endpoint: Endpoint, run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
+    skipped = upstream("local", 80, skipped="its only endpoint is this port")
+    running = await run(
+        App(
+            settings(
+                upstream("api", endpoint.port),
+                skipped,
+                upstream("no", 9, listen_port=None),
+                notes=("a note",),
+            )
+        )
+    )
+    signal.raise_signal(signal.SIGTERM)
+    await running.task
+
+    said = caplog.messages
+    assert said[0] == "sidecar started from test.yml, mode local, pure Python"
+    assert said[1] == "a note"
+    assert f"api: {running.address} -> 127.0.0.1:{endpoint.port}" in said
+    assert "local: not listening: its only endpoint is this port" in said
+    assert f"admin: http://{running.app.admin_address}/upstreams" in said
+    assert f"metrics: http://{running.app.metrics_address}/metrics" in said
+    assert "draining for up to 30 s; once more to accept no new connections" in said
+    assert said[-1] == "stopped"
+    assert not any(line.startswith("no:") for line in said)
+
+
+async def test_a_drain_goes_on_accepting_and_ends_when_nothing_is_left(endpoint: Endpoint, run: Any) -> None:
+    """2: the application is still ending its own work."""
+    endpoint.may_answer.clear()
+    running = await run(App(settings(upstream("api", endpoint.port))))
+    reader, writer = await running.begin_request()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: running.app.view()["draining"])
+    assert (await ask(running.app.metrics_address, path("/ready"))).startswith(b"HTTP/1.1 503 ")
+
+    second = asyncio.create_task(ask(running.address))
+    await until(lambda: running.app.clusters["api"].stats.in_flight == 2)
+    assert not running.task.done()
+    endpoint.may_answer.set()
+    answer = await reader.read()
+    assert answer.endswith(b"\r\nConnection: close\r\n\r\nok")
+    assert (await second).endswith(b"\r\n\r\nok")
+    await running.task
+    writer.close()
+
+
+async def test_the_second_sigterm_accepts_no_more_and_finishes_what_is_in_flight(
+    endpoint: Endpoint, run: Any
+) -> None:
+    endpoint.may_answer.clear()
+    running = await run(App(settings(upstream("api", endpoint.port))))
+    reader, writer = await running.begin_request()
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    await until(lambda: running.app._stage == 2)
+    with pytest.raises(ConnectionRefusedError):
+        await ask(running.address)
+    assert not running.task.done()
+    endpoint.may_answer.set()
+    assert (await reader.read()).endswith(b"ok")
+    await running.task
+    writer.close()
+
+
+async def test_sigint_closes_what_is_idle_and_ends_when_nothing_is_in_flight(
+    endpoint: Endpoint, run: Any
+) -> None:
+    running = await run(App(settings(upstream("api", endpoint.port))))
+    host, _, port = running.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(GET)
+    assert await reader.readexactly(len(OK)) == OK
+    signal.raise_signal(signal.SIGINT)
+    assert await reader.read() == b""
+    await running.task
+    writer.close()
+
+
+async def test_sigint_twice_is_at_once(endpoint: Endpoint, run: Any) -> None:
+    endpoint.may_answer.clear()
+    running = await run(App(settings(upstream("api", endpoint.port))))
+    reader, writer = await running.begin_request()
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    await running.task
+    with suppress(ConnectionResetError):
+        assert await reader.read() == b"", "no answer"
+    assert running.app.clusters["api"].stats.in_flight == 0
+    writer.close()
+
+
+async def test_a_drain_ends_at_its_deadline(
+    endpoint: Endpoint, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """4: whatever hangs does not hold up the exit."""
+    endpoint.may_answer.clear()
+    clock: Any = FakeClock()
+    running = await run(App(settings(upstream("api", endpoint.port), drain_timeout=5.0), clock))
+    _, writer = await running.begin_request()
+    signal.raise_signal(signal.SIGTERM)
+    await until(lambda: running.app.view()["draining"])
+    await asyncio.sleep(0)
+    clock.advance(4.9)
+    for _ in range(5):
+        await asyncio.sleep(0.002)
+        assert not running.task.done()
+    clock.advance(0.1)
+    await running.task
+    assert "drain time is over with 1 still in flight" in caplog.messages
+    writer.close()
+
+
+async def test_a_drain_waits_for_sessions_too(endpoint: Endpoint, run: Any) -> None:
+    running = await run(App(settings(upstream("redis", endpoint.port, scheme="tcp"))))
+    host, _, port = running.address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    await until(lambda: running.app.clusters["redis"].stats.sessions_active)
+    signal.raise_signal(signal.SIGINT)
+    await until(lambda: running.app._stage == 2)
+    assert not running.task.done()
+    writer.close()
+    await running.task
+
+
+async def test_an_error_at_start_is_raised_by_run(run: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        app = App(settings(upstream("api", 9, listen_port=other.getsockname()[1])))
+        with pytest.raises(StartError):
+            await app.run()
+
+
+async def test_run_leaves_the_signals_as_they_were(run: Any) -> None:
+    running = await run(App(settings(upstream("api", 9))))
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    signal.raise_signal(signal.SIGTERM)
+    await running.task
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_loop_is_uvloop() -> None:
+    async def main() -> int:
+        assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
+        return 7
+
+    assert run_loop(main()) == 7

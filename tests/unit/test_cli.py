@@ -1,0 +1,389 @@
+"""The command line: exit codes, and what is said where."""
+
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import sidecar.app
+import sidecar.cli
+import sidecar.console.status
+import sidecar.demo
+from sidecar.cli import run
+from sidecar.errors import StartError
+from sidecar.version import __version__
+
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "config" / "deployment").glob("*.yml"))
+GOOD = """\
+services:
+  ai-stack: {host: ai.example, port: 8080}
+  redis: {host: redis.example, port: 6379, scheme: redis}
+"""
+BAD = """\
+services:
+  ai-stack: {host: ai.example, prot: 8080}
+"""
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No deployment around it, an empty working directory, and logging as it was afterwards."""
+    for name in os.environ:
+        if name.startswith(
+            ("AUTOBOT_", "KUBERNETES_", "REDIS_", "AI_STACK_", "BACKEND_", "FRONTEND_", "NPU_WORKER_")
+        ):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AUTOBOT_DEPLOYMENT_MODE", "local")
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    (tmp_path / "good.yml").write_text(GOOD)
+    return "good.yml"
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> str:
+    (tmp_path / "bad.yml").write_text(BAD)
+    return "bad.yml"
+
+
+class StubApp:
+    """Notes what it was made with, and runs as told."""
+
+    made: ClassVar[list[Any]] = []
+    error: ClassVar[BaseException | None] = None
+
+    def __init__(self, settings: Any) -> None:
+        StubApp.made.append(settings)
+
+    async def run(self) -> None:
+        if StubApp.error is not None:
+            raise StubApp.error
+
+
+@pytest.fixture
+def stub_app(monkeypatch: pytest.MonkeyPatch) -> type[StubApp]:
+    monkeypatch.setattr(sidecar.app, "App", StubApp)
+    monkeypatch.setattr(StubApp, "made", [])
+    monkeypatch.setattr(StubApp, "error", None)
+    return StubApp
+
+
+# Usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "sidecar: the following arguments are required: COMMAND"),
+        (["runn"], "sidecar: argument COMMAND: invalid choice: 'runn'"),
+        (["run", "--mode", "cloud"], "sidecar run: argument --mode: invalid choice: 'cloud'"),
+        (["url"], "sidecar url: the following arguments are required: NAME"),
+        (["check", "--strict"], "sidecar: unrecognized arguments: --strict"),
+        (["run", "--log-format", "xml"], "sidecar run: argument --log-format: invalid choice: 'xml'"),
+        *(
+            (
+                ["demo", "--seconds", text],
+                f"sidecar demo: argument --seconds: {text!r} is not a positive number",
+            )
+            for text in ("0", "-1", "x", "nan", "inf", "1e10")
+        ),
+    ],
+)
+def test_usage_errors_are_one_line_and_2(arguments: list[str], said: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(arguments)
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    assert captured.out == ""
+    assert captured.err.startswith(said)
+    assert captured.err.count("\n") == 1
+    assert "--help`" in captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in ("run", "check", "url", "status", "demo"))]
+)
+def test_every_command_has_help(arguments: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(arguments)
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: sidecar")
+
+
+def test_version(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"sidecar {__version__} (pure Python)\n"
+
+
+# check
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_the_shipped_files_are_fine(file: Path, capsys: Captured) -> None:
+    assert run(["check", "--config", str(file)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.splitlines()[-1].startswith(f"{file}: fine: mode ")
+
+
+def test_four_files_are_shipped() -> None:
+    assert [file.name for file in SHIPPED] == [
+        "distributed.yml",
+        "docker-local.yml",
+        "kubernetes.yml",
+        "local.yml",
+    ]
+
+
+def test_check_says_what_it_read(good: str, capsys: Captured) -> None:
+    assert run(["check", "--config", good, "--mode", "distributed"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("good.yml: fine: mode distributed, ")
+
+
+def test_check_passes_notes_on(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "empty.yml").write_text("")
+    assert run(["check", "--config", "empty.yml"]) == 0
+    assert capsys.readouterr().out.startswith("note: empty.yml is empty: ")
+
+
+def test_check_without_a_file(capsys: Captured) -> None:
+    assert run(["check"]) == 0
+    assert capsys.readouterr().out.startswith("built-in defaults (local): fine: mode local, ")
+
+
+def test_check_lists_findings_and_is_1(bad: str, tmp_path: Path, capsys: Captured) -> None:
+    assert run(["check", "--config", bad]) == 1
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert captured.err == ""
+    assert lines[0].startswith("bad.yml:2: ")
+    assert "`port`" in lines[0]
+    assert lines[-1] == f"{len(lines) - 1} finding" + ("s" if len(lines) > 2 else "")
+
+    (tmp_path / "one.yml").write_text("servces: {}\n")
+    assert run(["check", "--config", "one.yml"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "1 finding"
+
+    (tmp_path / "two.yml").write_text("servces: {}\nsidecar: {bnd: []}\n")
+    assert run(["check", "--config", "two.yml"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "2 findings"
+
+
+@pytest.mark.parametrize("command", ["check", "run", "url"])
+def test_a_file_that_cannot_be_read_is_2(command: str, capsys: Captured) -> None:
+    assert run([command, *(["redis"] if command == "url" else []), "--config", "absent.yml"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "sidecar: absent.yml: cannot be read: No such file or directory\n"
+
+
+# url
+
+
+def test_url(good: str, capsys: Captured) -> None:
+    assert run(["url", "redis", "--config", good]) == 0
+    assert run(["url", "ai-stack", "/api/process", "--config", good]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "redis://redis.example:6379\nhttp://ai.example:8080/api/process\n"
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("mode", "url"),
+    [
+        ("local", "redis://localhost:6379"),
+        ("docker_local", "redis://autobot-redis:6379"),
+        ("distributed", "redis://redis-01.autobot.prod:6379"),
+    ],
+)
+def test_url_in_the_seeds_modes(
+    mode: str, url: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("AUTOBOT_DOMAIN", "autobot.prod" if mode == "distributed" else "localhost")
+    assert run(["url", "redis", "--mode", mode]) == 0
+    assert capsys.readouterr().out == f"{url}\n"
+
+
+def test_an_unknown_service_is_2_and_says_what_was_meant(good: str, capsys: Captured) -> None:
+    assert run(["url", "rediss", "--config", good]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("sidecar: no service or load balancer is called `rediss`")
+    assert "`redis`" in captured.err
+    assert captured.err.count("\n") == 1
+
+
+# run
+
+
+def test_run_hands_the_settings_over(stub_app: type[StubApp], good: str) -> None:
+    arguments = [
+        "--config",
+        good,
+        "--mode",
+        "kubernetes",
+        "--bind",
+        "127.0.0.2",
+        "--bind",
+        "::1",
+        "--log-format",
+        "json",
+    ]
+    assert run(["run", *arguments]) == 0
+    (settings,) = stub_app.made
+    assert settings.origin == "good.yml"
+    assert settings.mode.value == "kubernetes"
+    assert settings.sidecar.bind == ("127.0.0.2", "::1")
+
+
+@pytest.mark.parametrize(("form", "is_json"), [("auto", True), ("json", True), ("text", False)])
+def test_run_logs_as_asked(
+    stub_app: type[StubApp], good: str, form: str, is_json: bool, capsys: Captured
+) -> None:
+    """stderr is no terminal here."""
+    assert run(["run", "--config", good, "--log-format", form]) == 0
+    logging.getLogger("sidecar").info("hello")
+    line = capsys.readouterr().err
+    assert line.startswith("{") is is_json
+    assert "hello" in line
+
+
+def test_a_broken_configuration_does_not_run(stub_app: type[StubApp], bad: str, capsys: Captured) -> None:
+    assert run(["run", "--config", bad]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("sidecar: bad.yml:2: ")
+    assert all(line.startswith("sidecar: ") for line in captured.err.splitlines())
+    assert stub_app.made == []
+
+
+def test_what_cannot_start_is_one_line_and_2(stub_app: type[StubApp], good: str, capsys: Captured) -> None:
+    stub_app.error = StartError("cannot listen on 127.0.0.1:80 for api: permission denied")
+    assert run(["run", "--config", good]) == 2
+    assert capsys.readouterr().err == "sidecar: cannot listen on 127.0.0.1:80 for api: permission denied\n"
+
+
+def test_a_port_that_is_taken_for_real(tmp_path: Path, capsys: Captured) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (tmp_path / "taken.yml").write_text(
+            "services: {api: {host: api.example, port: 80}}\n"
+            f"sidecar: {{ports: {{{port}: api}}, admin: '127.0.0.1:0', metrics: '127.0.0.1:0', bind: [127.0.0.1]}}\n"
+        )
+        assert run(["run", "--config", "taken.yml"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(
+        f"sidecar: cannot listen on 127.0.0.1:{port} for api: address already in use; "
+    )
+    assert captured.err.count("\n") == 1
+
+
+# status and demo
+
+
+def test_status_is_given_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def show_status(admin: str, **options: bool) -> int:
+        asked.append((admin, options))
+        return 1
+
+    monkeypatch.setattr(sidecar.console.status, "show_status", show_status)
+    assert run(["status"]) == 1
+    assert run(["status", "--admin", "[::1]:99", "--json", "--watch"]) == 1
+    assert asked == [
+        ("127.0.0.1:9901", {"json": False, "watch": False}),
+        ("[::1]:99", {"json": True, "watch": True}),
+    ]
+
+
+def test_status_of_nothing_is_1(capsys: Captured) -> None:
+    with socket.socket() as unused:  # bound but not listening
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        assert run(["status", "--admin", f"127.0.0.1:{port}"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"sidecar: nothing answers at 127.0.0.1:{port} (connection refused)")
+
+
+def test_demo_is_given_what_was_said(monkeypatch: pytest.MonkeyPatch, stub_app: type[StubApp]) -> None:
+    asked: list[Any] = []
+
+    async def run_demo(app_factory: object, **options: Any) -> int:
+        asked.append((app_factory, options))
+        return 0
+
+    monkeypatch.setattr(sidecar.demo, "run_demo", run_demo)
+    assert run(["demo", "--seconds", "2.5"]) == 0
+    assert run(["demo"]) == 0
+    assert [(factory, options["seconds"]) for factory, options in asked] == [
+        (stub_app, 2.5),
+        (stub_app, None),
+    ]
+
+
+# Ends from outside
+
+
+def test_ctrl_c_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def interrupted(_options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sidecar.cli, "_check", interrupted)
+    assert run(["check"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is still in the buffer goes nowhere, instead of failing once more at exit."""
+
+    def broken(_options: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sidecar.cli, "_url", broken)
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert run(["url", "redis"]) == 0
+        out.write("never read")
+        out.flush()
+        monkeypatch.undo()
+    assert (tmp_path / "out").read_text() == ""
+
+
+def test_the_module_runs_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, good: str, capsys: Captured
+) -> None:
+    from sidecar.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["sidecar", "url", "redis", "--config", good])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == "redis://redis.example:6379\n"
+
+
+def test_findings_are_read_by_programs_too(bad: str, capsys: Captured) -> None:
+    """file:line: text, one a line, as editors and CI jump to."""
+    run(["check", "--config", bad])
+    first = capsys.readouterr().out.splitlines()[0]
+    file, line, _ = first.split(":", 2)
+    assert json.loads(line) == 2
+    assert file == bad

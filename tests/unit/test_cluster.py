@@ -1,0 +1,430 @@
+"""The joint: snapshots in, endpoints out, and breakers in between."""
+
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+from support.clock import FakeClock
+
+from sidecar.cluster import Cluster
+from sidecar.errors import Reason
+from sidecar.model import Endpoint, EndpointState, Outcome, Snapshot, UpstreamPolicy
+from sidecar.pool import Admission, EndpointPool, PooledConnection
+from sidecar.resilience import BreakerState
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+NOW = 1000.0  # where the fake clock stands
+OPEN_FOR = 10.0
+
+
+class Connection:
+    """Leaves the books at once when closed."""
+
+    def __init__(self, pool: EndpointPool) -> None:
+        self.pool = pool
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        self.pool.release(self)
+
+
+class Waiter:
+    def proceed(self, connection: PooledConnection | None) -> None:
+        raise AssertionError("nobody waits in these tests")
+
+
+def snapshot(*endpoints: Endpoint, source: str = "static") -> Snapshot:
+    return Snapshot("api", endpoints, source)
+
+
+def cluster_of(*hosts: str, clock: FakeClock | None = None, **policy: Any) -> Cluster:
+    """One endpoint for each host, on port 80; a breaker opens at the first failure, for ten seconds."""
+    chosen: dict[str, Any] = {
+        "breaker_threshold": 1,
+        "breaker_open_for": OPEN_FOR,
+        "breaker_max_open_for": OPEN_FOR,
+        "breaker_jitter": 0.0,
+        **policy,
+    }
+    duck: Any = clock or FakeClock(NOW)
+    cluster = Cluster("api", "http", UpstreamPolicy(**chosen), duck)
+    cluster.apply(snapshot(*(Endpoint(host, 80) for host in hosts)))
+    return cluster
+
+
+def state_of(cluster: Cluster, host: str) -> EndpointState:
+    return cluster.endpoints[host, 80]
+
+
+def picks(cluster: Cluster, count: int, now: float = NOW, tried: Collection[EndpointState] = ()) -> str:
+    """The hosts of the next picks; `-` where there was none."""
+    states = [cluster.pick(now, tried) for _ in range(count)]
+    return "".join("-" if state is None else state.endpoint.host for state in states)
+
+
+def fail(cluster: Cluster, host: str, now: float = NOW) -> None:
+    """An attempt that began while closed has failed."""
+    cluster.report(state_of(cluster, host), Outcome.RESET, now, probe=False)
+
+
+def resting(state: EndpointState) -> Connection:
+    """An idle connection in its pool."""
+    assert state.pool.admit(Waiter()) is Admission.OPEN
+    connection = Connection(state.pool)
+    state.pool.give_back(connection)
+    return connection
+
+
+# Snapshots
+
+
+def test_before_the_first_snapshot_nobody_is_there() -> None:
+    duck: Any = FakeClock()
+    cluster = Cluster("api", "http", UpstreamPolicy(), duck)
+    assert cluster.pick(NOW) is None
+    assert cluster.refusal is Reason.NO_ENDPOINTS
+    assert cluster.stats.request_counts() == []
+    assert (cluster.name, cluster.scheme, cluster.source, cluster.endpoints) == ("api", "http", "", {})
+
+
+def test_endpoints_are_those_of_the_snapshot_in_its_order() -> None:
+    cluster = cluster_of("b", "a", "c")
+    assert list(cluster.endpoints) == [("b", 80), ("a", 80), ("c", 80)]
+    assert picks(cluster, 4) == "bacb"
+    assert cluster.source == "static"
+    cluster.apply(snapshot(Endpoint("c", 80), Endpoint("b", 80), source="dns"))
+    assert list(cluster.endpoints) == [("c", 80), ("b", 80)]
+    assert cluster.source == "dns"
+
+
+def test_what_stays_keeps_everything() -> None:
+    cluster = cluster_of("a", "b")
+    stats, limit = cluster.stats, cluster.limit
+    kept = state_of(cluster, "a")
+    breaker, pool = kept.breaker, kept.pool
+    connection = resting(kept)
+    cluster.report(kept, Outcome.SUCCESS, NOW, probe=False)
+    fail(cluster, "b")
+    cluster.apply(snapshot(Endpoint("b", 80), Endpoint("a", 80, weight=3), Endpoint("c", 80)))
+    assert state_of(cluster, "a") is kept
+    assert (kept.breaker, kept.pool, kept.attempts[Outcome.SUCCESS]) == (breaker, pool, 1)
+    assert not kept.removed
+    assert not connection.closed
+    assert kept.endpoint.weight == 3, "attributes follow the source"
+    assert state_of(cluster, "b").breaker.state is OPEN
+    assert picks(cluster, 4) == "aaca", "and so does the picker"
+    assert (cluster.stats, cluster.limit) == (stats, limit), "the upstream is the same"
+
+
+def test_what_is_new_starts_closed_with_its_policy() -> None:
+    clock = FakeClock(chances=[1.0])
+    cluster = cluster_of(
+        clock=clock, breaker_threshold=2, breaker_open_for=4.0, breaker_max_open_for=4.0, breaker_jitter=0.5
+    )
+    cluster.apply(snapshot(Endpoint("a", 80)))
+    state = state_of(cluster, "a")
+    assert (state.breaker.state, state.breaker.threshold) == (CLOSED, 2)
+    fail(cluster, "a")
+    fail(cluster, "a")
+    assert state.breaker.open_until == NOW + 6.0, "its jitter is the clock's chance"
+
+
+def test_what_goes_is_retired() -> None:
+    cluster = cluster_of("a", "b")
+    gone = state_of(cluster, "a")
+    connection = resting(gone)
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    assert gone.removed
+    assert connection.closed
+    assert cluster.limit.pools == [state_of(cluster, "b").pool]
+    assert picks(cluster, 2) == "bb"
+
+
+def test_what_has_gone_moves_nothing_any_more() -> None:
+    cluster = cluster_of("a", "b")
+    gone = state_of(cluster, "a")
+    fail(cluster, "a")
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    picker = cluster.picker
+    cluster.report(gone, Outcome.RESET, NOW, probe=False)
+    assert gone.attempts[Outcome.RESET] == 2, "it is still counted"
+    assert cluster.picker is picker
+    assert picks(cluster, 3, now=NOW + 10 * OPEN_FOR) == "bbb", "its open time is nobody's business"
+
+
+def test_a_probe_at_an_endpoint_that_goes_is_forgotten_with_it() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is not None
+    assert probe.breaker.state is HALF_OPEN
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe=True)
+    assert picks(cluster, 2) == "bb"
+
+
+def test_the_last_endpoint_may_go() -> None:
+    cluster = cluster_of("a")
+    cluster.apply(snapshot())
+    assert picks(cluster, 1) == "-"
+    assert cluster.refusal is Reason.NO_ENDPOINTS
+    assert cluster.limit.pools == []
+
+
+def test_an_endpoint_named_twice_is_one_endpoint() -> None:
+    cluster = cluster_of("a", "b")
+    known = state_of(cluster, "a")
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80), Endpoint("a", 80, weight=2)))
+    assert state_of(cluster, "a") is known
+    assert not known.removed
+    assert len(cluster.limit.pools) == 2
+    fail(cluster, "a")
+    assert picks(cluster, 3) == "bbb"
+
+
+@pytest.mark.parametrize(
+    ("host_header", "authority"),
+    [("endpoint", b"[::1]:80"), ("preserve", b""), ("api.example", b"api.example")],
+)
+def test_the_host_that_requests_carry(host_header: str, authority: bytes) -> None:
+    assert state_of(cluster_of("::1", host_header=host_header), "::1").authority == authority
+
+
+def test_the_policy_bounds_the_connections() -> None:
+    cluster = cluster_of("a", max_connections=7, max_pending=3)
+    assert (cluster.limit.maximum, cluster.limit.max_pending) == (7, 3)
+    assert state_of(cluster, "a").pool.limit is cluster.limit
+
+
+# Picking
+
+
+def test_open_endpoints_are_skipped_while_others_are_left() -> None:
+    cluster = cluster_of("a", "b", "c")
+    fail(cluster, "b")
+    assert sorted(picks(cluster, 6)) == list("aaaccc")
+
+
+def test_all_open_is_its_own_reason() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    fail(cluster, "b")
+    assert picks(cluster, 2) == "--"
+    assert cluster.refusal is Reason.ALL_OPEN
+
+
+def test_a_breaker_moving_does_not_begin_the_rotation_again() -> None:
+    cluster = cluster_of("a", "b", "c", "d")
+    assert picks(cluster, 2) == "ab"
+    fail(cluster, "d")
+    assert picks(cluster, 3) == "cab"
+
+
+def test_a_tried_endpoint_is_not_picked_while_an_untried_one_is_left() -> None:
+    cluster = cluster_of("a", "b", "c")
+    tried = [state_of(cluster, "a"), state_of(cluster, "c")]
+    assert picks(cluster, 5, tried=tried) == "bbbbb"
+
+
+def test_retries_take_their_turns_like_any_pick() -> None:
+    cluster = cluster_of("a", "b", "c")
+    assert picks(cluster, 4, tried=[state_of(cluster, "a")]) == "bcbc"
+    assert picks(cluster, 2) == "ab", "and leave no gap in the rotation"
+
+
+def test_with_every_endpoint_tried_one_is_tried_again() -> None:
+    cluster = cluster_of("a", "b")
+    assert set(picks(cluster, 4, tried=list(cluster.endpoints.values()))) <= {"a", "b"}
+    alone = cluster_of("a")
+    assert picks(alone, 2, tried=[state_of(alone, "a")]) == "aa"
+
+
+def test_trying_again_does_not_mean_an_open_endpoint() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    assert picks(cluster, 2, tried=[state_of(cluster, "b")]) == "bb"
+    fail(cluster, "b")
+    assert picks(cluster, 1, tried=[state_of(cluster, "b")]) == "-"
+
+
+def test_uneven_weights_do_not_hide_the_untried_one() -> None:
+    cluster = cluster_of()
+    cluster.apply(snapshot(Endpoint("z", 80), Endpoint("a", 80, weight=256), Endpoint("b", 80)))
+    fail(cluster, "z")
+    for _ in range(257):  # from every place of the cycle
+        assert picks(cluster, 1, tried=[state_of(cluster, "a")]) == "b"
+        cluster.pick(NOW)
+
+
+def test_has_untried() -> None:
+    cluster = cluster_of("a", "b", "c")
+    a, b, _ = cluster.endpoints.values()
+    assert cluster.has_untried(())
+    assert cluster.has_untried([a, b])
+    fail(cluster, "c")
+    assert not cluster.has_untried([a, b]), "an open endpoint may not be picked"
+    assert not cluster_of().has_untried(())
+
+
+# Reporting
+
+
+def test_every_attempt_is_counted_by_its_outcome() -> None:
+    cluster = cluster_of("a", breaker_threshold=100)
+    for outcome in (*Outcome, Outcome.SUCCESS):
+        cluster.report(state_of(cluster, "a"), outcome, NOW, probe=False)
+    assert state_of(cluster, "a").attempts == [2, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_success_between_failures_is_heard() -> None:
+    cluster = cluster_of("a", breaker_threshold=2)
+    for _ in range(3):
+        fail(cluster, "a")
+        cluster.report(state_of(cluster, "a"), Outcome.SUCCESS, NOW, probe=False)
+    assert state_of(cluster, "a").breaker.state is CLOSED
+
+
+def test_the_picker_is_replaced_only_when_a_breaker_moves() -> None:
+    cluster = cluster_of("a", breaker_threshold=2)
+    picker = cluster.picker
+    cluster.report(state_of(cluster, "a"), Outcome.SUCCESS, NOW, probe=False)
+    fail(cluster, "a")
+    assert cluster.picker is picker
+    fail(cluster, "a")
+    assert cluster.picker is not picker
+
+
+def test_an_opening_breaker_closes_its_idle_connections_only() -> None:
+    cluster = cluster_of("a", "b", breaker_threshold=2)
+    failing, fine = resting(state_of(cluster, "a")), resting(state_of(cluster, "b"))
+    fail(cluster, "a")
+    assert (failing.closed, fine.closed) == (False, False)
+    fail(cluster, "a")
+    assert (failing.closed, fine.closed) == (True, False)
+
+
+def test_whoever_a_closing_connection_lets_in_does_not_meet_the_endpoint_that_it_left() -> None:
+    cluster = cluster_of("a", "b")
+    met: list[str] = []
+
+    class Nosy(Connection):
+        def close(self) -> None:
+            super().close()
+            met.append(picks(cluster, 2))
+
+    for host in ("a", "b"):
+        pool = state_of(cluster, host).pool
+        pool.admit(Waiter())
+        pool.give_back(Nosy(pool))
+    fail(cluster, "a")
+    cluster.apply(snapshot(Endpoint("c", 80)))
+    assert met == ["bb", "cc"]
+
+
+# Probing (behaviour 27)
+
+
+def test_one_request_probes_when_the_open_time_is_over() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    assert picks(cluster, 2, now=NOW + OPEN_FOR - 0.001) == "bb"
+    assert picks(cluster, 4, now=NOW + OPEN_FOR) == "abbb"
+    assert state_of(cluster, "a").breaker.state is HALF_OPEN
+
+
+def test_a_probe_that_succeeds_brings_the_endpoint_back() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is state_of(cluster, "a")
+    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe=True)
+    assert probe.breaker.state is CLOSED
+    assert probe.attempts[Outcome.SUCCESS] == 1
+    assert sorted(picks(cluster, 4, now=NOW + OPEN_FOR)) == list("aabb")
+
+
+def test_a_probe_that_fails_waits_again() -> None:
+    cluster = cluster_of("a")
+    fail(cluster, "a")
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is not None
+    cluster.report(probe, Outcome.TOO_MANY_REQUESTS, NOW + OPEN_FOR, probe=True)
+    assert probe.breaker.state is OPEN
+    assert picks(cluster, 1, now=NOW + 2 * OPEN_FOR - 0.001) == "-"
+    assert picks(cluster, 2, now=NOW + 2 * OPEN_FOR) == "a-"
+
+
+def test_the_breaker_that_has_waited_longest_is_probed_first() -> None:
+    cluster = cluster_of("a", "b", "c")
+    fail(cluster, "c", NOW)
+    fail(cluster, "a", NOW + 2)
+    fail(cluster, "b", NOW + 1)
+    assert picks(cluster, 4, now=NOW + 100) == "cba-"
+
+
+def test_a_probe_is_not_sent_where_the_exchange_has_been() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    fail(cluster, "b", NOW + 1)
+    late = NOW + 100
+    assert picks(cluster, 1, now=late, tried=[state_of(cluster, "a")]) == "b"
+    assert picks(cluster, 1, now=late, tried=[state_of(cluster, "a")]) == "-"
+    assert picks(cluster, 1, now=late) == "a"
+
+
+def test_with_nowhere_else_to_probe_there_is_no_probe() -> None:
+    cluster = cluster_of("a")
+    fail(cluster, "a")
+    assert picks(cluster, 1, now=NOW + OPEN_FOR, tried=[state_of(cluster, "a")]) == "-"
+    assert state_of(cluster, "a").breaker.state is OPEN, "its probe is left to another exchange"
+
+
+def test_a_probe_that_was_not_sent_goes_to_the_next_request() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is not None
+    cluster.give_back_probe(probe)
+    assert sum(probe.attempts) == 1, "no attempt was made"
+    assert picks(cluster, 2, now=NOW + OPEN_FOR) == "ab"
+
+
+def test_a_probe_whose_client_left_goes_to_the_next_request() -> None:
+    cluster = cluster_of("a")
+    fail(cluster, "a")
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is not None
+    cluster.report(probe, Outcome.CANCELLED, NOW + OPEN_FOR, probe=True)
+    assert probe.attempts[Outcome.CANCELLED] == 1
+    assert picks(cluster, 2, now=NOW + OPEN_FOR) == "a-"
+
+
+def test_a_probe_that_goes_on_for_hours_is_settled_by_its_head() -> None:
+    cluster = cluster_of("a")
+    fail(cluster, "a")
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is not None
+    attempts = list(probe.attempts)
+    cluster.settle_probe(probe, Outcome.SUCCESS, NOW + OPEN_FOR)
+    assert probe.breaker.state is CLOSED
+    assert probe.attempts == attempts, "the attempt has not ended"
+    assert picks(cluster, 2, now=NOW + OPEN_FOR) == "aa"
+
+
+def test_a_request_from_before_does_not_answer_for_the_probe() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is not None
+    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe=False)
+    assert probe.breaker.state is HALF_OPEN
+    assert picks(cluster, 3, now=NOW + 100) == "bbb"
+
+
+def test_a_snapshot_does_not_lose_a_waiting_probe() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("c", 80)))
+    assert picks(cluster, 1, now=NOW) == "c"
+    assert picks(cluster, 2, now=NOW + OPEN_FOR) == "ac"

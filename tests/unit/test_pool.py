@@ -1,0 +1,234 @@
+"""Connections: reuse, the bounds that an upstream's endpoints share, and the queue."""
+
+from sidecar.pool import Admission, ConnectionLimit, EndpointPool, PooledConnection
+
+
+class Connection:
+    """A connection that leaves the books at once when closed, as the protocol asks."""
+
+    def __init__(self, pool: EndpointPool) -> None:
+        self.pool = pool
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+        self.pool.release(self)
+
+
+class Waiter:
+    """Remembers what it was told. opens: reserves room for itself when there is some, as an exchange does."""
+
+    def __init__(self, opens: EndpointPool | None = None) -> None:
+        self.told: list[PooledConnection | None] = []
+        self.admissions: list[Admission] = []
+        self._opens = opens
+
+    def proceed(self, connection: PooledConnection | None) -> None:
+        self.told.append(connection)
+        if connection is None and self._opens is not None:
+            self.admissions.append(self._opens.admit(self))
+
+
+def pool_of(maximum: int = 2, max_pending: int = 2) -> EndpointPool:
+    return EndpointPool(ConnectionLimit(maximum, max_pending))
+
+
+def opened(pool: EndpointPool) -> Connection:
+    """A busy connection."""
+    assert pool.admit(Waiter()) is Admission.OPEN
+    return Connection(pool)
+
+
+def idle(pool: EndpointPool) -> Connection:
+    connection = opened(pool)
+    pool.give_back(connection)
+    return connection
+
+
+# Reuse
+
+
+def test_an_empty_pool_has_nothing_to_take() -> None:
+    assert pool_of().take() is None
+
+
+def test_the_newest_idle_connection_is_taken_first() -> None:
+    pool = pool_of()
+    first, second = opened(pool), opened(pool)
+    pool.give_back(first)
+    pool.give_back(second)
+    assert pool.take() is second
+    assert pool.take() is first
+    assert pool.take() is None
+    assert (pool.open, pool.limit.used) == (2, 2), "idle or busy, open is open"
+
+
+# Admission
+
+
+def test_room_is_reserved_up_to_the_maximum() -> None:
+    pool = pool_of(maximum=2, max_pending=1)
+    waiters = [Waiter() for _ in range(4)]
+    answers = [pool.admit(waiter) for waiter in waiters]
+    assert answers == [Admission.OPEN, Admission.OPEN, Admission.WAIT, Admission.OVERFLOW]
+    assert (pool.open, pool.limit.used) == (2, 2)
+    assert list(pool.limit.pending) == [waiters[2]]
+    assert not any(waiter.told for waiter in waiters)
+
+
+def test_without_a_queue_a_full_upstream_overflows_at_once() -> None:
+    pool = pool_of(maximum=1, max_pending=0)
+    opened(pool)
+    assert pool.admit(Waiter()) is Admission.OVERFLOW
+
+
+def test_endpoints_share_their_upstreams_maximum() -> None:
+    limit = ConnectionLimit(2, 1)
+    one, two = EndpointPool(limit), EndpointPool(limit)
+    opened(one)
+    opened(two)
+    assert one.admit(Waiter()) is Admission.WAIT
+    assert (one.open, two.open, limit.used) == (1, 1, 2)
+
+
+def test_the_oldest_idle_connection_makes_room_for_another_endpoint() -> None:
+    limit = ConnectionLimit(2, 1)
+    one, two = EndpointPool(limit), EndpointPool(limit)
+    old, new = opened(one), opened(one)
+    one.give_back(old)
+    one.give_back(new)
+    assert two.admit(Waiter()) is Admission.OPEN
+    assert (old.closed, new.closed) == (1, 0)
+    assert (one.open, two.open, limit.used) == (1, 1, 2)
+    assert one.idle == [new]
+
+
+def test_no_idle_connection_is_closed_while_there_is_room() -> None:
+    pool = pool_of(maximum=2)
+    resting = idle(pool)
+    assert pool.admit(Waiter()) is Admission.OPEN
+    assert not resting.closed
+
+
+def test_there_may_be_none_idle_to_close() -> None:
+    pool = pool_of(maximum=1)
+    opened(pool)
+    assert not pool.limit.close_one_idle()
+
+
+# Giving back
+
+
+def test_a_connection_goes_to_whoever_has_waited_longest() -> None:
+    pool = pool_of(maximum=1)
+    connection = opened(pool)
+    first, second = Waiter(), Waiter()
+    pool.admit(first)
+    pool.admit(second)
+    pool.give_back(connection)
+    assert (first.told, second.told) == ([connection], [])
+    pool.give_back(connection)
+    assert second.told == [connection]
+    pool.give_back(connection)
+    assert pool.idle == [connection]
+    assert (pool.open, pool.limit.used) == (1, 1)
+
+
+def test_a_connection_goes_to_a_waiter_of_another_endpoint_too() -> None:
+    limit = ConnectionLimit(1, 1)
+    one, two = EndpointPool(limit), EndpointPool(limit)
+    connection = opened(one)
+    waiter = Waiter()
+    assert two.admit(waiter) is Admission.WAIT
+    one.give_back(connection)
+    assert waiter.told == [connection]
+
+
+# Releasing
+
+
+def test_a_closed_connection_leaves_the_books() -> None:
+    pool = pool_of()
+    resting, busy = opened(pool), opened(pool)
+    pool.give_back(resting)
+    resting.close()
+    assert (pool.idle, pool.open, pool.limit.used) == ([], 1, 1)
+    busy.close()
+    assert (pool.open, pool.limit.used) == (0, 0)
+
+
+def test_a_failed_dial_frees_its_room() -> None:
+    pool = pool_of(maximum=1)
+    pool.admit(Waiter())
+    pool.release(None)
+    assert (pool.open, pool.limit.used) == (0, 0)
+
+
+def test_freed_room_wakes_the_waiters_in_turn_and_no_more_than_fit() -> None:
+    pool = pool_of(maximum=2, max_pending=3)
+    one, two = opened(pool), opened(pool)
+    waiters = [Waiter(opens=pool) for _ in range(3)]
+    for waiter in waiters:
+        pool.admit(waiter)
+    one.close()
+    assert [waiter.told for waiter in waiters] == [[None], [], []]
+    assert waiters[0].admissions == [Admission.OPEN]
+    two.close()
+    assert [waiter.told for waiter in waiters] == [[None], [None], []]
+    assert (pool.open, pool.limit.used) == (2, 2)
+
+
+def test_a_waiter_that_does_not_use_its_room_leaves_it_to_the_next() -> None:
+    pool = pool_of(maximum=1, max_pending=3)
+    connection = opened(pool)
+    gone, wants, late = Waiter(), Waiter(opens=pool), Waiter()
+    for waiter in (gone, wants, late):
+        pool.admit(waiter)
+    connection.close()
+    assert (gone.told, wants.told, late.told) == ([None], [None], [])
+    assert wants.admissions == [Admission.OPEN]
+    assert list(pool.limit.pending) == [late]
+
+
+def test_a_waiter_may_withdraw() -> None:
+    pool = pool_of(maximum=1, max_pending=2)
+    connection = opened(pool)
+    first, second = Waiter(), Waiter()
+    pool.admit(first)
+    pool.admit(second)
+    pool.limit.withdraw(first)
+    pool.limit.withdraw(first)  # that it is not there any more is no mistake
+    connection.close()
+    assert (first.told, second.told) == ([], [None])
+
+
+# The endpoint goes
+
+
+def test_closing_the_idle_ones_leaves_the_busy_ones() -> None:
+    pool = pool_of(maximum=3)
+    busy = opened(pool)
+    resting = [opened(pool), opened(pool)]
+    for connection in resting:
+        pool.give_back(connection)
+    pool.close_idle()
+    assert [connection.closed for connection in (busy, *resting)] == [0, 1, 1]
+    assert (pool.idle, pool.open, pool.limit.used) == ([], 1, 1)
+
+
+def test_a_retired_pool_closes_what_is_idle_and_counts_what_is_busy() -> None:
+    limit = ConnectionLimit(2, 1)
+    going, staying = EndpointPool(limit), EndpointPool(limit)
+    busy = opened(going)
+    resting = idle(going)
+    going.retire()
+    assert resting.closed
+    assert limit.pools == [staying]
+    assert (going.open, limit.used) == (1, 1)
+    opened(staying)
+    waiter = Waiter(opens=staying)
+    assert staying.admit(waiter) is Admission.WAIT, "what is busy still takes room"
+    busy.close()
+    assert waiter.admissions == [Admission.OPEN]
+    going.retire()  # twice is no mistake
+    assert limit.pools == [staying]
