@@ -83,7 +83,7 @@ class Cluster:
 
         tried: endpoints this exchange has been at; they are picked again only when no other is left.
         An endpoint whose open time is over is given out as the one probe: its breaker is then half open,
-        which is how the caller knows, and the attempt's `report` must say probe=True.
+        and `report` with its permit, or `judge` when it was not sent, must follow.
         """
         if now >= self._probe_at:
             probe = self._pick_probe(now, tried)
@@ -116,31 +116,26 @@ class Cluster:
         """Why `pick` gave None: nobody serves this upstream, or every breaker is open."""
         return Reason.ALL_OPEN if self.endpoints else Reason.NO_ENDPOINTS
 
-    def report(self, state: EndpointState, outcome: Outcome, now: float, *, probe: bool) -> None:
-        """Tell how an attempt at `state` ended: counted, fed to its breaker, and the picker follows."""
+    def report(self, state: EndpointState, outcome: Outcome, now: float, permit: int) -> None:
+        """Tell how an attempt at `state` ended: counted, fed to its breaker, and the picker follows.
+
+        permit: `state.breaker.permit` when the attempt began.
+        """
         state.attempts[outcome] += 1
-        if outcome is Outcome.SUCCESS and not probe and not state.breaker.failures:
-            return  # the usual case, and nothing changes
-        self._feed_breaker(state, outcome, now, probe=probe)
+        if outcome is not Outcome.SUCCESS or state.breaker.failures:  # else nothing changes, as is usual
+            self.judge(state, outcome, now, permit)
 
-    def settle_probe(self, state: EndpointState, outcome: Outcome, now: float) -> None:
-        """Answer the breaker of a probe whose attempt goes on, as a stream's may for hours. Counts no attempt."""
-        self._feed_breaker(state, outcome, now, probe=True)
-
-    def give_back_probe(self, state: EndpointState) -> None:
-        """The probe that `pick` gave out was not sent: the next request takes its place."""
-        self._feed_breaker(state, Outcome.CANCELLED, 0.0, probe=True)
-
-    def _feed_breaker(self, state: EndpointState, outcome: Outcome, now: float, *, probe: bool) -> None:
+    def judge(self, state: EndpointState, outcome: Outcome, now: float, permit: int) -> None:
+        """Feed the breaker alone: of a probe that was not sent, or of one that goes on, as a stream may for hours."""
         breaker = state.breaker
-        moved = breaker.record(outcome, now, probe=probe)
+        moved = breaker.record(outcome, now, permit)
         if state.removed:
             return
         if moved:
             self._rebuild()
             if breaker.state is BreakerState.OPEN:
                 state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
-        elif probe:
+        elif breaker.state is BreakerState.HALF_OPEN:
             self._find_next_probe()
 
     def _new_state(self, endpoint: Endpoint) -> EndpointState:

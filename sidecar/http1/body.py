@@ -22,7 +22,7 @@ MAX_EXTENSION = (
 )
 MAX_TRAILERS = 8192  # bytes of all trailer lines; they carry checksums and statuses, not documents
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,%d})(?:[ \t]*;[\t -~\x80-\xff]*)?" % MAX_SIZE_DIGITS)
 # RFC 9110 6.5.1: framing, routing, request modifiers, authentication and content format never come late.
 _FORBIDDEN_TRAILERS = frozenset(
     (
@@ -32,6 +32,7 @@ _FORBIDDEN_TRAILERS = frozenset(
         b"content-range",
         b"content-type",
         b"cookie",
+        b"expect",
         b"if-match",
         b"if-modified-since",
         b"if-none-match",

@@ -12,7 +12,6 @@ __all__ = [
     "CONTENT_LENGTH",
     "CONTROLS",
     "DROPPED",
-    "EXPECT",
     "HOST",
     "KINDS",
     "MAX_LENGTH_DIGITS",
@@ -28,7 +27,6 @@ CONTENT_LENGTH: Final = 2
 TRANSFER_ENCODING: Final = 3
 CONNECTION: Final = 4
 DROPPED: Final = 5
-EXPECT: Final = 6
 
 # RFC 9110 5.6.2: the characters of a method or a field name.
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -47,7 +45,6 @@ _KINDS_BY_LOWER_NAME: Final = {
     b"proxy-connection": DROPPED,
     b"te": DROPPED,
     b"upgrade": DROPPED,
-    b"expect": EXPECT,
 }
 
 # Spellings seen all day, so that they cost one look-up; any other takes the way through `classify`.

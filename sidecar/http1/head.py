@@ -17,7 +17,6 @@ from sidecar.http1.fields import (
     CONTENT_LENGTH,
     CONTROLS,
     DROPPED,
-    EXPECT,
     HOST,
     KINDS,
     MAX_LENGTH_DIGITS,
@@ -77,14 +76,13 @@ class RequestHead:
     method: index into `METHODS`; target: as it came; minor: 0 or 1 of HTTP/1.x.
     length: bytes of body that follow, or `CHUNKED`.
     size: bytes that the head took of the input, the blank line included.
-    keep_alive: the client wants the connection kept. expects_continue: it waits for a 100 before the body.
+    keep_alive: the client wants the connection kept.
     """
 
     __slots__ = (
         "_host",
         "_host_name",
         "_lines",
-        "expects_continue",
         "keep_alive",
         "length",
         "method",
@@ -105,7 +103,6 @@ class RequestHead:
         self.length = length
         self.size = size
         self.keep_alive = minor == 1
-        self.expects_continue = False
 
     @property
     def idempotent(self) -> bool:
@@ -256,8 +253,6 @@ def _read_request_fields(head: RequestHead, lines: list[bytes]) -> None:
             length = _content_length(value, length)
         elif kind == TRANSFER_ENCODING:
             coding = _transfer_coding(value, coding)
-        elif kind == EXPECT and value.strip(b" \t").lower() == b"100-continue":
-            head.expects_continue = True
     if coding is not None:
         if length is not None or head.minor == 0:
             raise ProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")

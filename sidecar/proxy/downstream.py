@@ -148,7 +148,9 @@ class DownstreamConnection:
             self._hold(b"")
         else:
             self._held = b""
-            self.state = IDLE
+            if self.state == HEAD:  # what had begun was but an empty line
+                self.state = IDLE
+                self.deadline = self.context.sweep.soon + self.context.idle_timeout
 
     def _start_exchange(self, head: RequestHead, data: bytes, at: int) -> int:
         """Hand one request to the exchange; the offset of what follows what has come of it."""

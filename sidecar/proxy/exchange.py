@@ -65,7 +65,7 @@ class Exchange:
         "_body",
         "_context",
         "_dial",
-        "_probe",
+        "_permit",
         "_raced",
         "_replayable",
         "_request_done",
@@ -92,7 +92,7 @@ class Exchange:
         self.connection: UpstreamConnection | None = None
         self.endpoint: EndpointState | None = None
         self._dial: Dial | None = None
-        self._probe = False
+        self._permit = 0
 
     # The request
 
@@ -121,14 +121,18 @@ class Exchange:
             # After a failed attempt that failure says more than that nobody is left to try.
             self._fail(self._retry_reason or self.cluster.refusal)
             return
-        self.endpoint = endpoint
-        endpoint.in_flight += 1
-        self._probe = endpoint.breaker.state is BreakerState.HALF_OPEN
+        self._take_place(endpoint)
         connection = endpoint.pool.take()
         if connection is None:
             self._open(endpoint)
         else:
             self._send(connection)  # type: ignore[arg-type] # an HTTP upstream's pools hold nothing else
+
+    def _take_place(self, endpoint: EndpointState) -> None:
+        """An attempt begins at `endpoint`; `_attempt_over` ends it."""
+        self.endpoint = endpoint
+        endpoint.in_flight += 1
+        self._permit = endpoint.breaker.permit
 
     def _open(self, endpoint: EndpointState) -> None:
         """Open a connection to `endpoint`, or wait for one, or give up."""
@@ -140,9 +144,8 @@ class Exchange:
             return
         endpoint.in_flight -= 1
         self.endpoint = None
-        if self._probe:
-            self._probe = False
-            self.cluster.give_back_probe(endpoint)
+        # Should it have been picked as a probe, the next request takes its place.
+        self.cluster.judge(endpoint, Outcome.CANCELLED, self._started, self._permit)
         if admission is Admission.OVERFLOW:
             self.cluster.stats.overflows += 1
             self._fail(Reason.OVERFLOW)
@@ -152,8 +155,7 @@ class Exchange:
         if connection is None:
             self._attempt(self._context.clock.monotonic())
             return
-        self.endpoint = connection.endpoint
-        connection.endpoint.in_flight += 1
+        self._take_place(connection.endpoint)
         self._send(connection)
 
     def on_connected(self, dial: Dial, connection: UpstreamConnection) -> None:
@@ -251,12 +253,10 @@ class Exchange:
         self.connection.reader = reader
         if client.write_full:
             self.connection.gate.hold(PEER_FULL)
-        if self._probe and not reader.done:
-            # A stream may go on for hours: its head answers the breaker's question already.
-            self._probe = False
-            self.cluster.settle_probe(
-                self.connection.endpoint, self._outcome, self._context.clock.monotonic()
-            )
+        endpoint = self.connection.endpoint
+        if endpoint.breaker.state is BreakerState.HALF_OPEN and not reader.done:
+            # A probe's stream may go on for hours: its head answers the breaker's question already.
+            self.cluster.judge(endpoint, self._outcome, self._context.clock.monotonic(), self._permit)
         self._after_piece(done=reader.done, excess=end < len(data))
 
     def _response_reader(self, head: ResponseHead) -> BodyReader:
@@ -352,8 +352,7 @@ class Exchange:
         if endpoint.removed or endpoint.breaker.state is not BreakerState.CLOSED:
             self._attempt(now)
             return
-        self.endpoint = endpoint
-        endpoint.in_flight += 1
+        self._take_place(endpoint)
         self._open(endpoint)
 
     def _note_tried(self, endpoint: EndpointState) -> None:
@@ -439,9 +438,7 @@ class Exchange:
         assert endpoint is not None
         self.endpoint = None
         endpoint.in_flight -= 1
-        probe = self._probe
-        self._probe = False
-        self.cluster.report(endpoint, outcome, now, probe=probe)
+        self.cluster.report(endpoint, outcome, now, self._permit)
         if self._retry_reason:
             self.cluster.stats.retries[self._retry_reason][outcome is Outcome.SUCCESS] += 1
             self._retry_reason = Reason.NONE

@@ -18,7 +18,6 @@ from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
 from sidecar.proxy.relay import PEER_FULL, UNSENT, ReadGate
 from sidecar.proxy.sweep import NEVER
-from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from asyncio import Transport
@@ -46,7 +45,7 @@ class TcpSession:
         "_ended",
         "_endpoint",
         "_other",
-        "_probe",
+        "_permit",
         "_read_ended",
         "_retries_left",
         "_tried",
@@ -67,7 +66,7 @@ class TcpSession:
         self._ended = False
         self._endpoint: EndpointState | None = None
         self._other: EndpointSide | None = None
-        self._probe = False
+        self._permit = 0
         self._read_ended = False
         self._retries_left = cluster.policy.retries
         self._tried: list[EndpointState] = []
@@ -146,7 +145,7 @@ class TcpSession:
                 empty = self._cluster.refusal is Reason.NO_ENDPOINTS
                 self._end(CloseReason.NO_ENDPOINTS if empty else CloseReason.ALL_OPEN)
             return
-        self._probe = endpoint.breaker.state is BreakerState.HALF_OPEN
+        self._permit = endpoint.breaker.permit
         admission = endpoint.pool.admit(self)
         if admission is Admission.OPEN:
             endpoint.in_flight += 1
@@ -154,9 +153,8 @@ class TcpSession:
             timeout = self._cluster.policy.connect_timeout
             self._dial = Dial(self._context, endpoint, partial(EndpointSide, self), timeout, self)
             return
-        if self._probe:
-            self._probe = False
-            self._cluster.give_back_probe(endpoint)
+        # Should it have been picked as a probe, the next session takes its place.
+        self._cluster.judge(endpoint, Outcome.CANCELLED, now, self._permit)
         if admission is Admission.WAIT:
             self.deadline = self._context.sweep.soon + self._cluster.policy.timeout
         else:
@@ -205,8 +203,7 @@ class TcpSession:
     def _report(self, outcome: Outcome) -> None:
         """A session's outcome is its connect: what is said afterwards cannot be judged from outside."""
         assert self._endpoint is not None
-        probe, self._probe = self._probe, False
-        self._cluster.report(self._endpoint, outcome, self._context.clock.monotonic(), probe=probe)
+        self._cluster.report(self._endpoint, outcome, self._context.clock.monotonic(), self._permit)
 
     def _leave_endpoint(self, endpoint: EndpointState) -> None:
         self._endpoint = None

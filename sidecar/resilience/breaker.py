@@ -9,7 +9,8 @@
 
 Nothing else moves it. While it is half open exactly one probe is out; a probe that ended without telling
 anything about the endpoint (its client left) is given back and the next request takes its place.
-Results of requests that began before it opened are not its business and change nothing.
+Every attempt carries the permit it was let through with, and each move makes those before it void: requests
+that hung since before it opened tell nothing about the endpoint that has recovered meanwhile.
 
 The open time starts at `open_for` and doubles with each opening in a row up to `max_open_for`, spread by
 `jitter` so that the sidecars of a fleet do not probe in step (AWS builders' library, "Timeouts, retries and
@@ -83,6 +84,7 @@ class Breaker:
     open_for, max_open_for: seconds, 0 < open_for <= max_open_for.
     jitter: 0 to 1; the open time is spread evenly over ±jitter of itself.
     uniform: a float in [0, 1).
+    permit: what an attempt that begins now is to bring back to `record`.
     """
 
     __slots__ = (
@@ -94,6 +96,7 @@ class Breaker:
         "failures",
         "journal",
         "open_until",
+        "permit",
         "probing",
         "state",
         "threshold",
@@ -116,13 +119,16 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.failures = 0
         self.open_until = 0.0
+        self.permit = 0
         self.probing = False
         self.journal: deque[Transition] = deque(maxlen=JOURNAL_LENGTH)
         self.transitions: dict[tuple[BreakerState, Cause], int] = {}
         self._opened_in_a_row = 0
 
-    def record(self, outcome: Outcome, now: float, *, probe: bool) -> bool:
-        """Take the outcome of an attempt that began while closed, or of the probe. True when the state moved."""
+    def record(self, outcome: Outcome, now: float, permit: int) -> bool:
+        """Take the outcome of an attempt and the permit that it began with. True when the state moved."""
+        if permit != self.permit:
+            return False
         if self.state is BreakerState.CLOSED:
             if outcome is Outcome.SUCCESS:
                 self.failures = 0
@@ -132,7 +138,7 @@ class Breaker:
                     self._open(Cause.CONSECUTIVE_FAILURES, outcome, now)
                     return True
             return False
-        if not probe or self.state is BreakerState.OPEN:
+        if self.state is BreakerState.OPEN:  # nothing is let through now, so nothing can tell anything
             return False
         self.probing = False
         if outcome is Outcome.SUCCESS:
@@ -147,7 +153,7 @@ class Breaker:
         return False  # cancelled: the permission is free again
 
     def take_probe(self, now: float) -> bool:
-        """Ask to send the one probe. True gives the permission; `record(..., probe=True)` gives it back."""
+        """Ask to send the one probe. True gives the permission; `record` with the permit gives it back."""
         if self.state is BreakerState.OPEN and now >= self.open_until:
             self._move(BreakerState.HALF_OPEN, Cause.OPEN_TIME_OVER, None, now, 0.0)
         elif self.state is not BreakerState.HALF_OPEN or self.probing:
@@ -176,5 +182,6 @@ class Breaker:
         self, to: BreakerState, cause: Cause, evidence: Outcome | None, now: float, open_for: float
     ) -> None:
         self.state = to
+        self.permit += 1
         self.transitions[to, cause] = self.transitions.get((to, cause), 0) + 1
         self.journal.append(Transition(now, to, cause, self.failures, evidence, open_for))

@@ -71,10 +71,11 @@ class Model:
 
 result = st.tuples(st.just("result"), st.sampled_from(list(Outcome)))
 answer = st.tuples(st.just("answer"), st.sampled_from(list(Outcome)))
+late = st.tuples(st.just("late"), st.sampled_from(list(Outcome)))
 failures = st.tuples(st.just("result"), st.just(Outcome.RESET))
 asked = st.tuples(st.just("ask"), st.none())
 passing = st.tuples(st.just("pass"), st.sampled_from((0.5, 1.0, 2.0, 4.0, 7.0)))
-events = st.lists(st.one_of(result, failures, answer, asked, passing), max_size=60)
+events = st.lists(st.one_of(result, late, failures, answer, asked, passing), max_size=60)
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
@@ -86,6 +87,7 @@ def test_the_breaker_follows_its_table(story: list[tuple[str, object]], threshol
     moves: dict[tuple[str, Cause], int] = {}
     for what, value in story:
         cause: Cause | None = None
+        model_was = model.state
         if isinstance(value, float):
             now += value
         elif what == "ask":
@@ -94,7 +96,11 @@ def test_the_breaker_follows_its_table(story: list[tuple[str, object]], threshol
         elif isinstance(value, Outcome) and (what == "result" or model.probe_out):
             probe = what == "answer"  # only who was given a probe answers for it
             cause = model.result(value, now, probe)
-            assert breaker.record(value, now, probe=probe) is (cause is not None)
+            began_now = probe or model_was == "closed"
+            permit = breaker.permit if began_now else breaker.permit - 1
+            assert breaker.record(value, now, permit) is (cause is not None)
+        elif what == "late" and isinstance(value, Outcome):
+            assert not breaker.record(value, now, breaker.permit - 1), "void since the last move"
         assert breaker.state.label == model.state
         assert breaker.probing is model.probe_out
         if model.state == "open":

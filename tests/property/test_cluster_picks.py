@@ -27,12 +27,16 @@ snapshots = st.one_of(
 
 outcomes = st.one_of(st.just(Outcome.RESET), st.just(Outcome.SUCCESS), st.sampled_from(list(Outcome)))
 
+# What a response head can say of its endpoint.
+settling = st.sampled_from((Outcome.SUCCESS, Outcome.FAILURE_STATUS, Outcome.TOO_MANY_REQUESTS))
+
 
 @dataclass
 class Attempt:
-    """An attempt that has not ended. probe: as its pick said."""
+    """An attempt that has not ended. permit, probe: as its pick said."""
 
     state: EndpointState
+    permit: int
     probe: bool
 
 
@@ -101,13 +105,13 @@ class Joint(RuleBasedStateMachine):
             assert picked is not None
             assert asked_at.get(id(picked), 0.0) == longest, "the one that has waited longest"
             assert picked.breaker.state is HALF_OPEN
-            self.attempts.append(Attempt(picked, probe=True))
+            self.attempts.append(Attempt(picked, picked.breaker.permit, probe=True))
         elif closed:
             assert picked in closed
             assert picked is not None
             if picked in tried:
                 assert all(state in tried for state in closed), "an untried one is left"
-            self.attempts.append(Attempt(picked, probe=False))
+            self.attempts.append(Attempt(picked, picked.breaker.permit, probe=False))
         else:
             assert picked is None
         assert self.cluster.has_untried(tried) == any(state not in tried for state in closed)
@@ -117,7 +121,9 @@ class Joint(RuleBasedStateMachine):
     def endpoint_fails(self, data: st.DataObject) -> None:
         """A request from before comes to nothing."""
         state = data.draw(st.sampled_from(list(self.known.values())))
-        self.cluster.report(state, Outcome.RESET, self.clock.now, probe=False)
+        breaker = state.breaker
+        permit = breaker.permit if breaker.state is CLOSED else breaker.permit - 1
+        self.cluster.report(state, Outcome.RESET, self.clock.now, permit)
         assert state.breaker.state is not CLOSED
         self.counted += 1
 
@@ -128,7 +134,7 @@ class Joint(RuleBasedStateMachine):
         attempt = data.draw(st.sampled_from(self.attempts))
         self.attempts.remove(attempt)
         count = attempt.state.attempts[outcome]
-        self.cluster.report(attempt.state, outcome, self.clock.now, probe=attempt.probe)
+        self.cluster.report(attempt.state, outcome, self.clock.now, attempt.permit)
         assert attempt.state.attempts[outcome] == count + 1
         self.counted += 1
 
@@ -138,15 +144,15 @@ class Joint(RuleBasedStateMachine):
         """It is given back."""
         attempt = data.draw(st.sampled_from([attempt for attempt in self.attempts if attempt.probe]))
         self.attempts.remove(attempt)
-        self.cluster.give_back_probe(attempt.state)
+        self.cluster.judge(attempt.state, Outcome.CANCELLED, self.clock.now, attempt.permit)
         assert attempt.state.breaker.state is HALF_OPEN
 
     @precondition(lambda self: any(attempt.probe for attempt in self.attempts))
-    @rule(data=st.data(), outcome=outcomes)
+    @rule(data=st.data(), outcome=settling)
     def probe_is_settled(self, data: st.DataObject, outcome: Outcome) -> None:
         """Its head has answered for it, and the attempt goes on as any other."""
         attempt = data.draw(st.sampled_from([attempt for attempt in self.attempts if attempt.probe]))
-        self.cluster.settle_probe(attempt.state, outcome, self.clock.now)
+        self.cluster.judge(attempt.state, outcome, self.clock.now, attempt.permit)
         attempt.probe = False
 
     @rule(seconds=st.sampled_from((0.5, 2.0, 8.0)))

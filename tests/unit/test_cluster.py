@@ -65,7 +65,7 @@ def picks(cluster: Cluster, count: int, now: float = NOW, tried: Collection[Endp
 
 def fail(cluster: Cluster, host: str, now: float = NOW) -> None:
     """An attempt that began while closed has failed."""
-    cluster.report(state_of(cluster, host), Outcome.RESET, now, probe=False)
+    cluster.report(state_of(cluster, host), Outcome.RESET, now, state_of(cluster, host).breaker.permit)
 
 
 def resting(state: EndpointState) -> Connection:
@@ -104,7 +104,7 @@ def test_what_stays_keeps_everything() -> None:
     kept = state_of(cluster, "a")
     breaker, pool = kept.breaker, kept.pool
     connection = resting(kept)
-    cluster.report(kept, Outcome.SUCCESS, NOW, probe=False)
+    cluster.report(kept, Outcome.SUCCESS, NOW, kept.breaker.permit)
     fail(cluster, "b")
     cluster.apply(snapshot(Endpoint("b", 80), Endpoint("a", 80, weight=3), Endpoint("c", 80)))
     assert state_of(cluster, "a") is kept
@@ -147,7 +147,7 @@ def test_what_has_gone_moves_nothing_any_more() -> None:
     fail(cluster, "a")
     cluster.apply(snapshot(Endpoint("b", 80)))
     picker = cluster.picker
-    cluster.report(gone, Outcome.RESET, NOW, probe=False)
+    cluster.report(gone, Outcome.RESET, NOW, gone.breaker.permit)
     assert gone.attempts[Outcome.RESET] == 2, "it is still counted"
     assert cluster.picker is picker
     assert picks(cluster, 3, now=NOW + 10 * OPEN_FOR) == "bbb", "its open time is nobody's business"
@@ -160,7 +160,7 @@ def test_a_probe_at_an_endpoint_that_goes_is_forgotten_with_it() -> None:
     assert probe is not None
     assert probe.breaker.state is HALF_OPEN
     cluster.apply(snapshot(Endpoint("b", 80)))
-    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe=True)
+    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe.breaker.permit)
     assert picks(cluster, 2) == "bb"
 
 
@@ -273,7 +273,7 @@ def test_has_untried() -> None:
 def test_every_attempt_is_counted_by_its_outcome() -> None:
     cluster = cluster_of("a", breaker_threshold=100)
     for outcome in (*Outcome, Outcome.SUCCESS):
-        cluster.report(state_of(cluster, "a"), outcome, NOW, probe=False)
+        cluster.report(state_of(cluster, "a"), outcome, NOW, state_of(cluster, "a").breaker.permit)
     assert state_of(cluster, "a").attempts == [2, 1, 1, 1, 1, 1, 1, 1, 1, 1]
 
 
@@ -281,14 +281,14 @@ def test_success_between_failures_is_heard() -> None:
     cluster = cluster_of("a", breaker_threshold=2)
     for _ in range(3):
         fail(cluster, "a")
-        cluster.report(state_of(cluster, "a"), Outcome.SUCCESS, NOW, probe=False)
+        cluster.report(state_of(cluster, "a"), Outcome.SUCCESS, NOW, state_of(cluster, "a").breaker.permit)
     assert state_of(cluster, "a").breaker.state is CLOSED
 
 
 def test_the_picker_is_replaced_only_when_a_breaker_moves() -> None:
     cluster = cluster_of("a", breaker_threshold=2)
     picker = cluster.picker
-    cluster.report(state_of(cluster, "a"), Outcome.SUCCESS, NOW, probe=False)
+    cluster.report(state_of(cluster, "a"), Outcome.SUCCESS, NOW, state_of(cluster, "a").breaker.permit)
     fail(cluster, "a")
     assert cluster.picker is picker
     fail(cluster, "a")
@@ -338,7 +338,7 @@ def test_a_probe_that_succeeds_brings_the_endpoint_back() -> None:
     fail(cluster, "a")
     probe = cluster.pick(NOW + OPEN_FOR)
     assert probe is state_of(cluster, "a")
-    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe=True)
+    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe.breaker.permit)
     assert probe.breaker.state is CLOSED
     assert probe.attempts[Outcome.SUCCESS] == 1
     assert sorted(picks(cluster, 4, now=NOW + OPEN_FOR)) == list("aabb")
@@ -349,7 +349,7 @@ def test_a_probe_that_fails_waits_again() -> None:
     fail(cluster, "a")
     probe = cluster.pick(NOW + OPEN_FOR)
     assert probe is not None
-    cluster.report(probe, Outcome.TOO_MANY_REQUESTS, NOW + OPEN_FOR, probe=True)
+    cluster.report(probe, Outcome.TOO_MANY_REQUESTS, NOW + OPEN_FOR, probe.breaker.permit)
     assert probe.breaker.state is OPEN
     assert picks(cluster, 1, now=NOW + 2 * OPEN_FOR - 0.001) == "-"
     assert picks(cluster, 2, now=NOW + 2 * OPEN_FOR) == "a-"
@@ -385,7 +385,7 @@ def test_a_probe_that_was_not_sent_goes_to_the_next_request() -> None:
     fail(cluster, "a")
     probe = cluster.pick(NOW + OPEN_FOR)
     assert probe is not None
-    cluster.give_back_probe(probe)
+    cluster.judge(probe, Outcome.CANCELLED, NOW + OPEN_FOR, probe.breaker.permit)
     assert sum(probe.attempts) == 1, "no attempt was made"
     assert picks(cluster, 2, now=NOW + OPEN_FOR) == "ab"
 
@@ -395,7 +395,7 @@ def test_a_probe_whose_client_left_goes_to_the_next_request() -> None:
     fail(cluster, "a")
     probe = cluster.pick(NOW + OPEN_FOR)
     assert probe is not None
-    cluster.report(probe, Outcome.CANCELLED, NOW + OPEN_FOR, probe=True)
+    cluster.report(probe, Outcome.CANCELLED, NOW + OPEN_FOR, probe.breaker.permit)
     assert probe.attempts[Outcome.CANCELLED] == 1
     assert picks(cluster, 2, now=NOW + OPEN_FOR) == "a-"
 
@@ -406,7 +406,7 @@ def test_a_probe_that_goes_on_for_hours_is_settled_by_its_head() -> None:
     probe = cluster.pick(NOW + OPEN_FOR)
     assert probe is not None
     attempts = list(probe.attempts)
-    cluster.settle_probe(probe, Outcome.SUCCESS, NOW + OPEN_FOR)
+    cluster.judge(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe.breaker.permit)
     assert probe.breaker.state is CLOSED
     assert probe.attempts == attempts, "the attempt has not ended"
     assert picks(cluster, 2, now=NOW + OPEN_FOR) == "aa"
@@ -414,10 +414,11 @@ def test_a_probe_that_goes_on_for_hours_is_settled_by_its_head() -> None:
 
 def test_a_request_from_before_does_not_answer_for_the_probe() -> None:
     cluster = cluster_of("a", "b")
+    before = state_of(cluster, "a").breaker.permit
     fail(cluster, "a")
     probe = cluster.pick(NOW + OPEN_FOR)
     assert probe is not None
-    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe=False)
+    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, before)
     assert probe.breaker.state is HALF_OPEN
     assert picks(cluster, 3, now=NOW + 100) == "bbb"
 

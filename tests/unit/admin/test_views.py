@@ -135,7 +135,7 @@ def test_a_breaker_shows_its_evidence_in_wall_time_and_its_deadline_in_seconds()
     cluster = _cluster(clock)
     state = cluster.endpoints["::1", 80]
     for outcome in (Outcome.RESET, Outcome.CONNECT_REFUSED):
-        cluster.report(state, outcome, clock.monotonic(), probe=False)
+        cluster.report(state, outcome, clock.monotonic(), state.breaker.permit)
     clock.advance(1.5)
     breaker = _view(cluster, clock)["endpoints"][0]["breaker"]
     opening = {
@@ -174,7 +174,8 @@ def test_a_stepped_wall_clock_moves_the_past_and_not_the_deadlines() -> None:
     clock = FakeClock(epoch=0.0)
     cluster = _cluster(clock)
     for _ in range(2):
-        cluster.report(cluster.endpoints["::1", 80], Outcome.RESET, clock.monotonic(), probe=False)
+        state = cluster.endpoints["::1", 80]
+        cluster.report(state, Outcome.RESET, clock.monotonic(), state.breaker.permit)
     clock.epoch += 3600.0
     breaker = _view(cluster, clock)["endpoints"][0]["breaker"]
     assert breaker["retry_in"] == 4.0

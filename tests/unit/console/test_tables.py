@@ -27,10 +27,10 @@ def _view(*hosts: str) -> dict[str, Any]:
     cluster.apply(Snapshot("api", tuple(Endpoint(host, 80) for host in hosts), "static"))
     first, second, *_ = [*cluster.endpoints.values(), None, None]
     if first and second:
-        cluster.report(first, Outcome.RESET, clock.monotonic(), probe=False)
-        cluster.report(first, Outcome.FAILURE_STATUS, clock.monotonic(), probe=False)
-        cluster.report(second, Outcome.SUCCESS, clock.monotonic(), probe=False)
-        cluster.report(second, Outcome.CANCELLED, clock.monotonic(), probe=False)
+        cluster.report(first, Outcome.RESET, clock.monotonic(), first.breaker.permit)
+        cluster.report(first, Outcome.FAILURE_STATUS, clock.monotonic(), first.breaker.permit)
+        cluster.report(second, Outcome.SUCCESS, clock.monotonic(), second.breaker.permit)
+        cluster.report(second, Outcome.CANCELLED, clock.monotonic(), second.breaker.permit)
         second.pool.open = 3
         second.pool.idle.append(None)  # type: ignore[arg-type]
     return upstreams_view({"api": cluster}, clock, mode="local", draining=False)

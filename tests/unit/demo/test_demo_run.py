@@ -91,7 +91,7 @@ async def test_it_shows_traffic_and_events_until_its_time_is_over(monkeypatch: p
         if calls == 2:
             cluster = factory.made.clusters["api"]
             second = list(cluster.endpoints.values())[1]
-            cluster.report(second, Outcome.RESET, clock.monotonic(), probe=False)
+            cluster.report(second, Outcome.RESET, clock.monotonic(), second.breaker.permit)
 
     monkeypatch.setattr(HttpCaller, "call", counted_call)
     output = io.StringIO()

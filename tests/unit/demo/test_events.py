@@ -20,7 +20,7 @@ def _cluster(clock: FakeClock) -> tuple[Cluster, EndpointState, EndpointState]:
 
 def _fail(cluster: Cluster, state: EndpointState, clock: FakeClock, times: int = 3) -> None:
     for _ in range(times):
-        cluster.report(state, Outcome.RESET, clock.monotonic(), probe=False)
+        cluster.report(state, Outcome.RESET, clock.monotonic(), state.breaker.permit)
 
 
 def test_a_whole_illness_in_words() -> None:
@@ -40,7 +40,7 @@ def test_a_whole_illness_in_words() -> None:
 
     clock.advance(2.0)
     assert cluster.pick(clock.monotonic()) is second
-    cluster.report(second, Outcome.FAILURE_STATUS, clock.monotonic(), probe=True)
+    cluster.report(second, Outcome.FAILURE_STATUS, clock.monotonic(), second.breaker.permit)
     assert [event.text for event in feed.fresh()] == [
         "api-2: breaker is half open, one request goes through as a probe",
         "api-2: breaker opens again, the probe ended in a failure status; api-2 is left alone for 2.0 s",
@@ -48,7 +48,7 @@ def test_a_whole_illness_in_words() -> None:
 
     clock.advance(2.0)
     assert cluster.pick(clock.monotonic()) is second
-    cluster.report(second, Outcome.SUCCESS, clock.monotonic(), probe=True)
+    cluster.report(second, Outcome.SUCCESS, clock.monotonic(), second.breaker.permit)
     assert [event.text for event in feed.fresh()] == [
         "api-2: breaker is half open, one request goes through as a probe",
         "api-2: breaker closes, the probe succeeded",
@@ -78,7 +78,7 @@ def test_of_a_burst_longer_than_a_journal_the_end_is_told_and_all_of_it_is_not_t
     for _ in range(20):
         clock.advance(2.0)
         assert cluster.pick(clock.monotonic()) is second
-        cluster.report(second, Outcome.RESET, clock.monotonic(), probe=True)
+        cluster.report(second, Outcome.RESET, clock.monotonic(), second.breaker.permit)
     length = second.breaker.journal.maxlen
     assert length is not None
     assert len(feed.fresh()) == length

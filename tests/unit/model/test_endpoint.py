@@ -36,5 +36,5 @@ def test_a_state_begins_empty_and_says_who_it_is() -> None:
     assert state.attempts == [0] * len(Outcome)
     assert (state.authority, state.in_flight, state.removed) == (b"x", 0, False)
     assert repr(state) == "<EndpointState [::1]:80 closed>"
-    breaker.record(Outcome.RESET, 1.0, probe=False)
+    breaker.record(Outcome.RESET, 1.0, breaker.permit)
     assert repr(state) == "<EndpointState [::1]:80 open>"

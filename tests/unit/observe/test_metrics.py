@@ -78,7 +78,8 @@ def _busy() -> tuple[Cluster, Cluster]:
     api, redis = _cluster(), _cluster("redis", "redis", (6379,))
     api.stats.count_request(METHODS.index("GET"), 200, Reason.NONE, 0.0025)
     api.stats.retries[Reason.CONNECT_REFUSED][1] = 4
-    api.report(api.endpoints["10.0.0.1", 1], Outcome.RESET, 1000.0, probe=False)
+    state = api.endpoints["10.0.0.1", 1]
+    api.report(state, Outcome.RESET, 1000.0, state.breaker.permit)
     redis.stats.sessions[CloseReason.CLIENT_CLOSED] = 5
     return api, redis
 
@@ -178,7 +179,7 @@ def test_attempts_and_connections_are_per_endpoint() -> None:
 def test_breakers_are_one_hot_and_their_moves_counted() -> None:
     cluster = _cluster()
     first = cluster.endpoints["10.0.0.1", 1]
-    cluster.report(first, Outcome.RESET, 1000.0, probe=False)
+    cluster.report(first, Outcome.RESET, 1000.0, first.breaker.permit)
     found = _scrape(cluster)
     states = {(dict(k)["endpoint"], dict(k)["state"]): v for k, v in found["sidecar_breaker_state"].items()}
     assert states == {
@@ -217,7 +218,8 @@ def test_sessions_are_those_of_connection_upstreams_only() -> None:
 
 def test_series_of_an_endpoint_go_with_it() -> None:
     cluster = _cluster()
-    cluster.report(cluster.endpoints["10.0.0.1", 1], Outcome.RESET, 1000.0, probe=False)
+    state = cluster.endpoints["10.0.0.1", 1]
+    cluster.report(state, Outcome.RESET, 1000.0, state.breaker.permit)
     assert b"10.0.0.1:1" in Metrics({"api": cluster}, None, compiled=False).render()
     cluster.apply(Snapshot("api", (Endpoint("10.0.0.1", 2),), "static"))
     text = Metrics({"api": cluster}, None, compiled=False).render()

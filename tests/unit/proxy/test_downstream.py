@@ -158,6 +158,18 @@ def test_an_idle_connection_is_closed_after_a_while(proxy: Proxy) -> None:
     assert not client.aborted, "a close that is going on is left alone for a while"
 
 
+def test_an_idle_client_that_does_not_take_its_answer_is_cut_off_in_the_end(proxy: Proxy) -> None:
+    client = proxy.client(request())
+    client.buffered = 5000
+    proxy.accept().feed(ok())
+    proxy.pass_time(60.2)
+    assert client.closing
+    proxy.pass_time(59.0)
+    assert not client.aborted, "closing flushes what is unsent"
+    proxy.pass_time(2.0)
+    assert client.aborted
+
+
 def test_a_connection_that_never_says_anything_is_closed(proxy: Proxy) -> None:
     client = proxy.client()
     proxy.pass_time(60.2)

@@ -309,14 +309,17 @@ def test_a_body_is_kept_for_a_replay_up_to_its_bound(make_proxy: MakeProxy, size
         assert client.eof_written
 
 
-def test_a_body_that_goes_on_between_two_attempts_reaches_the_second(make_proxy: MakeProxy) -> None:
+@pytest.mark.parametrize("more", [2, REPLAY_BYTES])
+def test_a_body_that_goes_on_between_two_attempts_reaches_the_second(
+    make_proxy: MakeProxy, more: int
+) -> None:
     proxy = make_proxy(endpoints=2)
-    client = proxy.client(request("PUT /", "Content-Length: 6", body=b"ab"))
+    client = proxy.client(request("PUT /", f"Content-Length: {more + 4}", body=b"ab"))
     proxy.accept().lose()
-    client.feed(b"cd")
+    client.feed(b"c" * more)
     second = proxy.accept()
     client.feed(b"ef")
-    assert second.data.endswith(b"\r\n\r\nabcdef")
+    assert second.data.endswith(b"\r\n\r\nab" + b"c" * more + b"ef")
     second.feed(ok())
     assert client.data == ok()
 

@@ -87,6 +87,7 @@ def test_the_only_endpoint_is_tried_again_while_retries_last(make_tcp: MakeProxy
         assert not client.closing
         proxy.refuse()
     assert client.aborted
+    assert proxy.cluster.stats.connects == [0, 3, 0]
     assert proxy.sessions == {"connect_failed": 1}
 
 
@@ -337,6 +338,20 @@ def test_an_idle_session_ends(make_tcp: MakeProxy) -> None:
     assert proxy.sessions == {"idle_timeout": 1}
 
 
+def test_idle_time_counts_from_the_last_thing_that_happened(make_tcp: MakeProxy) -> None:
+    """Being accepted and being joined are such things."""
+    proxy = make_tcp(idle_timeout=2.0, connect_timeout=5.0)
+    late, never = proxy.client(), proxy.client()
+    proxy.pass_time(1.5)
+    proxy.accept()
+    proxy.pass_time(1.5)
+    assert not late.closing
+    assert never.aborted
+    proxy.pass_time(1.0)
+    assert late.aborted
+    assert proxy.sessions == {"idle_timeout": 2}
+
+
 def test_a_session_has_no_time_out_unless_it_is_set(make_tcp: MakeProxy) -> None:
     proxy = make_tcp()
     client, _ = joined(proxy)
@@ -353,6 +368,17 @@ def test_draining_leaves_sessions_alone_until_the_end(make_tcp: MakeProxy) -> No
     assert client.aborted
     assert endpoint.aborted
     assert proxy.sessions == {"draining": 1}
+
+
+def test_the_end_of_the_process_while_a_side_takes_what_is_unsent(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp()
+    client, endpoint = joined(proxy)
+    endpoint.lose()
+    assert client.closing
+    assert not client.aborted
+    client.protocol.shut()
+    assert client.aborted
+    assert proxy.sessions == {"endpoint_closed": 1}
 
 
 def test_the_end_of_the_process_while_connecting(make_tcp: MakeProxy) -> None:

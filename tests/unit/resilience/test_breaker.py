@@ -9,6 +9,7 @@ from sidecar.resilience.breaker import JOURNAL_LENGTH
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 NEVER = float("inf")
+BEFORE_IT_OPENED = 0  # the permit of a new breaker
 
 FAILURES = [outcome for outcome in Outcome if outcome.is_failure]
 NEUTRAL = [Outcome.CANCELLED, Outcome.IDLE_RACE]
@@ -22,7 +23,7 @@ def breaker(threshold: int = 3, open_for: float = 10.0, max_open_for: float = 10
 def opened(at: float = 100.0, **options: float) -> Breaker:
     """One that opened at `at` for ten seconds."""
     made = breaker(threshold=1, **options)
-    assert made.record(Outcome.RESET, at, probe=False)
+    assert made.record(Outcome.RESET, at, made.permit)
     return made
 
 
@@ -48,41 +49,41 @@ def test_a_new_breaker_is_closed_and_has_nothing_to_ask() -> None:
 @pytest.mark.parametrize("failure", FAILURES)
 def test_consecutive_failures_open_it(failure: Outcome) -> None:
     made = breaker(threshold=3)
-    assert not made.record(failure, 1.0, probe=False)
-    assert not made.record(failure, 2.0, probe=False)
+    assert not made.record(failure, 1.0, made.permit)
+    assert not made.record(failure, 2.0, made.permit)
     assert made.state is CLOSED
-    assert made.record(failure, 3.0, probe=False)
+    assert made.record(failure, 3.0, made.permit)
     assert (made.state, made.failures) == (OPEN, 3)
 
 
 def test_success_begins_the_count_again() -> None:
     made = breaker(threshold=2)
     for _ in range(3):
-        assert not made.record(Outcome.RESET, 1.0, probe=False)
-        assert not made.record(Outcome.SUCCESS, 1.0, probe=False)
+        assert not made.record(Outcome.RESET, 1.0, made.permit)
+        assert not made.record(Outcome.SUCCESS, 1.0, made.permit)
     assert (made.state, made.failures) == (CLOSED, 0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.TOO_MANY_REQUESTS, *NEUTRAL])
 def test_what_is_not_the_endpoints_fault_changes_nothing(outcome: Outcome) -> None:
     made = breaker(threshold=2)
-    made.record(Outcome.RESET, 1.0, probe=False)
-    assert not made.record(outcome, 1.0, probe=False)
+    made.record(Outcome.RESET, 1.0, made.permit)
+    assert not made.record(outcome, 1.0, made.permit)
     assert (made.state, made.failures) == (CLOSED, 1), "neither counted nor forgiven"
 
 
 def test_a_threshold_of_one_opens_at_once() -> None:
-    assert breaker(threshold=1).record(Outcome.FAILURE_STATUS, 1.0, probe=False)
+    assert breaker(threshold=1).record(Outcome.FAILURE_STATUS, 1.0, 0)
 
 
 # Open
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-@pytest.mark.parametrize("probe", [False, True])
-def test_while_open_no_result_changes_anything(outcome: Outcome, probe: bool) -> None:
+@pytest.mark.parametrize("permit", [0, 1])
+def test_while_open_no_result_changes_anything(outcome: Outcome, permit: int) -> None:
     made = opened()
-    assert not made.record(outcome, 105.0, probe=probe)
+    assert not made.record(outcome, 105.0, permit)
     assert (made.state, made.failures, made.open_until) == (OPEN, 1, 110.0)
     assert len(made.journal) == 1
 
@@ -108,14 +109,14 @@ def test_exactly_one_probe_is_out() -> None:
 
 def test_a_probe_that_succeeds_closes_it() -> None:
     made = half_open()
-    assert made.record(Outcome.SUCCESS, 111.0, probe=True)
+    assert made.record(Outcome.SUCCESS, 111.0, made.permit)
     assert (made.state, made.failures, made.probing, made.probe_at) == (CLOSED, 0, False, NEVER)
 
 
 @pytest.mark.parametrize("outcome", [*FAILURES, Outcome.TOO_MANY_REQUESTS])
 def test_a_probe_that_fails_opens_it_again(outcome: Outcome) -> None:
     made = half_open()
-    assert made.record(outcome, 112.0, probe=True)
+    assert made.record(outcome, 112.0, made.permit)
     assert (made.state, made.failures, made.probing) == (OPEN, 2, False)
     assert made.open_until == 122.0
     assert made.take_probe(122.0)
@@ -124,7 +125,7 @@ def test_a_probe_that_fails_opens_it_again(outcome: Outcome) -> None:
 @pytest.mark.parametrize("outcome", NEUTRAL)
 def test_a_probe_that_told_nothing_is_given_back(outcome: Outcome) -> None:
     made = half_open()
-    assert not made.record(outcome, 112.0, probe=True)
+    assert not made.record(outcome, 112.0, made.permit)
     assert (made.state, made.probing, made.probe_at) == (HALF_OPEN, False, 0.0)
     assert made.take_probe(112.0), "the next request takes its place"
     assert len(made.journal) == 2, "no transition"
@@ -133,8 +134,24 @@ def test_a_probe_that_told_nothing_is_given_back(outcome: Outcome) -> None:
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_requests_from_before_do_not_answer_for_the_probe(outcome: Outcome) -> None:
     made = half_open()
-    assert not made.record(outcome, 112.0, probe=False)
+    assert not made.record(outcome, 112.0, BEFORE_IT_OPENED)
     assert (made.state, made.probing, made.failures) == (HALF_OPEN, True, 1)
+
+
+def test_requests_from_before_it_opened_do_not_open_it_again() -> None:
+    made = half_open()
+    assert made.record(Outcome.SUCCESS, 111.0, made.permit)
+    for permit in range(made.permit):
+        assert not made.record(Outcome.REQUEST_TIMEOUT, 112.0, permit)
+    assert (made.state, made.failures) == (CLOSED, 0)
+
+
+def test_a_probe_that_answered_once_is_not_heard_again() -> None:
+    made = half_open()
+    permit = made.permit
+    assert made.record(Outcome.SUCCESS, 111.0, permit)
+    assert not made.record(Outcome.RESET, 112.0, permit)
+    assert (made.state, made.failures) == (CLOSED, 0)
 
 
 # The open time
@@ -144,12 +161,12 @@ def open_times(made: Breaker, count: int) -> list[float]:
     """How long it stays open, opening `count` times in a row."""
     times = []
     now = 0.0
-    made.record(Outcome.RESET, now, probe=False)
+    made.record(Outcome.RESET, now, made.permit)
     for _ in range(count):
         times.append(made.open_until - now)
         now = made.open_until
         assert made.take_probe(now)
-        assert made.record(Outcome.RESET, now, probe=True)
+        assert made.record(Outcome.RESET, now, made.permit)
     return times
 
 
@@ -165,7 +182,7 @@ def test_closing_begins_the_doubling_again() -> None:
     made = breaker(1, 1.0, 60.0)
     assert open_times(made, 3) == [1.0, 2.0, 4.0]
     made.take_probe(made.open_until)
-    made.record(Outcome.SUCCESS, 50.0, probe=True)
+    made.record(Outcome.SUCCESS, 50.0, made.permit)
     assert open_times(made, 2) == [1.0, 2.0]
 
 
@@ -176,7 +193,7 @@ def test_a_very_long_outage_does_not_overflow() -> None:
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 5.0), (0.5, 10.0), (0.75, 12.5), (1.0, 15.0)])
 def test_jitter_spreads_the_open_time_evenly_to_both_sides(chance: float, seconds: float) -> None:
     made = Breaker(1, 10.0, 10.0, 0.5, FakeClock(chances=[chance]).uniform)
-    made.record(Outcome.RESET, 100.0, probe=False)
+    made.record(Outcome.RESET, 100.0, made.permit)
     assert made.open_until == 100.0 + seconds
     assert made.journal[-1].open_for == seconds
 
@@ -191,12 +208,12 @@ def test_every_opening_has_a_chance_of_its_own() -> None:
 
 def test_the_journal_tells_what_moved_it_when_and_why() -> None:
     made = breaker(threshold=2)
-    made.record(Outcome.CONNECT_REFUSED, 1.0, probe=False)
-    made.record(Outcome.FAILURE_STATUS, 2.0, probe=False)
+    made.record(Outcome.CONNECT_REFUSED, 1.0, made.permit)
+    made.record(Outcome.FAILURE_STATUS, 2.0, made.permit)
     made.take_probe(12.0)
-    made.record(Outcome.TOO_MANY_REQUESTS, 13.0, probe=True)
+    made.record(Outcome.TOO_MANY_REQUESTS, 13.0, made.permit)
     made.take_probe(23.0)
-    made.record(Outcome.SUCCESS, 24.0, probe=True)
+    made.record(Outcome.SUCCESS, 24.0, made.permit)
     assert [
         (entry.at, entry.to, entry.cause, entry.failures, entry.evidence, entry.open_for)
         for entry in made.journal
