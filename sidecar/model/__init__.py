@@ -7,12 +7,13 @@ attempt or a session ended), `policy` (what it may cost), `stats` (the integers 
 from __future__ import annotations
 
 from sidecar.model.endpoint import Endpoint, EndpointState
-from sidecar.model.outcome import CloseReason, Outcome
+from sidecar.model.outcome import OUTCOME_BY_STATUS, CloseReason, Outcome
 from sidecar.model.policy import UpstreamPolicy
 from sidecar.model.snapshot import Snapshot
 from sidecar.model.stats import UpstreamStats
 
 __all__ = [
+    "OUTCOME_BY_STATUS",
     "CloseReason",
     "Endpoint",
     "EndpointState",

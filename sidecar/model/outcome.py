@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["CloseReason", "Outcome"]
+__all__ = ["OUTCOME_BY_STATUS", "CloseReason", "Outcome"]
 
 
 class Outcome(IntEnum):
@@ -34,6 +34,15 @@ class Outcome(IntEnum):
     def is_failure(self) -> bool:
         """Whether the endpoint is to blame. 429 fails only a half-open probe; the last two are nobody's fault."""
         return Outcome.FAILURE_STATUS <= self <= Outcome.BAD_RESPONSE
+
+
+# What a response's status says about the endpoint (behaviour 26); any other is a success, 500 included.
+OUTCOME_BY_STATUS = {
+    429: Outcome.TOO_MANY_REQUESTS,
+    502: Outcome.FAILURE_STATUS,
+    503: Outcome.FAILURE_STATUS,
+    504: Outcome.FAILURE_STATUS,
+}
 
 
 class CloseReason(IntEnum):

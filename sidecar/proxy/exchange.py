@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.errors import ProtocolError, Reason
 from sidecar.http1 import BodyReader, ChunkedReader, LengthReader, UntilCloseReader
 from sidecar.http1.head import CHUNKED, UNTIL_CLOSE
-from sidecar.model import Outcome
+from sidecar.model import OUTCOME_BY_STATUS, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
 from sidecar.proxy.relay import PEER_FULL, UNSENT
@@ -36,22 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["REPLAY_BYTES", "Exchange"]
 
 REPLAY_BYTES = 65536  # of a request body kept for another attempt (behaviour.md; Envoy's default is 1 MiB)
-
-# 26: what an endpoint is blamed for by its status, and 429, which fails only a half-open probe.
-_OUTCOME_BY_STATUS = {
-    429: Outcome.TOO_MANY_REQUESTS,
-    502: Outcome.FAILURE_STATUS,
-    503: Outcome.FAILURE_STATUS,
-    504: Outcome.FAILURE_STATUS,
-}
-_REASON_BY_OUTCOME = {
-    Outcome.CONNECT_REFUSED: Reason.CONNECT_REFUSED,
-    Outcome.CONNECT_TIMEOUT: Reason.CONNECT_TIMEOUT,
-    Outcome.REQUEST_TIMEOUT: Reason.REQUEST_TIMEOUT,
-    Outcome.RESET: Reason.RESET_BEFORE_HEADERS,
-    Outcome.IDLE_RACE: Reason.RESET_BEFORE_HEADERS,
-    Outcome.BAD_RESPONSE: Reason.BAD_RESPONSE,
-}
 
 
 class Exchange:
@@ -174,7 +158,7 @@ class Exchange:
         now = self._context.clock.monotonic()
         self._attempt_over(outcome, now)
         endpoint.pool.release(None)  # first: at a full bound the next attempt needs this very room
-        reason = _REASON_BY_OUTCOME[outcome]
+        reason = Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_REFUSED
         self._note_tried(endpoint)
         # Another endpoint is tried whatever `retries` says (behaviour 7); trying the same again spends it.
         if self.cluster.has_untried(self._tried):
@@ -310,7 +294,7 @@ class Exchange:
     @property
     def _outcome(self) -> Outcome:
         """What the status says about the endpoint."""
-        return _OUTCOME_BY_STATUS.get(self._status, Outcome.SUCCESS)
+        return OUTCOME_BY_STATUS.get(self._status, Outcome.SUCCESS)
 
     # Failing
 
