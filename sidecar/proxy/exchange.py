@@ -86,7 +86,6 @@ class Exchange:
         self._body = body
         self._request_done = done
         self._replayable = True
-        self._reusable = True
         self._raced = False
         self._retry_reason = Reason.NONE
         self._retries_left = self.cluster.policy.retries
@@ -235,8 +234,6 @@ class Exchange:
         client.transport.write(head.render(extra, piece))
         assert self.connection is not None
         self.connection.reader = reader
-        if client.write_full:
-            self.connection.gate.hold(PEER_FULL)
         endpoint = self.connection.endpoint
         if endpoint.breaker.state is BreakerState.HALF_OPEN and not reader.done:
             # A probe's stream may go on for hours: its head answers the breaker's question already.
@@ -303,7 +300,6 @@ class Exchange:
         if ending is not None:
             if ending:
                 self.client.transport.write(ending)
-            self._reusable = False
             self._complete(self._context.clock.monotonic())
             return
         self.connection = None
