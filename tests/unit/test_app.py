@@ -239,6 +239,27 @@ async def test_a_tcp_upstream_is_relayed(endpoint: Endpoint) -> None:
         await app.close()
 
 
+async def test_time_outs_are_looked_after() -> None:
+    """In real time, as short as it may be: a head that never ends is answered."""
+    app = App(settings(upstream("api", 9), head_timeout=0.01))
+    await app.start()
+    try:
+        host, _, port = app.listening[0][1].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HT")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+    finally:
+        await app.close()
+
+
+async def test_what_lives_as_long_as_the_process_is_left_out_of_collections() -> None:
+    app = App(settings(upstream("api", 9)))
+    await app.start()
+    await app.close()
+    assert gc.get_freeze_count() > 0
+
+
 async def test_ipv6_addresses_are_said_in_brackets() -> None:
     app = App(settings(upstream("api", 9), bind=("::1",), admin=Address("::1", 0), metrics=Address("::1", 0)))
     await app.start()
