@@ -1,28 +1,27 @@
 """Walks a document against the schema and collects every finding on the way.
 
-msgspec's own decoder stops at the first problem and knows no lines; what it would refuse here becomes a
-finding, and what is usable becomes the schema's frozen structs.
+Decoders off the shelf (msgspec was tried) stop at the first problem and know no lines. Here every problem
+becomes a finding at its line, and what is usable becomes the schema's frozen dataclasses.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar, cast
-
-from msgspec import UNSET, Struct, UnsetType
-from msgspec.structs import fields
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sidecar.config.findings import Findings, KeyPath, meant, shown
 from sidecar.config.rules import Authority, Later, Rule, Unusable, UpstreamName, later
 from sidecar.config.schema import PORT, Host, Named, Ports, Root, Section, Several
 from sidecar.config.settings import Address
+from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
     from sidecar.config.document import Document
 
 __all__ = ["decode"]
 
-S = TypeVar("S", bound=Struct)
+S = TypeVar("S")
 Kind = Rule[object] | Section | Named | Several | Ports | Later
 
 
@@ -46,7 +45,7 @@ class _Decoder:
         entries = self._entries(value, path)
         if entries is None:
             return UNSET
-        known = _kinds(kind)
+        known = _kinds(cast("Any", kind))
         decoded: dict[str, object] = {}
         for key, item in entries.items():
             place = (*path, key)
@@ -120,7 +119,7 @@ class _Decoder:
         items = [self._value(kind.item, item, (*path, index)) for index, item in enumerate(value)]
         return tuple(item for item in items if item is not UNSET)
 
-    def _item(self, kind: Several, section: type[Struct], value: object, path: KeyPath) -> Struct:
+    def _item(self, kind: Several, section: type[Any], value: object, path: KeyPath) -> Any:
         """An item of a list; what cannot be used becomes an empty section, so that positions stay true."""
         if not isinstance(value, dict):
             address = self._value(Authority(), value, path)
@@ -161,6 +160,10 @@ class _Decoder:
 
 
 @cache
-def _kinds(kind: type[Struct]) -> dict[str, Kind]:
-    """The keys of a section and what each holds."""
-    return {field.encode_name: field.type.__metadata__[0] for field in fields(kind)}
+def _kinds(kind: Any) -> dict[str, Kind]:
+    """The keys of a section (a dataclass of the schema) and what each holds."""
+    found: dict[str, Kind] = {}
+    for field in fields(kind):
+        annotation: Any = field.type
+        found[field.name] = annotation.__metadata__[0]
+    return found

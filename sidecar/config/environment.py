@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from msgspec import UNSET, UnsetType
-
 from sidecar.config.findings import SHOWN, Findings, shown
 from sidecar.config.rules import Authority, HostName, Mode, Rule, Unusable
 from sidecar.config.schema import MAX_HOSTS, PORT, RETRIES, SECONDS, THRESHOLD, Policy
+from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from msgspec import UnsetType
-
 from sidecar.config.addresses import WILDCARDS, is_loopback, overlap
 from sidecar.config.findings import Findings, KeyPath, meant
 from sidecar.config.settings import SidecarSettings, UpstreamKind, UpstreamSettings
+from sidecar.config.unset import UnsetType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

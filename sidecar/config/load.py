@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from msgspec import UnsetType
-
 from sidecar.config.decode import decode
 from sidecar.config.document import MAX_BYTES, Document, read_document
 from sidecar.config.environment import Environment
@@ -17,6 +15,7 @@ from sidecar.config.modes import built_in_services, default_domain, detect_mode,
 from sidecar.config.rules import IpAddress, Unusable
 from sidecar.config.schema import Deployment, Root, Sidecar
 from sidecar.config.settings import DeploymentMode, Settings, SidecarSettings
+from sidecar.config.unset import UnsetType
 from sidecar.config.upstreams import UpstreamResolver
 from sidecar.errors import ConfigurationError
 

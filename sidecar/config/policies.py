@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
-
-from msgspec import UNSET, UnsetType
-from msgspec.structs import asdict
 
 from sidecar.config.schema import Breaker, Defaults, LoadBalancer, Policy
 from sidecar.config.settings import BreakerSettings, LimitSettings, PolicySettings
+from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

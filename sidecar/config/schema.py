@@ -9,9 +9,7 @@ into a rule.
 # Annotations are read at run time by the decoder, so they must not be postponed to strings.
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final
-
-from msgspec import UNSET, Struct, UnsetType
+from typing import Annotated, Any, Final
 
 from sidecar.config.rules import (
     Authority,
@@ -28,6 +26,7 @@ from sidecar.config.rules import (
     Whole,
 )
 from sidecar.config.settings import Address, DeploymentMode
+from sidecar.config.unset import UNSET, UnsetType
 
 __all__ = [
     "MAX_HOSTS",
@@ -58,14 +57,14 @@ MAX_HOSTS: Final = 1000  # of one load balancer: metrics keep some dozen series 
 class Section:
     """A mapping with the fixed keys of `kind`."""
 
-    kind: type[Struct]
+    kind: type[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
     """A mapping from upstream names to sections of `kind`."""
 
-    kind: type[Struct]
+    kind: type[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,8 @@ STRATEGY: Final = Choice(
 )
 
 
-class Breaker(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
     """`circuit_breaker`, the long form."""
 
     consecutive_failures: Annotated[int | UnsetType, THRESHOLD] = UNSET
@@ -114,7 +114,8 @@ class Breaker(Struct, frozen=True, kw_only=True):
     min_requests: Annotated[UnsetType, Later("failure-rate breakers")] = UNSET
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
     """`limits`."""
 
     connections: Annotated[int | UnsetType, COUNT] = UNSET
@@ -124,7 +125,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     in_flight: Annotated[UnsetType, Later("in-flight request limits")] = UNSET
 
 
-class Policy(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
     """The keys that `defaults`, services and load balancers share."""
 
     timeout: Annotated[float | UnsetType, SECONDS] = UNSET
@@ -146,7 +148,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     source: Annotated[UnsetType, Later("sources per upstream")] = UNSET
 
 
-class Service(Policy, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service(Policy):
     """An entry of `services`. Its `host` is an address, so the Host policy is spelt `host_header` here."""
 
     host: Annotated[str | UnsetType, HostName()] = UNSET
@@ -155,13 +158,15 @@ class Service(Policy, frozen=True, kw_only=True):
     health_endpoint: Annotated[str | UnsetType, UrlPath()] = UNSET
 
 
-class Defaults(Policy, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults(Policy):
     """`defaults`. `host` is the contract's name of the Host policy, `host_header` the same thing."""
 
     host: Annotated[str | UnsetType, HostHeader()] = UNSET
 
 
-class Host(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
     """One of a load balancer's `hosts`."""
 
     host: Annotated[str | UnsetType, HostName()] = UNSET
@@ -173,7 +178,8 @@ class Host(Struct, frozen=True, kw_only=True):
 _HOSTS: Final = Several(Section(Host), MAX_HOSTS, "hosts", required=("host", "port"))
 
 
-class LoadBalancer(Defaults, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadBalancer(Defaults):
     """An entry of `load_balancers`."""
 
     hosts: Annotated[tuple[Host, ...] | UnsetType, _HOSTS] = UNSET
@@ -181,14 +187,16 @@ class LoadBalancer(Defaults, frozen=True, kw_only=True):
     strategy: Annotated[str | UnsetType, STRATEGY] = UNSET
 
 
-class Deployment(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
     """`deployment`."""
 
     mode: Annotated[DeploymentMode | UnsetType, Mode()] = UNSET
     domain: Annotated[str | UnsetType, HostName()] = UNSET
 
 
-class Sidecar(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
     """`sidecar`, the process itself."""
 
     # Sixteen addresses: a machine's loopbacks and a few of its own; each costs a socket per upstream.
@@ -204,13 +212,15 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     workers: Annotated[int | UnsetType, Whole(1, 1, planned="several worker processes")] = UNSET
 
 
-class Kubernetes(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kubernetes:
     """`kubernetes`."""
 
     service_mesh: Annotated[UnsetType, Later("service mesh policies")] = UNSET
 
 
-class Root(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
     """The whole file."""
 
     deployment: Annotated[Deployment | UnsetType, Section(Deployment)] = UNSET

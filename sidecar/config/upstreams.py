@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from msgspec import UnsetType
-
 from sidecar.config.policies import Layer, check_layer, merge_policy
 from sidecar.config.schema import MAX_UPSTREAMS, Defaults, LoadBalancer, Root, Service
 from sidecar.config.settings import EndpointSettings, PolicySettings, UpstreamKind, UpstreamSettings
+from sidecar.config.unset import UnsetType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

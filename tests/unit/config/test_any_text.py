@@ -12,7 +12,7 @@ from sidecar.config.schema import Defaults, LoadBalancer, Root, Service, Sidecar
 from sidecar.errors import ConfigurationError
 
 WORDS = sorted(
-    {key for kind in (Root, Service, LoadBalancer, Defaults, Sidecar) for key in kind.__struct_fields__}
+    {key for kind in (Root, Service, LoadBalancer, Defaults, Sidecar) for key in kind.__dataclass_fields__}
 )
 VALUES = (
     "redis",
