@@ -37,6 +37,8 @@ OWN_DESCRIPTORS = 256  # for listeners, admin clients, files and the event loop
 
 # How long no request may have come before a draining sidecar believes that its application has ended.
 DRAIN_QUIET = 0.5  # seconds
+# The share of the drain time that is left for what is in flight when the application does not stop asking.
+LAST_CALL = 0.25
 DRAIN_POLL = 0.05  # seconds between looks at what is still going on
 
 _log = logging.getLogger("sidecar")
@@ -109,6 +111,12 @@ class App:
             wanted = min(wanted, hard)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        if wanted == hard:
+            _log.info(
+                "the system allows %d open files, fewer than the bounds on connections add up to; "
+                "raise `ulimit -Hn` or lower sidecar.max_clients and limits.connections",
+                hard,
+            )
 
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names."""
@@ -148,17 +156,17 @@ class App:
 
     async def run(self) -> None:
         """Start, serve until a signal, drain, close. Raises StartError."""
-        await self.start()
-        self._announce()
         loop = asyncio.get_running_loop()
+        # Taken over before the first socket is bound and kept until the loop closes: an impatient second signal
+        # must find somebody at home at any moment.
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         loop.add_signal_handler(signal.SIGINT, self._on_sigint)
+        await self.start()
+        self._announce()
         try:
             await self._stage_changed.wait()
             await self._drain()
         finally:
-            loop.remove_signal_handler(signal.SIGTERM)
-            loop.remove_signal_handler(signal.SIGINT)
             await self.close()
         _log.info("stopped")
 
@@ -199,7 +207,7 @@ class App:
         self._stage = stage
         said = {
             1: f"draining for up to {self.settings.sidecar.drain_timeout:g} s; once more to accept no new connections",
-            2: "finishing what is in flight; once more to end at once",
+            2: "finishing what is in flight, accepting no more; once more to end at once",
         }
         _log.info("%s", said.get(stage, "ending at once"))
         if self._context is not None:
@@ -221,10 +229,14 @@ class App:
         An outbound sidecar goes on accepting at first: its application is still ending its own work
         (behaviour 2), and has ended it when nothing is in flight and nothing has come for a while.
         """
-        deadline = self.clock.monotonic() + self.settings.sidecar.drain_timeout
+        timeout = self.settings.sidecar.drain_timeout
+        deadline = self.clock.monotonic() + timeout
+        last_call = deadline - timeout * LAST_CALL
         seen, quiet_since = self._handled(), self.clock.monotonic()
         while self._stage < 3:
             now = self.clock.monotonic()
+            if self._stage == 1 and now >= last_call:
+                self._hurry(2)
             if now >= deadline:
                 _log.warning("drain time is over with %d still in flight", self._in_flight())
                 return
@@ -250,6 +262,7 @@ class App:
         self._stop_accepting()
         if self._context is not None:
             self._context.sweep.stop()
+            self._context.resolver.close()
             for member in tuple(self._context.sweep.members):
                 member.shut()
             # One turn for the transports to tell their protocols, one for what those close in turn.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from sidecar.errors import ConfigurationError, SidecarError
+from sidecar.errors import ConfigurationError, SidecarError, UnreadableError
 from sidecar.version import __version__
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ class _Parser(argparse.ArgumentParser):
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
     options = _parser().parse_args(arguments)
+    if options.command in ("run", "demo"):
+        signal.signal(signal.SIGTERM, _end_early)
     command = {"run": _run, "check": _check, "url": _url, "status": _status, "demo": _demo}[options.command]
     try:
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()
     except ConfigurationError as error:
         for finding in error.findings:
             print(f"sidecar: {finding}", file=sys.stderr)
@@ -51,9 +55,24 @@ def run(arguments: Sequence[str]) -> int:
     ):  # before the command had taken the signal over, or in one that needs no such care
         return FINE
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return FINE
+    except OSError as error:
+        _discard_output()
+        print(f"sidecar: cannot write the answer: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+    else:
+        return code
     return USAGE
+
+
+def _discard_output() -> None:
+    """Let the interpreter's last flush find a place for what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_early(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM before there is anything to drain. The kernel would ignore it if this is a container's process 1."""
+    sys.exit(FINE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -139,20 +158,26 @@ def _run(options: argparse.Namespace) -> int:
     from sidecar.app import App, run_loop
     from sidecar.observe.logs import configure
 
-    configure(settings.log_level, options.log_format, sys.stderr)
+    # A process may be started with its standard error closed.
+    stream = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives as long as the process
+    configure(settings.log_level, options.log_format, stream)
 
     async def serve() -> int:
         await App(settings).run()
         return FINE
 
-    return run_loop(serve())
+    code = run_loop(serve())
+    # The loop has given the signals back; what is left of the process is its end, and nobody's to interrupt.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return code
 
 
 def _check(options: argparse.Namespace) -> int:
-    if options.config is not None and not os.access(options.config, os.R_OK):
-        _settings(options)  # raises, and an unreadable file is a usage error rather than a finding
     try:
         settings = _settings(options)
+    except UnreadableError:
+        raise
     except ConfigurationError as error:
         for finding in error.findings:
             print(finding)
@@ -160,6 +185,9 @@ def _check(options: argparse.Namespace) -> int:
         return NOT_FINE
     for note in settings.notes:
         print(f"note: {note}")
+    for upstream in settings.upstreams:
+        if upstream.skipped:
+            print(f"note: {upstream.name} will not listen: {upstream.skipped}")
     print(f"{settings.origin}: fine: mode {settings.mode.value}, {len(settings.upstreams)} upstreams")
     return FINE
 

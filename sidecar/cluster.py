@@ -7,6 +7,7 @@ when an endpoint comes, goes, or its breaker moves, so that picking itself looks
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from sidecar.balance import POLICIES, Picker
@@ -83,7 +84,7 @@ class Cluster:
 
         tried: endpoints this exchange has been at; they are picked again only when no other is left.
         An endpoint whose open time is over is given out as the one probe: its breaker is then half open,
-        and `report` with its permit, or `judge` when it was not sent, must follow.
+        and `report` with its permit must follow.
         """
         if now >= self._probe_at:
             probe = self._pick_probe(now, tried)
@@ -126,7 +127,7 @@ class Cluster:
             self.judge(state, outcome, now, permit)
 
     def judge(self, state: EndpointState, outcome: Outcome, now: float, permit: int) -> None:
-        """Feed the breaker alone: of a probe that was not sent, or of one that goes on, as a stream may for hours."""
+        """Feed the breaker alone: of a probe that goes on, as a stream may for hours."""
         breaker = state.breaker
         moved = breaker.record(outcome, now, permit)
         if state.removed:
@@ -165,6 +166,9 @@ class Cluster:
 
     def _rebuild(self) -> None:
         closed = [state for state in self.endpoints.values() if state.breaker.state is BreakerState.CLOSED]
+        weights = sum(state.endpoint.weight for state in closed)
+        for state in closed:
+            state.pool.share = ceil(self.limit.maximum * state.endpoint.weight / weights)
         self.picker = POLICIES[self.policy.strategy](closed, self.picker)
         self._find_next_probe()
 

@@ -15,6 +15,7 @@ __all__ = [
     "SidecarError",
     "StartError",
     "UnknownUpstreamError",
+    "UnreadableError",
 ]
 
 
@@ -53,6 +54,10 @@ class ConfigurationError(SidecarError):
     def __init__(self, findings: list[str]) -> None:
         super().__init__("\n".join(findings))
         self.findings = findings
+
+
+class UnreadableError(ConfigurationError):
+    """There is no configuration to look into: the file cannot be read at all."""
 
 
 class UnknownUpstreamError(SidecarError, KeyError):

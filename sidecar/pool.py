@@ -73,14 +73,19 @@ class ConnectionLimit:
 
 
 class EndpointPool:
-    """The connections of one endpoint. open: all that are open or being opened, idle ones included."""
+    """The connections of one endpoint.
 
-    __slots__ = ("idle", "limit", "open")
+    open: all that are open or being opened, idle ones included.
+    share: how many of the upstream's connections are this endpoint's when they are all taken.
+    """
+
+    __slots__ = ("idle", "limit", "open", "share")
 
     def __init__(self, limit: ConnectionLimit) -> None:
         self.limit = limit
         self.idle: list[PooledConnection] = []
         self.open = 0
+        self.share = limit.maximum
         limit.pools.append(self)
 
     def take(self) -> PooledConnection | None:
@@ -88,10 +93,14 @@ class EndpointPool:
         idle = self.idle
         return idle.pop() if idle else None
 
-    def admit(self, waiter: Waiter) -> Admission:
-        """Reserve room for one more connection, or queue `waiter` for one."""
+    def admit(self, waiter: Waiter, *, probe: bool = False) -> Admission:
+        """Reserve room for one more connection, or queue `waiter` for one.
+
+        probe: a half-open endpoint's one probe goes before the bound: behind a queue of requests that are served
+        by the connections of other endpoints it would never be sent, and the endpoint never come back.
+        """
         limit = self.limit
-        if limit.used < limit.maximum or limit.close_one_idle():
+        if limit.used < limit.maximum or probe or limit.close_one_idle():
             limit.used += 1
             self.open += 1
             return Admission.OPEN
@@ -101,12 +110,18 @@ class EndpointPool:
         return Admission.OVERFLOW
 
     def give_back(self, connection: PooledConnection) -> None:
-        """A connection whose response is complete: to the first waiter, else to the idle ones."""
+        """A connection whose response is complete: to the first waiter, else to the idle ones.
+
+        Unless this endpoint has more than its share while others wait: closing makes room for one that the
+        balancing chooses, where handing on would keep all queued requests at whoever was there first.
+        """
         pending = self.limit.pending
-        if pending:
-            pending.popleft().proceed(connection)
-        else:
+        if not pending:
             self.idle.append(connection)
+        elif self.open > self.share:
+            connection.close()
+        else:
+            pending.popleft().proceed(connection)
 
     def release(self, connection: PooledConnection | None) -> None:
         """A connection was closed, or (None) one that was being opened failed: its room is free."""

@@ -17,7 +17,7 @@ from sidecar.config.schema import Deployment, Root, Sidecar
 from sidecar.config.settings import DeploymentMode, Settings, SidecarSettings
 from sidecar.config.unset import UnsetType
 from sidecar.config.upstreams import UpstreamResolver
-from sidecar.errors import ConfigurationError
+from sidecar.errors import ConfigurationError, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def load_settings(
     file = os.fspath(path) if path is not None else _file_of(known_mode or detected[0], directory)
     notes: list[str] = []
     document = None if file is None else _read(file, findings)
-    if document is None and findings:
+    if document is None and file is not None:  # what the environment overrides is not known without it
         raise ConfigurationError(findings.lines())
     root = Root() if document is None else decode(document, findings)
 
@@ -117,12 +117,18 @@ def _read(file: str, findings: Findings) -> Document | None:
         with Path(file).open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        findings.add(file, 0, "", f"cannot be read: {error.strerror}")
-        return None
+        raise _unreadable(file, str(error.strerror)) from None
     except ValueError:
-        findings.add(file, 0, "", "cannot be read: the name contains a zero byte")
-        return None
+        raise _unreadable(file, "the name contains a zero byte") from None
     return read_document(file, content, findings)
+
+
+def _unreadable(file: str, why: str) -> UnreadableError:
+    findings = Findings()
+    findings.add(
+        file or "the configuration", 0, "", f"cannot be read: {why}; name a file that is there and readable"
+    )
+    return UnreadableError(findings.lines())
 
 
 def _sidecar(spec: Sidecar, bind: Sequence[str], findings: Findings) -> SidecarSettings:

@@ -251,7 +251,7 @@ def _read_request_fields(head: RequestHead, lines: list[bytes]) -> None:
             dropped.append(at)
         elif kind == CONTENT_LENGTH:
             length = _content_length(value, length)
-        elif kind == TRANSFER_ENCODING:
+        else:  # TRANSFER_ENCODING
             coding = _transfer_coding(value, coding)
     if coding is not None:
         if length is not None or head.minor == 0:

@@ -24,6 +24,7 @@ class Outcome(IntEnum):
     TOO_MANY_REQUESTS = 7
     CANCELLED = 8
     IDLE_RACE = 9
+    LOCAL_SHORTAGE = 10
 
     @property
     def label(self) -> str:
@@ -32,7 +33,7 @@ class Outcome(IntEnum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether the endpoint is to blame. 429 fails only a half-open probe; the last two are nobody's fault."""
+        """Whether the endpoint is to blame. 429 fails only a half-open probe; the last three are not its fault."""
         return Outcome.FAILURE_STATUS <= self <= Outcome.BAD_RESPONSE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.proxy.resolve import Resolver
 from sidecar.proxy.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class ProxyContext:
     max_clients: connections accepted at once by all listeners together; clients: of these now;
     refused: closed at once because of it.
     draining: responses close their connections from now on.
+    resolver: addresses of endpoints' names. listening: (host, port) of every listener, to know itself by.
     """
 
     __slots__ = (
@@ -30,9 +32,11 @@ class ProxyContext:
         "draining",
         "head_timeout",
         "idle_timeout",
+        "listening",
         "loop",
         "max_clients",
         "refused",
+        "resolver",
         "sweep",
     )
 
@@ -54,3 +58,5 @@ class ProxyContext:
         self.clients = 0
         self.refused = 0
         self.draining = False
+        self.resolver = Resolver(loop, clock)
+        self.listening: set[tuple[str, int]] = set()

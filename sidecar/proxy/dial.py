@@ -6,7 +6,7 @@ mean both families to whoever configured them. uvloop's own create_connection tr
 
 from __future__ import annotations
 
-import socket
+import errno
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dial", "Dialer"]
 
+# No descriptor, port or buffer left on this side: nothing that the endpoint did.
+OWN_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried beside the first (RFC 8305 section 5)
 
 
@@ -33,7 +35,7 @@ class Dialer(Protocol):
         """It is open: `connection` is what the factory made."""
 
     def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
-        """It could not be opened: CONNECT_REFUSED or CONNECT_TIMEOUT."""
+        """It could not be opened: CONNECT_REFUSED, CONNECT_TIMEOUT or LOCAL_SHORTAGE."""
 
 
 class Dial:
@@ -85,11 +87,13 @@ class Dial:
         endpoint = self.endpoint.endpoint
         try:
             connection = await self._open(endpoint.host, endpoint.port)
-        except (OSError, UnicodeError):  # a name that cannot be encoded cannot be looked up either
+        except OSError as error:
             if self._task is not None:
                 self._task = None
                 self._context.sweep.members.discard(self)
-                self._dialer.on_connect_failed(self, Outcome.CONNECT_REFUSED)
+                ours = error.errno in OWN_SHORTAGES
+                outcome = Outcome.LOCAL_SHORTAGE if ours else Outcome.CONNECT_REFUSED
+                self._dialer.on_connect_failed(self, outcome)
         else:
             self._task = None
             self._context.sweep.members.discard(self)
@@ -98,8 +102,8 @@ class Dial:
     async def _open(self, host: str, port: int) -> Any:
         loop = self._context.loop
         if _is_address(host):
-            return _alive(*await loop.create_connection(self._factory, host, port))
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return self._checked(*await loop.create_connection(self._factory, host, port))
+        found = await self._context.resolver.resolve(host, port)
         sock = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
         )
@@ -108,14 +112,21 @@ class Dial:
         except BaseException:
             sock.close()
             raise
-        return _alive(*made)
+        return self._checked(*made)
 
+    def _checked(self, transport: asyncio.BaseTransport, protocol: Any) -> Any:
+        """The protocol, unless its connection has ended already (nobody would be told any more) or leads back here.
 
-def _alive(transport: asyncio.BaseTransport, protocol: Any) -> Any:
-    """The protocol, unless its connection has ended already: nobody would be told of that any more."""
-    if transport.is_closing():
-        raise ConnectionResetError
-    return protocol
+        A proxy that is its own endpoint multiplies one request until a bound stops it. The configuration finds
+        the plain spellings of that; a name or an odd spelling of the loopback shows only once it is connected.
+        """
+        if transport.is_closing():
+            raise ConnectionResetError
+        peer = transport.get_extra_info("peername")
+        if peer and (peer[0].removeprefix("::ffff:"), peer[1]) in self._context.listening:
+            transport.close()
+            raise ConnectionRefusedError
+        return protocol
 
 
 def _is_address(host: str) -> bool:

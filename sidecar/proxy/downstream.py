@@ -18,7 +18,7 @@ from sidecar.http1 import BodyReader, ChunkedReader, LengthReader, scan_request
 from sidecar.http1.head import CHUNKED, HEAD_METHOD
 from sidecar.model.stats import METHODS
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, UNSENT, ReadGate
+from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, UNSENT, ReadGate, reset
 from sidecar.proxy.respond import CLOSE, KEEP_ALIVE, error_response
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ class DownstreamConnection:
     def abort(self) -> None:
         """Break the connection: the client must not take what it has got for a complete response."""
         self.state = LINGER
-        self.transport.abort()
+        reset(self.transport)
 
     # The transport's other callbacks
 

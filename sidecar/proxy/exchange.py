@@ -119,7 +119,7 @@ class Exchange:
 
     def _open(self, endpoint: EndpointState) -> None:
         """Open a connection to `endpoint`, or wait for one, or give up."""
-        admission = endpoint.pool.admit(self)
+        admission = endpoint.pool.admit(self, probe=endpoint.breaker.state is BreakerState.HALF_OPEN)
         if admission is Admission.OPEN:
             policy = self.cluster.policy
             factory = partial(UpstreamConnection, self._context, endpoint, policy.max_response_head)
@@ -127,8 +127,6 @@ class Exchange:
             return
         endpoint.in_flight -= 1
         self.endpoint = None
-        # Should it have been picked as a probe, the next request takes its place.
-        self.cluster.judge(endpoint, Outcome.CANCELLED, self._started, self._permit)
         if admission is Admission.OVERFLOW:
             self.cluster.stats.overflows += 1
             self._fail(Reason.OVERFLOW)
@@ -151,6 +149,12 @@ class Exchange:
     def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
         """The endpoint did not accept the connection: no byte was sent, so any request may try another."""
         self._dial = None
+        if outcome is Outcome.LOCAL_SHORTAGE:
+            self._attempt_over(outcome, self._context.clock.monotonic())
+            dial.endpoint.pool.release(None)
+            self.cluster.stats.overflows += 1
+            self._fail(Reason.OVERFLOW, message="the proxy has no descriptor or port left")
+            return
         timed_out = outcome is Outcome.CONNECT_TIMEOUT
         self.cluster.stats.connects[2 if timed_out else 1] += 1
         endpoint = dial.endpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -64,14 +65,14 @@ class Listener:
             self._servers.append(server)
             self._port = server.sockets[0].getsockname()[1]
             self.bound.append((host, self._port))
+            self._context.listening.add((host, self._port))
 
     def _problem(self, host: str, error: OSError) -> str:
         place = f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
-        what = errno.errorcode.get(error.errno or 0, "")
-        said = {"EADDRINUSE": "address already in use", "EACCES": "permission denied"}.get(
-            what, error.strerror
-        )
-        hint = _HINTS.get(error.errno or 0, "see sidecar.bind and sidecar.ports")
+        # uvloop words the error around the address; the number's own words are shorter.
+        number = error.errno or 0
+        said = os.strerror(number).lower() if number in errno.errorcode else error.strerror
+        hint = _HINTS.get(number, "see sidecar.bind and sidecar.ports")
         return f"cannot listen on {place} for {self.cluster.name}: {said}; {hint}"
 
     def close(self) -> None:

@@ -7,12 +7,16 @@ reasons and moves the switch only at the first and the last.
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncio import Transport
 
-__all__ = ["PEER_FULL", "PIPELINE_FULL", "UNSENT", "ReadGate"]
+__all__ = ["PEER_FULL", "PIPELINE_FULL", "UNSENT", "ReadGate", "reset"]
+
+_NO_LINGER = struct.pack("ii", 1, 0)  # struct linger: on, no seconds
 
 PEER_FULL = 1  # the other side's write buffer is above its high-water mark (64 KiB, uvloop's default)
 UNSENT = 2  # the request's body waits for a connection to an endpoint
@@ -40,3 +44,15 @@ class ReadGate:
             self.reasons &= ~reason
             if not self.reasons and not self._transport.is_closing():
                 self._transport.resume_reading()
+
+
+def reset(transport: Transport) -> None:
+    """End a connection so that the other side sees a break (RST), not an end.
+
+    A plain abort sends FIN when everything was read, and what is cut short then looks complete to whoever reads
+    until the end (RFC 9112 8: HTTP/1.0, and every opaque session).
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()

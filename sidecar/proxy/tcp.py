@@ -16,8 +16,9 @@ from sidecar.errors import Reason
 from sidecar.model import CloseReason, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
-from sidecar.proxy.relay import PEER_FULL, UNSENT, ReadGate
+from sidecar.proxy.relay import PEER_FULL, UNSENT, ReadGate, reset
 from sidecar.proxy.sweep import NEVER
+from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from asyncio import Transport
@@ -34,7 +35,7 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_
 
 
 class TcpSession:
-    """The application's side, and the session's life. deadline: for the sweep, when an idle time-out is set."""
+    """The application's side, and the session's life. other: the endpoint's side, once joined."""
 
     __slots__ = (
         "_alive",
@@ -44,13 +45,14 @@ class TcpSession:
         "_early",
         "_ended",
         "_endpoint",
-        "_other",
         "_permit",
         "_read_ended",
         "_retries_left",
         "_tried",
+        "_unsent_before",
         "deadline",
         "gate",
+        "other",
         "transport",
     )
 
@@ -65,11 +67,12 @@ class TcpSession:
         self._early = b""
         self._ended = False
         self._endpoint: EndpointState | None = None
-        self._other: EndpointSide | None = None
+        self.other: EndpointSide | None = None
         self._permit = 0
         self._read_ended = False
         self._retries_left = cluster.policy.retries
         self._tried: list[EndpointState] = []
+        self._unsent_before = 0
         self.deadline = NEVER
 
     # The application's side
@@ -92,35 +95,38 @@ class TcpSession:
 
     def data_received(self, data: bytes) -> None:
         """Bytes for the endpoint."""
-        if self._other is None:
+        if self.other is None:
             self._early += data
             self.gate.hold(UNSENT)
             return
         self._touch()
         self._cluster.stats.bytes_sent += len(data)
-        self._other.transport.write(data)
+        self.other.transport.write(data)
 
     def eof_received(self) -> bool:
         """The application will send no more; what the endpoint still says is passed on."""
         self._read_ended = True
-        other = self._other
+        other = self.other
         if other is None:
             return True  # told to the endpoint as soon as there is one
         if other.read_ended:
             self._end(CloseReason.ENDPOINT_CLOSED)  # named after who ended first
         else:
             other.transport.write_eof()
+            self._touch()
         return True
 
     def pause_writing(self) -> None:
         """The application reads slowly."""
-        if self._other is not None:
-            self._other.gate.hold(PEER_FULL)
+        if self.other is not None:
+            self.other.gate.hold(PEER_FULL)
+            self._touch()
 
     def resume_writing(self) -> None:
         """The application has caught up."""
-        if self._other is not None:
-            self._other.gate.release(PEER_FULL)
+        if self.other is not None:
+            self.other.gate.release(PEER_FULL)
+            self._touch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The application's connection has ended."""
@@ -146,15 +152,13 @@ class TcpSession:
                 self._end(CloseReason.NO_ENDPOINTS if empty else CloseReason.ALL_OPEN)
             return
         self._permit = endpoint.breaker.permit
-        admission = endpoint.pool.admit(self)
+        admission = endpoint.pool.admit(self, probe=endpoint.breaker.state is BreakerState.HALF_OPEN)
         if admission is Admission.OPEN:
             endpoint.in_flight += 1
             self._endpoint = endpoint
             timeout = self._cluster.policy.connect_timeout
             self._dial = Dial(self._context, endpoint, partial(EndpointSide, self), timeout, self)
             return
-        # Should it have been picked as a probe, the next session takes its place.
-        self._cluster.judge(endpoint, Outcome.CANCELLED, now, self._permit)
         if admission is Admission.WAIT:
             self.deadline = self._context.sweep.soon + self._cluster.policy.timeout
         else:
@@ -175,16 +179,17 @@ class TcpSession:
         self._dial = None
         self._cluster.stats.connects[0] += 1
         self._report(Outcome.SUCCESS)
-        self._other = connection
+        self.other = connection
         self._alive += 1
-        self._touch()
         if self._early:
             self._cluster.stats.bytes_sent += len(self._early)
             connection.transport.write(self._early)
             self._early = b""
         self.gate.release(UNSENT)
+        self._touch()
         if self._read_ended:
             connection.transport.write_eof()
+        connection.joined()
 
     def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
         """This endpoint did not accept: another one, or the same again while retries are left."""
@@ -193,6 +198,9 @@ class TcpSession:
         self._tried.append(dial.endpoint)
         self._report(outcome)
         self._leave_endpoint(dial.endpoint)
+        if outcome is Outcome.LOCAL_SHORTAGE:
+            self._overflow()
+            return
         if not self._cluster.has_untried(self._tried):
             if self._retries_left <= 0:
                 self._end(CloseReason.CONNECT_FAILED)
@@ -213,9 +221,25 @@ class TcpSession:
     # Ending
 
     def _touch(self) -> None:
-        idle_timeout = self._cluster.policy.idle_timeout
-        if idle_timeout:
-            self.deadline = self._context.sweep.soon + idle_timeout
+        """Something moved: the time-out of what is going on begins again.
+
+        An open, quiet session has only its idle time-out, if any. A side that is not read from (it has said all,
+        or the other side is full) may vanish without being noticed, so from then on `timeout` is the bound, as
+        HAProxy's `timeout client-fin` is.
+        """
+        policy = self._cluster.policy
+        seconds = policy.idle_timeout or NEVER
+        other = self.other
+        if other is not None and (
+            self._read_ended or other.read_ended or self.gate.reasons or other.gate.reasons
+        ):
+            seconds = min(seconds, policy.timeout)
+        self.deadline = self._context.sweep.soon + seconds
+
+    def _unsent(self) -> int:
+        """Bytes that one side has sent and the other has not taken."""
+        assert self.other is not None
+        return self.transport.get_write_buffer_size() + self.other.transport.get_write_buffer_size()
 
     def expire(self) -> None:
         """Nothing has moved for the time-out of what is going on."""
@@ -223,6 +247,9 @@ class TcpSession:
             self._abort()
         elif self._endpoint is None:
             self._overflow()
+        elif self.other is not None and self._unsent() != self._unsent_before:
+            self._unsent_before = self._unsent()
+            self._touch()  # slow, but it moves
         else:
             self._end(CloseReason.IDLE_TIMEOUT)
 
@@ -246,11 +273,18 @@ class TcpSession:
             self._end(CloseReason.CLIENT_CLOSED)
         else:
             self.transport.write_eof()
+            self._touch()
+
+    def peer_full(self, full: bool) -> None:
+        """The endpoint reads slowly, or has caught up."""
+        if full:
+            self.gate.hold(PEER_FULL)
+        else:
+            self.gate.release(PEER_FULL)
+        self._touch()
 
     def endpoint_lost(self, exc: Exception | None) -> None:
         """The endpoint's connection has ended."""
-        if self._other is None:  # given up while it was being opened: it was never part of the session
-            return
         self._side_lost()
         self._end(CloseReason.ENDPOINT_RESET if exc is not None else CloseReason.ENDPOINT_CLOSED)
 
@@ -271,28 +305,32 @@ class TcpSession:
             # A clean end sends what is buffered first, within bounds; any other is passed on as a reset.
             self.deadline = self._context.sweep.soon + self._context.idle_timeout
             self.transport.close()
-            if self._other is not None:
-                self._other.transport.close()
+            if self.other is not None:
+                self.other.transport.close()
         else:
             self._abort()
         if self._endpoint is not None:
             self._leave_endpoint(self._endpoint)
 
     def _abort(self) -> None:
-        self.transport.abort()
-        if self._other is not None:
-            self._other.transport.abort()
+        reset(self.transport)
+        if self.other is not None:
+            reset(self.other.transport)
 
 
 class EndpointSide:
-    """The endpoint's connection of one session."""
+    """The endpoint's connection of one session.
 
-    __slots__ = ("_session", "gate", "read_ended", "transport")
+    Until it is the session's `other` it keeps what it hears: it may be given up in the very moment it is opened.
+    """
+
+    __slots__ = ("_early", "_session", "gate", "read_ended", "transport")
 
     transport: Transport
     gate: ReadGate
 
     def __init__(self, session: TcpSession) -> None:
+        self._early = b""
         self._session = session
         self.read_ended = False
 
@@ -302,27 +340,48 @@ class EndpointSide:
         self.gate = ReadGate(transport)
         keep_alive(transport)
 
+    def joined(self) -> None:
+        """It is the session's other side now: what it has heard already is passed on."""
+        if self._early:
+            self._session.relayed(self._early)
+            self._early = b""
+            self.gate.release(UNSENT)
+        if self.read_ended:
+            self._session.endpoint_read_ended()
+
+    @property
+    def _is_joined(self) -> bool:
+        return self._session.other is self
+
     def data_received(self, data: bytes) -> None:
         """Bytes for the application."""
-        self._session.relayed(data)
+        if self._is_joined:
+            self._session.relayed(data)
+        else:
+            self._early += data
+            self.gate.hold(UNSENT)
 
     def eof_received(self) -> bool:
         """The endpoint will send no more; what the application still says is passed on."""
         self.read_ended = True
-        self._session.endpoint_read_ended()
+        if self._is_joined:
+            self._session.endpoint_read_ended()
         return True
 
     def pause_writing(self) -> None:
         """The endpoint reads slowly."""
-        self._session.gate.hold(PEER_FULL)
+        if self._is_joined:
+            self._session.peer_full(True)
 
     def resume_writing(self) -> None:
         """The endpoint has caught up."""
-        self._session.gate.release(PEER_FULL)
+        if self._is_joined:
+            self._session.peer_full(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The endpoint's connection has ended."""
-        self._session.endpoint_lost(exc)
+        if self._is_joined:
+            self._session.endpoint_lost(exc)
 
 
 def keep_alive(transport: Transport) -> None:

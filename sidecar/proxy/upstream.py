@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["UpstreamConnection"]
 
 
+# 1xx responses before the final one. Go's client takes 5; servers that report progress by 102 send more of them.
+MAX_INTERIMS = 100
+
+
 class UpstreamConnection:
     """One connection to one endpoint.
 
@@ -33,6 +37,7 @@ class UpstreamConnection:
         "_booked",
         "_context",
         "_held",
+        "_interims",
         "_limit",
         "deadline",
         "endpoint",
@@ -54,6 +59,7 @@ class UpstreamConnection:
         self._limit = max_head
         self._held = b""  # a head that has begun
         self._booked = False
+        self._interims = 0
         self.endpoint = endpoint
         self.pool: EndpointPool = endpoint.pool
         self.exchange: Exchange | None = None
@@ -77,6 +83,7 @@ class UpstreamConnection:
         """Carry `exchange`: send what has come of its request."""
         self.exchange = exchange
         self.heard = False
+        self._interims = 0
         self.deadline = NEVER
         self.transport.write(request)
 
@@ -124,6 +131,9 @@ class UpstreamConnection:
             at += head.size
             if head.status >= 200:
                 break
+            self._interims += 1
+            if self._interims > MAX_INTERIMS:
+                raise ProtocolError(f"more than {MAX_INTERIMS} interim responses")
             exchange.relay_interim(head)
         exchange.respond(head, data, at)
 

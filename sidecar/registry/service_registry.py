@@ -49,6 +49,10 @@ class ServiceRegistry:
         self._rotations = {upstream.name: _rotation(upstream) for upstream in self._settings.upstreams}
         if self._settings.registry_debug:
             _log.setLevel(logging.DEBUG)
+            if (
+                not _log.hasHandlers()
+            ):  # an application that has set up no logging asked to see this all the same
+                _log.addHandler(logging.StreamHandler())
         _explain(self._settings)
 
     @property

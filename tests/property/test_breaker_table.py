@@ -16,6 +16,7 @@ KINDS = {
     Outcome.TOO_MANY_REQUESTS: TOO_MANY,
     Outcome.CANCELLED: NEUTRAL,
     Outcome.IDLE_RACE: NEUTRAL,
+    Outcome.LOCAL_SHORTAGE: NEUTRAL,
 }
 
 # (state, event) -> (next state, cause); what is not here changes no state.

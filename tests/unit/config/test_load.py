@@ -180,8 +180,11 @@ def test_the_file_of_the_mode_is_found(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("path", "finding"),
     [
-        ("missing.yml", "missing.yml: cannot be read: No such file or directory"),
-        (".", ".: cannot be read: Is a directory"),
+        (
+            "missing.yml",
+            "missing.yml: cannot be read: No such file or directory; name a file that is there and readable",
+        ),
+        (".", ".: cannot be read: Is a directory; name a file that is there and readable"),
     ],
 )
 def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, finding: str) -> None:

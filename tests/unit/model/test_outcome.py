@@ -25,7 +25,7 @@ def test_who_is_to_blame(outcome: Outcome, failure: bool) -> None:
 
 
 def test_outcomes_index_arrays_and_are_labels() -> None:
-    assert [int(outcome) for outcome in Outcome] == list(range(10))
+    assert [int(outcome) for outcome in Outcome] == list(range(11))
     assert [outcome.label for outcome in Outcome] == [
         "success",
         "failure_status",
@@ -37,6 +37,7 @@ def test_outcomes_index_arrays_and_are_labels() -> None:
         "too_many_requests",
         "cancelled",
         "idle_race",
+        "local_shortage",
     ]
 
 

@@ -165,7 +165,8 @@ def test_a_probe_whose_client_goes_gives_its_permission_back(broken: Proxy, when
     assert breaker_states(broken) == ["closed"]
 
 
-def test_a_probe_that_finds_no_room_gives_its_permission_back(make_proxy: MakeProxy) -> None:
+def test_a_probe_goes_before_the_bound(make_proxy: MakeProxy) -> None:
+    """Behind requests that other endpoints' connections serve, it would never be sent."""
     proxy = make_proxy(
         endpoints=2,
         breaker_threshold=1,
@@ -178,16 +179,14 @@ def test_a_probe_that_finds_no_room_gives_its_permission_back(make_proxy: MakePr
     healthy = proxy.client(request())
     endpoint = proxy.accept() if proxy.connecting else proxy.busy[0]
     proxy.clock.advance(10.0)
-    refused = proxy.client(request())
-    assert error_of(refused.data) == (503, "overflow")
-    endpoint.feed(ok())
-    assert healthy.data == ok()
-
     probe = proxy.client(request())
-    assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.1"], "the next request takes its place"
+    assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.1"]
+    assert error_of(proxy.client(request()).data) == (503, "overflow"), "the bound holds for all others"
     proxy.accept().feed(ok())
     assert probe.data == ok()
     assert breaker_states(proxy) == ["closed", "closed"]
+    endpoint.feed(ok())
+    assert healthy.data == ok()
 
 
 def test_a_streamed_response_answers_the_probe_with_its_head(broken: Proxy) -> None:

@@ -102,8 +102,8 @@ async def test_a_port_that_is_taken_on_ipv6_alone_is_an_error_and_nothing_stays_
     [
         (REFUSING, "address already in use; stop what listens there, or give the upstream another port"),
         (OSError(errno.EACCES, "denied"), "permission denied; ports below 1024 need a privilege"),
-        (OSError(errno.EADDRNOTAVAIL, "Cannot assign"), "Cannot assign; this host has no such address"),
-        (OSError(errno.EMFILE, "Too many open files"), "Too many open files; see sidecar.bind"),
+        (OSError(errno.EADDRNOTAVAIL, "Cannot assign"), "cannot assign requested address; this host has no"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files; see sidecar.bind"),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known; see sidecar.bind"),
     ],
 )

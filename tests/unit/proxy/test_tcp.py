@@ -130,7 +130,7 @@ def test_a_probe_whose_client_goes_gives_its_permission_back(make_tcp: MakeProxy
     assert proxy.states[0].breaker.state.label == "closed"
 
 
-def test_a_probe_that_finds_no_room_gives_its_permission_back(make_tcp: MakeProxy) -> None:
+def test_a_probe_goes_before_the_bound(make_tcp: MakeProxy) -> None:
     proxy = make_tcp(
         endpoints=2,
         breaker_threshold=1,
@@ -139,16 +139,14 @@ def test_a_probe_that_finds_no_room_gives_its_permission_back(make_tcp: MakeProx
         max_connections=1,
         max_pending=0,
     )
-    client = proxy.client()
+    proxy.client()
     proxy.refuse()
-    endpoint = proxy.accept()
+    proxy.accept()
     proxy.clock.advance(10.0)
-    assert proxy.client().aborted
-    assert proxy.sessions == {"overflow": 1}
-    client.lose()
-    endpoint.lose()
     proxy.client()
     assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.1"]
+    assert proxy.client().aborted
+    assert proxy.sessions == {"overflow": 1}
 
 
 def test_a_failed_connect_frees_its_room_for_the_next(make_tcp: MakeProxy) -> None:

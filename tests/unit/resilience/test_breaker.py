@@ -12,7 +12,7 @@ NEVER = float("inf")
 BEFORE_IT_OPENED = 0  # the permit of a new breaker
 
 FAILURES = [outcome for outcome in Outcome if outcome.is_failure]
-NEUTRAL = [Outcome.CANCELLED, Outcome.IDLE_RACE]
+NEUTRAL = [Outcome.CANCELLED, Outcome.IDLE_RACE, Outcome.LOCAL_SHORTAGE]
 
 
 def breaker(threshold: int = 3, open_for: float = 10.0, max_open_for: float = 10.0) -> Breaker:
