@@ -176,7 +176,9 @@ def _python() -> str:
             and subprocess.run(check, capture_output=True, check=False).returncode == 0
         ):
             return python
-    raise UnavailableError("sidecar: its dependencies are missing; run `python3 tests/run.py --version` once")
+    raise UnavailableError(
+        "sidecar: its dependencies are missing; install it once, as the README says: python3 -m venv .venv && .venv/bin/pip install ."
+    )
 
 
 def _version(command: list[str]) -> str:

@@ -97,6 +97,8 @@ def _start_peers(programs: Programs, origins: Origins, cpus: set[int]) -> list[P
         try:
             peers.append(kind.start(programs, origins, cpus))
         except (UnavailableError, RuntimeError) as error:
+            if kind is PEERS[-1]:  # whom the others are compared with
+                raise RuntimeError(str(error)) from None
             print(f"left out: {error}", flush=True)
     return peers
 

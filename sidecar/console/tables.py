@@ -19,6 +19,8 @@ STATE_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
 # Columns of output that goes to a file or a pipe: no row of ours is longer, and nothing there wraps or cuts.
 _WIDTH_WITHOUT_TERMINAL = 240
 
+_ADDRESS_WIDTH = len("255.255.255.255:65535")
+
 _FAILURES = frozenset(
     {"failure_status", "connect_refused", "connect_timeout", "request_timeout", "reset", "bad_response"}
 )
@@ -36,10 +38,11 @@ def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
     table = Table(
         box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain, header_style="" if plain else "bold"
     )
-    table.add_column("upstream")
-    table.add_column("endpoint")
-    table.add_column("breaker")
-    for name in ("retry in", "in flight", "ok", "failed", "connections"):
+    # A narrow terminal folds what identifies a row over two lines rather than cut it.
+    table.add_column("upstream", overflow="fold")
+    table.add_column("endpoint", overflow="fold", min_width=_ADDRESS_WIDTH)
+    table.add_column("breaker", no_wrap=True)
+    for name in ("retry in", "in flight", "ok", "failed", "idle/open"):
         table.add_column(name, justify="right")
     for upstream in view["upstreams"]:
         rows = [_endpoint_cells(endpoint) for endpoint in upstream["endpoints"]]
@@ -62,5 +65,5 @@ def _endpoint_cells(endpoint: Mapping[str, Any]) -> list[Text]:
         Text(str(endpoint["in_flight"])),
         Text(str(attempts.get("success", 0))),
         Text(str(failed), style="red" if failed else ""),
-        Text(f"{connections['open']} ({connections['idle']} idle)"),
+        Text(f"{connections['idle']}/{connections['open']}"),
     ]

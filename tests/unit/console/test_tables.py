@@ -44,8 +44,8 @@ def _draw(view: dict[str, Any], output: io.StringIO, *, plain: bool) -> list[str
 def test_one_row_an_endpoint_in_plain_text() -> None:
     assert _draw(_view("10.0.0.1", "b.example"), io.StringIO(), plain=True) == [
         "upstream  endpoint      breaker  retry in  in flight  ok  failed  connections",
-        "api       10.0.0.1:80   open        3.2 s          0   0       2   0 (0 idle)",
-        "          b.example:80  closed                     0   1       0   3 (1 idle)",
+        "api       10.0.0.1:80   open        3.2 s          0   0       2        0/0",
+        "          b.example:80  closed                     0   1       0        1/3",
     ]
 
 
