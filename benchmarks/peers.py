@@ -177,7 +177,8 @@ def _python() -> str:
         ):
             return python
     raise UnavailableError(
-        "sidecar: its dependencies are missing; install it once, as the README says: python3 -m venv .venv && .venv/bin/pip install ."
+        "sidecar: its dependencies are missing; install it once, as the README says: "
+        "python3 -m venv .venv && .venv/bin/pip install ."
     )
 
 

@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 from support.clock import FakeClock
 
 from sidecar.admin.views import upstreams_view
@@ -43,10 +44,19 @@ def _draw(view: dict[str, Any], output: io.StringIO, *, plain: bool) -> list[str
 
 def test_one_row_an_endpoint_in_plain_text() -> None:
     assert _draw(_view("10.0.0.1", "b.example"), io.StringIO(), plain=True) == [
-        "upstream  endpoint      breaker  retry in  in flight  ok  failed  connections",
-        "api       10.0.0.1:80   open        3.2 s          0   0       2        0/0",
-        "          b.example:80  closed                     0   1       0        1/3",
+        "upstream  endpoint               breaker  retry in  in flight  ok  failed  idle/open",
+        "api       10.0.0.1:80            open        3.2 s          0   0       2        0/0",
+        "          b.example:80           closed                     0   1       0        1/3",
     ]
+
+
+def test_a_narrow_terminal_cuts_no_address() -> None:
+    view = _view("10.0.0.1", "a-rather-long-name.of-an-endpoint.example")
+    output = io.StringIO()
+    Console(file=output, width=80, color_system=None).print(upstreams_table(view, plain=False))
+    drawn = output.getvalue()
+    assert "10.0.0.1:80" in drawn
+    assert "\N{HORIZONTAL ELLIPSIS}" not in drawn
 
 
 def test_an_upstream_without_endpoints_has_a_row_that_says_so() -> None:
