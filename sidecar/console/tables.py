@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,8 +17,6 @@ STATE_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
 
 # Columns of output that goes to a file or a pipe: no row of ours is longer, and nothing there wraps or cuts.
 _WIDTH_WITHOUT_TERMINAL = 240
-
-_ADDRESS_WIDTH = len("255.255.255.255:65535")
 
 _FAILURES = frozenset(
     {"failure_status", "connect_refused", "connect_timeout", "request_timeout", "reset", "bad_response"}
@@ -36,13 +33,16 @@ def make_console(output: TextIO) -> Console:
 def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
     """Draw `view`, see `admin.views.upstreams_view`. plain: without lines, for output that is no terminal."""
     table = Table(
-        box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain, header_style="" if plain else "bold"
+        box=None,  # its lines would take the columns that a terminal of 80 needs for addresses
+        pad_edge=False,
+        padding=(0, 2 if plain else 1, 0, 0),
+        header_style="" if plain else "bold underline",
     )
     # A narrow terminal folds what identifies a row over two lines rather than cut it.
     table.add_column("upstream", overflow="fold")
-    table.add_column("endpoint", overflow="fold", min_width=_ADDRESS_WIDTH)
+    table.add_column("endpoint", overflow="fold")
     table.add_column("breaker", no_wrap=True)
-    for name in ("retry in", "in flight", "ok", "failed", "idle/open"):
+    for name in ("retry", "active", "ok", "failed", "idle/open"):
         table.add_column(name, justify="right")
     for upstream in view["upstreams"]:
         rows = [_endpoint_cells(endpoint) for endpoint in upstream["endpoints"]]

@@ -44,9 +44,9 @@ def _draw(view: dict[str, Any], output: io.StringIO, *, plain: bool) -> list[str
 
 def test_one_row_an_endpoint_in_plain_text() -> None:
     assert _draw(_view("10.0.0.1", "b.example"), io.StringIO(), plain=True) == [
-        "upstream  endpoint               breaker  retry in  in flight  ok  failed  idle/open",
-        "api       10.0.0.1:80            open        3.2 s          0   0       2        0/0",
-        "          b.example:80           closed                     0   1       0        1/3",
+        "upstream  endpoint      breaker  retry  active  ok  failed  idle/open",
+        "api       10.0.0.1:80   open     3.2 s       0   0       2        0/0",
+        "          b.example:80  closed               0   1       0        1/3",
     ]
 
 
@@ -56,6 +56,7 @@ def test_a_narrow_terminal_cuts_no_address() -> None:
     Console(file=output, width=80, color_system=None).print(upstreams_table(view, plain=False))
     drawn = output.getvalue()
     assert "10.0.0.1:80" in drawn
+    assert "idle/open" in drawn
     assert "\N{HORIZONTAL ELLIPSIS}" not in drawn
 
 
