@@ -219,12 +219,9 @@ class App:
     def _stop_accepting(self) -> None:
         for listener in self._listeners:
             listener.close()
-        if self._context is not None:
-            for member in tuple(self._context.sweep.members):
-                member.retire()
 
     async def _drain(self) -> None:
-        """Wait until nothing is in flight, at most drain_timeout.
+        """Wait until there is nothing to finish, at most drain_timeout.
 
         An outbound sidecar goes on accepting at first: its application is still ending its own work
         (behaviour 2), and has ended it when nothing is in flight and nothing has come for a while.
@@ -235,16 +232,26 @@ class App:
         seen, quiet_since = self._handled(), self.clock.monotonic()
         while self._stage < 3:
             now = self.clock.monotonic()
-            if self._stage == 1 and now >= last_call:
-                self._hurry(2)
             if now >= deadline:
                 _log.warning("drain time is over with %d still in flight", self._in_flight())
                 return
             if self._in_flight() or self._handled() != seen:
                 seen, quiet_since = self._handled(), now
-            elif self._stage >= 2 or now - quiet_since >= DRAIN_QUIET:
+            if self._stage == 1 and now - quiet_since >= DRAIN_QUIET:
+                self._stage = 2
+                self._stop_accepting()
+            elif self._stage == 1 and now >= last_call:
+                self._hurry(2)
+            if self._stage == 2 and not self._retire_quiet(now):
                 return
             await asyncio.sleep(DRAIN_POLL)
+
+    def _retire_quiet(self, now: float) -> bool:
+        """Close what has nothing to finish; whether anything has."""
+        if self._context is None:
+            return False
+        busy = [member for member in tuple(self._context.sweep.members) if member.retire(now)]
+        return bool(busy)
 
     def _in_flight(self) -> int:
         return sum(

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Dial", "Dialer"]
 
-# No descriptor, port or buffer left on this side: nothing that the endpoint did.
-OWN_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
+# No descriptor or buffer left on this side: nothing that the endpoint did. EADDRNOTAVAIL is not among them: it means
+# that the local ports are used up, but also that this host has no address of the endpoint's family.
+OWN_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried beside the first (RFC 8305 section 5)
 
 
@@ -69,8 +70,9 @@ class Dial:
 
     shut = cancel
 
-    def retire(self) -> None:
+    def retire(self, now: float) -> bool:
         """Somebody's request is behind it: it goes on."""
+        return True
 
     def expire(self) -> None:
         """The connect time-out is over."""
@@ -122,11 +124,23 @@ class Dial:
         """
         if transport.is_closing():
             raise ConnectionResetError
-        peer = transport.get_extra_info("peername")
-        if peer and (peer[0].removeprefix("::ffff:"), peer[1]) in self._context.listening:
+        if _leads_back(transport, self._context.listening):
             transport.close()
             raise ConnectionRefusedError
         return protocol
+
+
+def _leads_back(transport: asyncio.BaseTransport, listening: set[tuple[str, int]]) -> bool:
+    """Whether the other end of a connection is one of our own listeners."""
+    peer = transport.get_extra_info("peername")
+    if not peer:
+        return False
+    host, port = peer[0].removeprefix("::ffff:"), peer[1]
+    if (host, port) in listening:
+        return True
+    # A listener on every address is met at the very address that the connection comes from.
+    wildcard = ("0.0.0.0", port) in listening or ("::", port) in listening
+    return wildcard and transport.get_extra_info("sockname")[0].removeprefix("::ffff:") == host
 
 
 def _is_address(host: str) -> bool:

@@ -40,6 +40,10 @@ LINGER = 3
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1 << 20
 
+# How long a connection is to have been quiet before it is closed for the process to end: a request that is on its
+# way would be lost, and behind a busy loop it may have been waiting in the socket for some time.
+RETIRE_QUIET = 0.2  # seconds
+
 _CR = 13
 _LF = 10
 _OTHER_METHOD = len(METHODS) - 1
@@ -331,17 +335,24 @@ class DownstreamConnection:
             self._enter_linger()
             self.transport.close()
         else:
-            self.transport.abort()
+            self.shut()
 
-    def retire(self) -> None:
+    def retire(self, now: float) -> bool:
         """The process would like to end."""
-        if self.state == IDLE and not self._held:
-            self._enter_linger()
-            self.transport.close()
+        if self.state == LINGER:
+            return self.transport.get_write_buffer_size() > 0
+        if self.state != IDLE or self._held or now < self.deadline - self.context.idle_timeout + RETIRE_QUIET:
+            return True
+        self._enter_linger()
+        self.transport.close()
+        return False
 
     def shut(self) -> None:
-        """The process ends now."""
-        self.transport.abort()
+        """The process ends now, or the client did not take its answer: what it lacks must not look complete."""
+        if self.state == BUSY or self.transport.get_write_buffer_size():
+            reset(self.transport)
+        else:
+            self.transport.abort()
 
 
 def _too_large(data: bytes, at: int, limit: int) -> ProtocolError:

@@ -53,6 +53,8 @@ def reset(transport: Transport) -> None:
     until the end (RFC 9112 8: HTTP/1.0, and every opaque session).
     """
     sock = transport.get_extra_info("socket")
-    if sock is not None and not transport.is_closing():
+    # A transport that is closing still has its socket while something is unsent; one that has closed has not, and
+    # the number may be another's by now.
+    if sock is not None and (not transport.is_closing() or transport.get_write_buffer_size()):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     transport.abort()

@@ -27,8 +27,8 @@ class Expiring(Protocol):
     def expire(self) -> None:
         """The deadline has passed. Must move the deadline on or leave the sweep."""
 
-    def retire(self) -> None:
-        """The process would like to end: close if there is nothing to finish."""
+    def retire(self, now: float) -> bool:
+        """The process would like to end: close if there is nothing to finish; True while there is."""
 
     def shut(self) -> None:
         """The process ends now: close at once."""

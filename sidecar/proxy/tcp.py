@@ -238,8 +238,8 @@ class TcpSession:
 
     def _unsent(self) -> int:
         """Bytes that one side has sent and the other has not taken."""
-        assert self.other is not None
-        return self.transport.get_write_buffer_size() + self.other.transport.get_write_buffer_size()
+        theirs = 0 if self.other is None else self.other.transport.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + theirs
 
     def expire(self) -> None:
         """Nothing has moved for the time-out of what is going on."""
@@ -247,7 +247,7 @@ class TcpSession:
             self._abort()
         elif self._endpoint is None:
             self._overflow()
-        elif self.other is not None and self._unsent() != self._unsent_before:
+        elif self._unsent() != self._unsent_before:
             self._unsent_before = self._unsent()
             self._touch()  # slow, but it moves
         else:
@@ -258,8 +258,9 @@ class TcpSession:
         self._end(CloseReason.DRAINING)
         self._abort()
 
-    def retire(self) -> None:
+    def retire(self, now: float) -> bool:
         """The process would like to end: sessions are their applications' to end, until the deadline."""
+        return not self._ended or self._unsent() > 0
 
     def relayed(self, data: bytes) -> None:
         """Bytes from the endpoint."""

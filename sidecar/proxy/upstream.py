@@ -145,10 +145,12 @@ class UpstreamConnection:
 
     shut = expire = close  # the sweep's callbacks: an idle connection has grown old, or the process ends now
 
-    def retire(self) -> None:
+    def retire(self, now: float) -> bool:
         """The process would like to end."""
-        if self.exchange is None:
-            self.close()
+        if self.exchange is not None:
+            return True
+        self.close()
+        return False
 
     def _leave(self) -> None:
         self._context.sweep.members.discard(self)

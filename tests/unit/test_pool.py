@@ -232,3 +232,98 @@ def test_a_retired_pool_closes_what_is_idle_and_counts_what_is_busy() -> None:
     assert waiter.admissions == [Admission.OPEN]
     going.retire()  # twice is no mistake
     assert limit.pools == [staying]
+
+
+# Probes
+
+
+def test_a_probe_goes_before_the_bound() -> None:
+    limit = ConnectionLimit(1, 0)
+    healthy, recovering = EndpointPool(limit), EndpointPool(limit)
+    busy = opened(healthy)
+    assert recovering.admit(Waiter()) is Admission.OVERFLOW
+    assert recovering.admit(Waiter(), probe=True) is Admission.OPEN
+    assert (healthy.open, recovering.open, limit.used) == (1, 1, 2)
+    assert healthy.admit(Waiter()) is Admission.OVERFLOW, "the others keep to it"
+    assert not busy.closed
+
+
+def test_a_probe_closes_nobodys_idle_connection() -> None:
+    limit = ConnectionLimit(1, 0)
+    healthy, recovering = EndpointPool(limit), EndpointPool(limit)
+    resting = idle(healthy)
+    assert recovering.admit(Waiter(), probe=True) is Admission.OPEN
+    assert not resting.closed
+
+
+def test_a_probe_does_not_wait_in_the_queue() -> None:
+    limit = ConnectionLimit(1, 5)
+    healthy, recovering = EndpointPool(limit), EndpointPool(limit)
+    opened(healthy)
+    healthy.admit(Waiter())
+    assert recovering.admit(Waiter(), probe=True) is Admission.OPEN
+    assert len(limit.pending) == 1
+
+
+def test_a_probe_that_failed_makes_room_for_nobody() -> None:
+    """It was beyond the bound; who waits still has none."""
+    limit = ConnectionLimit(1, 5)
+    healthy, recovering = EndpointPool(limit), EndpointPool(limit)
+    opened(healthy)
+    waiter = Waiter()
+    healthy.admit(waiter)
+    recovering.admit(Waiter(), probe=True)
+    recovering.release(None)
+    assert waiter.told == []
+    assert (recovering.open, limit.used) == (0, 1)
+
+
+def test_the_room_beyond_the_bound_is_given_back_after_the_probe() -> None:
+    """Else every outage would leave the upstream with one connection more, busy for as long as there is load."""
+    limit = ConnectionLimit(1, 5)
+    healthy, recovering = EndpointPool(limit), EndpointPool(limit)
+    busy = opened(healthy)
+    assert recovering.admit(Waiter(), probe=True) is Admission.OPEN
+    probe = Connection(recovering)
+    recovering.give_back(probe)
+    healthy.give_back(busy)
+    assert limit.used == 1
+    assert len(healthy.idle) + len(recovering.idle) == 1
+    assert healthy.take() or healthy.admit(Waiter()) is Admission.OPEN
+    assert limit.used == 1
+
+
+# Shares
+
+
+def test_an_endpoint_alone_has_everything() -> None:
+    assert pool_of(maximum=7).share == 7
+
+
+def test_who_has_more_than_its_share_makes_room_while_others_wait() -> None:
+    """For one that the balancing chooses: the waiter goes on without a connection, and opens its own."""
+    limit = ConnectionLimit(2, 2)
+    first, late = EndpointPool(limit), EndpointPool(limit)
+    one, two = opened(first), opened(first)
+    waiter, next_one = Waiter(opens=late), Waiter()
+    first.admit(waiter)
+    first.admit(next_one)
+    first.share = late.share = 1
+    first.give_back(one)
+
+    assert one.closed == 1
+    assert waiter.told == [None]
+    assert waiter.admissions == [Admission.OPEN]
+    assert (first.open, late.open, limit.used) == (1, 1, 2)
+    first.give_back(two)
+    assert next_one.told == [two], "its share is its own to hand on"
+    assert two.closed == 0
+
+
+def test_nobody_is_cut_to_its_share_while_nobody_waits() -> None:
+    pool = pool_of(maximum=2)
+    one, two = opened(pool), opened(pool)
+    pool.share = 1
+    pool.give_back(one)
+    pool.give_back(two)
+    assert pool.idle == [one, two]

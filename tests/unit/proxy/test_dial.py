@@ -1,18 +1,25 @@
 """Opening connections: addresses and names, refusals, time-outs, and ends at awkward moments."""
 
 import asyncio
+import errno
+import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from support.clock import FakeClock
+from support.ports import has_ipv6
+from support.requirements import lacking
 from unit.proxy.harness import Proxy, error_of, ok, request
 
 from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, EndpointState, Outcome, Snapshot, UpstreamPolicy
+from sidecar.proxy import Listener
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.dial import Dial
+from sidecar.proxy.resolve import FRESH_FOR
 
 MakeProxy = Callable[..., Proxy]
 
@@ -117,7 +124,7 @@ async def test_a_cancelled_dial_tells_nobody() -> None:
     context = a_context()
     asker = Asker()
     dial = Dial(context, endpoint("127.0.0.1", 9), Line, 1.0, asker)
-    dial.retire()
+    assert dial.retire(0.0)
     assert dial in context.sweep.members, "somebody's request is behind it"
     dial.cancel()
     dial.cancel()
@@ -195,3 +202,212 @@ def test_the_connect_time_out_is_answered_504(make_proxy: MakeProxy) -> None:
     assert error_of(client.data) == (504, "connect_timeout")
     assert proxy.cluster.stats.connects == [0, 0, 1]
     assert proxy.states[0].attempts[Outcome.CONNECT_TIMEOUT] == 1
+
+
+# Names that are not answered
+
+
+async def test_a_name_that_is_never_answered_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look-ups take a few threads; however many dial a dead name, it takes one of them."""
+    loop = asyncio.get_running_loop()
+    context = a_context()
+    end = threading.Event()
+    asked: list[str] = []
+
+    def look_up(host: str, *_arguments: object, **_keywords: object) -> list[Any]:
+        asked.append(host)
+        if host != "known.example" or len(asked) > 1:
+            end.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+
+        async def dialled(host: str) -> None:
+            asker = Asker()
+            Dial(context, endpoint(host, port), Line, 1.0, asker)
+            line = await asyncio.wait_for(asker.answer, 10.0)
+            assert isinstance(line, Line), line
+            line.transport.close()
+            await line.lost
+
+        try:
+            await dialled("known.example")
+            assert isinstance(context.clock, FakeClock)
+            context.clock.advance(FRESH_FOR)
+            dead = [Dial(context, endpoint("dead.example", port), Line, 1.0, Asker()) for _ in range(64)]
+            await dialled("localhost")
+            for _ in range(3):
+                await dialled("known.example")
+            assert sorted(asked) == ["dead.example", "known.example", "known.example"]
+            for dial in dead:
+                dial.cancel()
+        finally:
+            end.set()
+            await loop.shutdown_default_executor()  # the look-ups, and what waits for them, end first
+    await asyncio.sleep(0)
+
+
+# Shortages of our own
+
+SHORTAGES = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL]
+
+
+@pytest.mark.parametrize("number", SHORTAGES, ids=lambda number: errno.errorcode[number])
+def test_a_shortage_of_our_own_is_overflow_and_not_the_endpoints_fault(
+    make_proxy: MakeProxy, number: int
+) -> None:
+    proxy = make_proxy(endpoints=2, breaker_threshold=1, retries=3)
+    client = proxy.client(request())
+    proxy.connecting[0].refuse(OSError(number, "none left"))
+
+    assert error_of(client.data) == (503, "overflow")
+    told = json.loads(client.data.partition(b"\r\n\r\n")[2])
+    assert told["message"] == "the proxy has no descriptor or port left"
+    assert proxy.connecting == [], "no other endpoint, and not again: that would want one more"
+    assert proxy.cluster.stats.overflows == 1
+    assert proxy.cluster.stats.connects == [0, 0, 0]
+    assert proxy.states[0].breaker.state.label == "closed"
+    assert proxy.states[0].attempts[Outcome.LOCAL_SHORTAGE] == 1
+    assert (proxy.states[0].in_flight, proxy.states[0].pool.open, proxy.cluster.limit.used) == (0, 0, 0)
+    assert proxy.counted == [("GET", "5xx", "overflow", 1)]
+
+
+def test_a_shortage_of_our_own_ends_a_session_as_overflow(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(endpoints=2, scheme="tcp", breaker_threshold=1, retries=3)
+    client = proxy.client(b"hello")
+    proxy.connecting[0].refuse(OSError(errno.EMFILE, "Too many open files"))
+
+    assert client.aborted
+    assert proxy.connecting == []
+    assert proxy.sessions == {"overflow": 1}
+    assert proxy.cluster.stats.overflows == 1
+    assert proxy.cluster.stats.connects == [0, 0, 0], "as for http"
+    assert proxy.states[0].breaker.state.label == "closed"
+    assert proxy.states[0].attempts[Outcome.LOCAL_SHORTAGE] == 1
+    assert (proxy.states[0].in_flight, proxy.states[0].pool.open, proxy.cluster.limit.used) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("scheme", ["http", "tcp"])
+def test_a_probe_that_met_a_shortage_of_our_own_was_not_sent(make_proxy: MakeProxy, scheme: str) -> None:
+    proxy = make_proxy(
+        scheme=scheme, breaker_threshold=1, breaker_open_for=10.0, breaker_jitter=0.0, retries=0
+    )
+    proxy.client(request())
+    proxy.refuse()
+    proxy.clock.advance(10.0)
+    proxy.client(request())
+    proxy.connecting[0].refuse(OSError(errno.EMFILE, "Too many open files"))
+    assert proxy.states[0].breaker.state.label == "half_open"
+    proxy.client(request())
+    proxy.accept().feed(ok())
+    assert proxy.states[0].breaker.state.label == "closed"
+
+
+async def test_a_shortage_while_dialling_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none_left(*_arguments: object, **_keywords: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("aiohappyeyeballs.start_connection", none_left)
+    asker = Asker()
+    Dial(a_context(), endpoint("localhost", 80), Line, 1.0, asker)
+    assert await asker.answer is Outcome.LOCAL_SHORTAGE
+
+
+@pytest.mark.parametrize("scheme", ["http", "tcp"])
+def test_an_ipv6_endpoint_on_a_host_without_ipv6_leaves_the_others_to_be_tried(
+    make_proxy: MakeProxy, scheme: str
+) -> None:
+    """9. Where IPv6 is switched off, connecting to ::1 says that there is no such address: no port is short."""
+    proxy = make_proxy(endpoints=0, scheme=scheme)
+    proxy.cluster.apply(Snapshot("api", (Endpoint("::1", 80), Endpoint("10.0.0.1", 80)), "static"))
+    client = proxy.client(request())
+    assert proxy.connecting[0].host == "::1"
+    proxy.connecting[0].refuse(OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"))
+    assert not client.data
+    assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.1"]
+    proxy.accept().feed(ok())
+    assert client.data == ok()
+
+
+# A proxy that would be its own endpoint
+
+
+@pytest.mark.parametrize("scheme", ["http", "tcp"])
+@pytest.mark.parametrize("spelling", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_a_connection_that_leads_back_here_is_refused(
+    make_proxy: MakeProxy, scheme: str, spelling: str
+) -> None:
+    proxy = make_proxy(scheme=scheme, retries=0)
+    proxy.context.listening.add(("127.0.0.1", 8080))
+    client = proxy.client(request())
+    attempt = proxy.connecting[0]
+    endpoint = attempt.establish()
+    endpoint.extra["peername"] = (spelling, 8080, 0, 0)
+    proxy.upstreams.append(endpoint)
+    attempt.hand_over()
+
+    assert endpoint.closing
+    assert not endpoint.data, "nothing was sent round the circle"
+    if scheme == "http":
+        assert error_of(client.data) == (503, "connect_refused")
+    else:
+        assert proxy.sessions == {"connect_failed": 1}
+    assert proxy.cluster.stats.connects == [0, 1, 0]
+
+
+@pytest.mark.parametrize("place", [("127.0.0.1", 8081), ("127.0.0.2", 8080)])
+def test_another_port_or_address_of_this_machine_is_an_endpoint_like_any(
+    make_proxy: MakeProxy, place: tuple[str, int]
+) -> None:
+    proxy = make_proxy()
+    proxy.context.listening.add(("127.0.0.1", 8080))
+    client = proxy.client(request())
+    attempt = proxy.connecting[0]
+    endpoint = attempt.establish()
+    endpoint.extra["peername"] = place
+    proxy.upstreams.append(endpoint)
+    attempt.hand_over()
+    endpoint.feed(ok())
+    assert client.data == ok()
+
+
+@pytest.mark.parametrize(
+    ("bind", "host"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1", "localhost"),
+        ("127.0.0.1", "::ffff:127.0.0.1"),
+        ("::1", "0:0:0:0:0:0:0:1"),
+        ("0.0.0.0", "127.0.0.1"),  # a wildcard takes in every address of this machine
+        ("::", "::1"),
+    ],
+)
+@pytest.mark.uvloop
+async def test_a_listener_of_our_own_is_known_by_the_connection(bind: str, host: str) -> None:
+    if ":" in bind + host and not has_ipv6():
+        lacking("no IPv6 on this machine")
+    context = a_context()
+    cluster = Cluster("api", "tcp", UpstreamPolicy(), FakeClock())  # type: ignore[arg-type]
+    listener = Listener(context, cluster, [bind], 0)
+    await listener.start()
+    try:
+        assert (bind, listener.bound[0][1]) in context.listening
+        asker = Asker()
+        Dial(context, endpoint(host, listener.bound[0][1]), Line, 1.0, asker)
+        answer = await asker.answer
+        if isinstance(answer, Line):
+            answer.transport.abort()
+        assert answer is Outcome.CONNECT_REFUSED
+    finally:
+        listener.close()
+        await until(lambda: not context.clients)
+        await asyncio.sleep(0)
+
+
+async def until(look: Callable[[], object]) -> None:
+    """Wait for `look` to give something true; the test's time limit is the bound."""
+    while not look():  # noqa: ASYNC110 - the state of the code under test has no event
+        await asyncio.sleep(0.001)

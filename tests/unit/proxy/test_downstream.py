@@ -6,7 +6,8 @@ import pytest
 from unit.proxy.harness import Proxy, chunked, error_of, ok, request
 
 from sidecar.errors import Reason
-from sidecar.proxy.downstream import LINGER_BYTES, LINGER_SECONDS
+from sidecar.proxy.downstream import LINGER_BYTES, LINGER_SECONDS, RETIRE_QUIET
+from sidecar.proxy.sweep import INTERVAL
 
 MakeProxy = Callable[..., Proxy]
 
@@ -461,8 +462,13 @@ def test_retiring_closes_only_what_is_idle(proxy: Proxy) -> None:
     busy = proxy.client(request())
     other = proxy.accept() if proxy.connecting else endpoint
     other.taken()
-    for member in tuple(proxy.context.sweep.members):
-        member.retire()
+    now = proxy.clock.monotonic()
+    assert all(client.protocol.retire(now) for client in (idle, begun, busy))
+    assert not idle.closing, "a request may be on its way"
+    quiet = now + RETIRE_QUIET + 2 * INTERVAL
+    assert not idle.protocol.retire(quiet)
+    assert begun.protocol.retire(quiet)
+    assert busy.protocol.retire(quiet)
 
     assert [idle.closing, begun.closing, busy.closing, other.closing] == [True, False, False, False]
     other.feed(ok())

@@ -360,7 +360,7 @@ def test_a_session_has_no_time_out_unless_it_is_set(make_tcp: MakeProxy) -> None
 def test_draining_leaves_sessions_alone_until_the_end(make_tcp: MakeProxy) -> None:
     proxy = make_tcp()
     client, endpoint = joined(proxy)
-    client.protocol.retire()
+    assert client.protocol.retire(0.0)
     assert not client.closing
     client.protocol.shut()
     assert client.aborted
@@ -471,3 +471,178 @@ def test_a_vanished_peer_is_found_out_by_the_kernel() -> None:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
     keep_alive(MemoryTransport())  # type: ignore[arg-type] # one without a socket is left as it is
+
+
+# Time-outs of sessions in which one side is not read from
+
+
+def test_a_half_closed_session_without_progress_ends(make_tcp: MakeProxy) -> None:
+    """A side that has said all may vanish unnoticed; as HAProxy's `timeout client-fin`."""
+    proxy = make_tcp(timeout=5.0)
+    client, endpoint = joined(proxy)
+    proxy.pass_time(1e6)
+    client.feed_eof()
+    proxy.pass_time(5.0)
+    assert not client.closing, "never early"
+    proxy.pass_time(0.2)
+    assert client.aborted
+    assert endpoint.aborted
+    assert proxy.sessions == {"idle_timeout": 1}
+
+
+def test_a_session_that_the_endpoint_half_closed_ends_too(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(timeout=5.0)
+    client, endpoint = joined(proxy)
+    endpoint.feed_eof()
+    proxy.pass_time(5.0)
+    assert not client.closing
+    proxy.pass_time(0.2)
+    assert client.aborted
+    assert endpoint.aborted
+
+
+def test_a_half_closed_session_goes_on_while_something_is_said(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(timeout=5.0)
+    client, endpoint = joined(proxy)
+    client.feed_eof()
+    for _ in range(10):
+        proxy.pass_time(4.0)
+        endpoint.feed(b"more")
+    assert not client.closing
+    assert client.data == b"more" * 10
+
+
+def test_a_half_close_that_was_told_late_bounds_the_session_too(make_tcp: MakeProxy) -> None:
+    """The application ended its side before there was an endpoint."""
+    proxy = make_tcp(timeout=5.0)
+    client = proxy.client()
+    client.feed_eof()
+    proxy.accept()
+    proxy.pass_time(5.0)
+    assert not client.closing
+    proxy.pass_time(0.2)
+    assert client.aborted
+
+
+@pytest.mark.parametrize("slow", ["client", "endpoint"])
+def test_a_side_that_takes_nothing_ends_the_session(make_tcp: MakeProxy, slow: str) -> None:
+    """The other side is not read from meanwhile: it could have gone long ago."""
+    proxy = make_tcp(timeout=5.0)
+    client, endpoint = joined(proxy)
+    (client if slow == "client" else endpoint).fill(100_000)
+    proxy.pass_time(5.2)
+    assert not client.closing, "the first look finds out how much is unsent"
+    proxy.pass_time(5.0)
+    assert not client.closing
+    proxy.pass_time(0.2)
+    assert client.aborted
+    assert endpoint.aborted
+    assert proxy.sessions == {"idle_timeout": 1}
+
+
+@pytest.mark.parametrize("slow", ["client", "endpoint"])
+def test_a_side_that_takes_a_little_now_and_then_does_not(make_tcp: MakeProxy, slow: str) -> None:
+    proxy = make_tcp(timeout=5.0)
+    client, endpoint = joined(proxy)
+    side = client if slow == "client" else endpoint
+    side.fill(100_000)
+    for _ in range(10):
+        proxy.pass_time(5.2)
+        assert not client.closing
+        side.buffered -= 1
+    proxy.pass_time(5.2)
+    proxy.pass_time(5.2)
+    assert client.aborted
+
+
+@pytest.mark.parametrize("slow", ["client", "endpoint"])
+def test_a_session_that_has_caught_up_has_no_deadline_again(make_tcp: MakeProxy, slow: str) -> None:
+    proxy = make_tcp(timeout=5.0)
+    client, endpoint = joined(proxy)
+    side = client if slow == "client" else endpoint
+    side.fill()
+    proxy.pass_time(4.0)
+    side.drain()
+    proxy.pass_time(1e6)
+    assert not client.closing
+
+
+def test_the_shorter_of_both_time_outs_counts_while_half_closed(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(timeout=50.0, idle_timeout=5.0)
+    client, _ = joined(proxy)
+    client.feed_eof()
+    proxy.pass_time(5.2)
+    assert client.aborted
+
+
+def test_a_banner_that_comes_early_leaves_a_quiet_session_without_deadline(make_tcp: MakeProxy) -> None:
+    """MySQL, SMTP and SSH speak first: their sessions may be quiet afterwards like any other."""
+    proxy = make_tcp(timeout=5.0)
+    client = proxy.client()
+    attempt = proxy.connecting[0]
+    endpoint = attempt.establish()
+    proxy.upstreams.append(endpoint)
+    endpoint.feed(b"220 mail ready\r\n")
+    assert not endpoint.reading, "one read's worth is kept"
+    attempt.hand_over()
+    assert endpoint.reading
+    proxy.pass_time(1e6)
+    assert not client.closing
+    assert client.data == b"220 mail ready\r\n"
+
+
+# An endpoint's side that is not the session's
+
+
+def test_a_connection_that_was_given_up_says_nothing_to_the_session(make_tcp: MakeProxy) -> None:
+    """It was opened in the moment in which its time was over; the session is another endpoint's now."""
+    proxy = make_tcp(endpoints=2, connect_timeout=1.0)
+    client = proxy.client(b"hello")
+    late = proxy.connecting[0].establish()
+    proxy.upstreams.append(late)
+    late.feed(b"early, and too late")
+    proxy.pass_time(1.2)
+    endpoint = proxy.accept()
+    late.closing = False  # as if the loop had not come to it yet
+    late.reading = True
+    late.feed(b"late")
+    late.fill()
+    assert client.reading, "nobody waits for the one that was given up"
+    endpoint.fill()
+    late.drain()
+    assert not client.reading, "the one that is joined is full"
+    endpoint.drain()
+    assert late.feed_eof()
+    assert not client.eof_written
+    late.lose(ConnectionResetError())
+
+    assert (client.data, late.data) == (b"", b"")
+    assert not client.closing
+    endpoint.feed(b"welcome")
+    assert client.data == b"welcome"
+    assert proxy.sessions == {}
+    assert proxy.cluster.stats.bytes_received == 7
+
+
+def test_everything_that_was_said_before_the_joining_is_passed_on_in_order(make_tcp: MakeProxy) -> None:
+    """Both sides have said all before the session heard of the connection."""
+    proxy = make_tcp()
+    client = proxy.client()
+    client.protocol.data_received(b"question")
+    client.feed_eof()
+    attempt = proxy.connecting[0]
+    endpoint = attempt.establish()
+    proxy.upstreams.append(endpoint)
+    endpoint.protocol.data_received(b"half an ")
+    endpoint.protocol.data_received(b"answer")
+    endpoint.feed_eof()
+    assert client.data == b""
+    assert not client.eof_written
+    attempt.hand_over()
+
+    assert (endpoint.data, client.data) == (b"question", b"half an answer")
+    assert endpoint.eof_written
+    assert client.closing
+    assert endpoint.closing
+    assert not client.aborted
+    assert proxy.sessions == {"client_closed": 1}

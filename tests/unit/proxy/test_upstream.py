@@ -6,6 +6,7 @@ import pytest
 from unit.proxy.harness import Proxy, chunked, error_of, ok, request
 
 from sidecar.model import Outcome
+from sidecar.proxy.upstream import MAX_INTERIMS
 
 MakeProxy = Callable[..., Proxy]
 
@@ -151,10 +152,45 @@ def test_an_endpoint_may_be_slow_to_take_what_nobody_waits_for(proxy: Proxy) -> 
 def test_retiring_closes_idle_connections_only(proxy: Proxy) -> None:
     proxy.exchange(request(), ok())
     idle = proxy.upstreams[0]
-    idle.protocol.retire()
+    assert not idle.protocol.retire(0.0)
     assert idle.closing
     client = proxy.client(request())
     busy = proxy.accept()
-    busy.protocol.retire()
+    assert busy.protocol.retire(0.0)
     busy.feed(ok())
     assert client.data == ok()
+
+
+# Interim responses
+
+PROGRESS = b"HTTP/1.1 102 Processing\r\n\r\n"
+
+
+def test_interim_responses_have_a_bound(proxy: Proxy) -> None:
+    """An endpoint that never comes to the point would keep the client's time-out from ever passing."""
+    client = proxy.client(request())
+    endpoint = proxy.accept()
+    for _ in range(MAX_INTERIMS):
+        endpoint.feed(PROGRESS)
+    assert client.data == PROGRESS * MAX_INTERIMS
+    client.taken()
+    endpoint.feed(PROGRESS)
+    assert endpoint.aborted
+    assert error_of(client.data) == (502, "bad_response")
+    assert b"more than 100 interim responses" in client.data
+    assert proxy.states[0].attempts[Outcome.BAD_RESPONSE] == 1
+
+
+def test_interim_responses_in_one_read_have_the_same_bound(proxy: Proxy) -> None:
+    whole = PROGRESS * MAX_INTERIMS + ok()
+    assert proxy.exchange(request(), whole) == whole
+    client = proxy.client(request())
+    proxy.busy[-1].feed(PROGRESS + whole)
+    assert error_of(client.data.replace(PROGRESS, b"")) == (502, "bad_response")
+
+
+def test_interim_responses_are_counted_for_each_exchange(proxy: Proxy) -> None:
+    for _ in range(3):
+        answer = PROGRESS * (MAX_INTERIMS - 1) + ok()
+        assert proxy.exchange(request(), answer) == answer
+    assert len(proxy.upstreams) == 1, "over one connection"
