@@ -344,9 +344,9 @@ class EndpointSide:
     def joined(self) -> None:
         """It is the session's other side now: what it has heard already is passed on."""
         if self._early:
+            self.gate.release(UNSENT)
             self._session.relayed(self._early)
             self._early = b""
-            self.gate.release(UNSENT)
         if self.read_ended:
             self._session.endpoint_read_ended()
 
