@@ -194,13 +194,13 @@ class TcpSession:
     def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
         """This endpoint did not accept: another one, or the same again while retries are left."""
         self._dial = None
-        self._cluster.stats.connects[2 if outcome is Outcome.CONNECT_TIMEOUT else 1] += 1
-        self._tried.append(dial.endpoint)
         self._report(outcome)
         self._leave_endpoint(dial.endpoint)
         if outcome is Outcome.LOCAL_SHORTAGE:
             self._overflow()
             return
+        self._cluster.stats.connects[2 if outcome is Outcome.CONNECT_TIMEOUT else 1] += 1
+        self._tried.append(dial.endpoint)
         if not self._cluster.has_untried(self._tried):
             if self._retries_left <= 0:
                 self._end(CloseReason.CONNECT_FAILED)
