@@ -113,15 +113,16 @@ class EndpointPool:
         """A connection whose response is complete: to the first waiter, else to the idle ones.
 
         Unless this endpoint has more than its share while others wait: closing makes room for one that the
-        balancing chooses, where handing on would keep all queued requests at whoever was there first.
+        balancing chooses, where handing on would keep all queued requests at whoever was there first. And unless
+        a probe went beyond the bound: then this is the connection too many.
         """
-        pending = self.limit.pending
-        if not pending:
-            self.idle.append(connection)
-        elif self.open > self.share:
+        limit = self.limit
+        if limit.used > limit.maximum or (limit.pending and self.open > self.share):
             connection.close()
+        elif limit.pending:
+            limit.pending.popleft().proceed(connection)
         else:
-            pending.popleft().proceed(connection)
+            self.idle.append(connection)
 
     def release(self, connection: PooledConnection | None) -> None:
         """A connection was closed, or (None) one that was being opened failed: its room is free."""

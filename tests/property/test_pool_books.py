@@ -20,6 +20,8 @@ class Connection:
 
     def close(self) -> None:
         self.machine.open.remove(self)
+        if self in self.machine.probing:
+            self.machine.probing.remove(self)
         self.pool.release(self)
 
 
@@ -53,6 +55,7 @@ class Books(RuleBasedStateMachine):
         self.dialling: list[EndpointPool] = []
         self.busy: list[Connection] = []
         self.open: list[Connection] = []
+        self.probing: list[Connection | EndpointPool] = []  # dials and connections let in before the bound
         self.queue: deque[Waiter] = deque()
 
     def attempt(self, waiter: Waiter) -> None:
@@ -62,7 +65,7 @@ class Books(RuleBasedStateMachine):
             assert isinstance(connection, Connection)
             self.busy.append(connection)
             return
-        full = self.limit.used == MAXIMUM
+        full = self.limit.used >= MAXIMUM
         idle = any(pool.idle for pool in self.pools)
         waiting = len(self.queue)
         answer = waiter.pool.admit(waiter)
@@ -80,29 +83,67 @@ class Books(RuleBasedStateMachine):
         """A new exchange."""
         self.attempt(Waiter(self, data.draw(st.sampled_from(self.pools)), wants))
 
+    @rule(data=st.data())
+    def probe(self, data: st.DataObject) -> None:
+        """The one probe of a half-open endpoint; it has no idle connections, for its breaker was open."""
+        pool = data.draw(st.sampled_from(self.pools))
+        if any(pool in (probe, getattr(probe, "pool", None)) for probe in self.probing):
+            return
+        pool.close_idle()
+        before = [list(other.idle) for other in self.pools]
+        assert pool.admit(Waiter(self, pool, False), probe=True) is Admission.OPEN
+        assert [list(other.idle) for other in self.pools] == before, "nobody makes room for it"
+        self.dialling.append(pool)
+        self.probing.append(pool)
+
+    @rule(data=st.data())
+    def breakers_move(self, data: st.DataObject) -> None:
+        """The cluster shares the bound out anew."""
+        for pool in self.pools:
+            pool.share = data.draw(st.integers(1, MAXIMUM))
+
     @precondition(lambda self: self.dialling)
     @rule(data=st.data(), accepted=st.booleans())
     def dial_ends(self, data: st.DataObject, accepted: bool) -> None:
         """An endpoint accepts a connection, or not."""
         pool = data.draw(st.sampled_from(self.dialling))
         self.dialling.remove(pool)
+        probes = pool in self.probing
+        if probes:
+            self.probing.remove(pool)
         if accepted:
             connection = Connection(self, pool)
             self.open.append(connection)
             self.busy.append(connection)
+            if probes:
+                self.probing.append(connection)
         else:
             pool.release(None)
 
     @precondition(lambda self: self.busy)
     @rule(data=st.data())
     def response_ends(self, data: st.DataObject) -> None:
-        """A busy connection is free again; that of a retired endpoint is closed instead."""
+        """A busy connection is free again; that of a retired endpoint is closed instead.
+
+        So is one of an endpoint that has more than its share while others wait, and one beyond the bound.
+        """
         connection = data.draw(st.sampled_from(self.busy))
+        pool = connection.pool
         self.busy.remove(connection)
-        if connection.pool in self.retired:
+        if pool in self.retired:
             connection.close()
+            return
+        first = self.queue[0] if self.queue else None
+        greedy = first is not None and pool.open > pool.share
+        beyond = self.limit.used > MAXIMUM
+        if connection in self.probing:  # its probe is over, whatever becomes of the connection
+            self.probing.remove(connection)
+        pool.give_back(connection)
+        if greedy or beyond:
+            assert connection not in self.open
         else:
-            connection.pool.give_back(connection)
+            assert connection in self.open
+            assert (connection in self.busy) is (first is not None), "handed on, or idle"
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -148,14 +189,15 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def the_bounds_hold(self) -> None:
-        assert 0 <= self.limit.used <= MAXIMUM
+        """But for the probes that are going on, at most one for each endpoint."""
+        assert 0 <= self.limit.used <= MAXIMUM + len(self.probing)
         assert len(self.limit.pending) <= MAX_PENDING
 
     @invariant()
     def nobody_waits_while_there_is_room(self) -> None:
         assert list(self.limit.pending) == list(self.queue)
         if self.queue:
-            assert self.limit.used == MAXIMUM
+            assert self.limit.used >= MAXIMUM
             assert not any(pool.idle for pool in self.pools)
 
     @invariant()

@@ -19,7 +19,7 @@ import uvloop
 from support.clock import FakeClock
 
 import sidecar.app
-from sidecar.app import OWN_DESCRIPTORS, App, run_loop
+from sidecar.app import LAST_CALL, OWN_DESCRIPTORS, App, run_loop
 from sidecar.config.settings import (
     Address,
     BreakerSettings,
@@ -361,11 +361,18 @@ WANTED = 1000 + 1024 + OWN_DESCRIPTORS
         (1024, INFINITE, WANTED),
         (WANTED, 500_000, None),
         (INFINITE, INFINITE, None),
+        (1024, WANTED, WANTED),
+        (2000, 2000, None),
     ],
 )
 async def test_the_descriptor_limit_follows_the_bounds(
-    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, set_to: int | None
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    soft: int,
+    hard: int,
+    set_to: int | None,
 ) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
     calls: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: calls.append(limits))
@@ -373,6 +380,11 @@ async def test_the_descriptor_limit_follows_the_bounds(
     await app.start()
     await app.close()
     assert calls == ([] if set_to is None else [(set_to, hard)])
+    too_few = (
+        "the system allows 2000 open files, fewer than the bounds on connections add up to; "
+        "raise `ulimit -Hn` or lower sidecar.max_clients and limits.connections"
+    )
+    assert caplog.messages == ([too_few] if hard == 2000 else [])
     monkeypatch.undo()
 
 
@@ -491,6 +503,83 @@ async def test_a_drain_ends_at_its_deadline(
     await running.task
     assert "drain time is over with 1 still in flight" in caplog.messages
     writer.close()
+
+
+async def test_the_last_of_the_drain_time_is_for_what_is_in_flight(
+    endpoint: Endpoint, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application that never stops asking is not cut off in the middle of a request."""
+    caplog.set_level(logging.INFO, "sidecar")
+    clock: Any = FakeClock()
+    running = await run(App(settings(upstream("api", endpoint.port), drain_timeout=100.0), clock))
+    host, _, port = running.address.rpartition(":")
+    quiet_reader, quiet_writer = await asyncio.open_connection(host, int(port))
+    quiet_writer.write(GET)
+    assert await quiet_reader.readexactly(len(OK)) == OK
+    endpoint.may_answer.clear()
+    reader, writer = await running.begin_request()
+    signal.raise_signal(signal.SIGTERM)
+    await until(lambda: running.app.view()["draining"])
+
+    clock.advance(100.0 * (1 - LAST_CALL) - 0.01)
+    for _ in range(5):
+        await asyncio.sleep(0.002)
+        assert running.app._stage == 1
+    _, still_accepted = await asyncio.open_connection(host, int(port))
+    still_accepted.close()
+    await still_accepted.wait_closed()
+    clock.advance(0.02)
+    await until(lambda: running.app._stage == 2)
+    assert caplog.messages[-1] == "finishing what is in flight, accepting no more; once more to end at once"
+    with pytest.raises(ConnectionRefusedError):
+        await ask(running.address)
+    assert await quiet_reader.read() == b"", "closed, as nothing is asked on it"
+    assert not running.task.done()
+    endpoint.may_answer.set()
+    assert (await reader.read()).endswith(b"\r\n\r\nok")
+    await running.task
+    assert "drain time is over" not in "".join(caplog.messages)
+    quiet_writer.close()
+    writer.close()
+
+
+async def test_a_quiet_drain_closes_what_is_idle_and_accepts_no_more(endpoint: Endpoint, run: Any) -> None:
+    """The application has ended its work: nothing is in flight and nothing came for a while."""
+    running = await run(App(settings(upstream("api", endpoint.port))))
+    host, _, port = running.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(GET)
+    assert await reader.readexactly(len(OK)) == OK
+    signal.raise_signal(signal.SIGTERM)
+    assert await reader.read() == b""
+    await running.task
+    with pytest.raises(ConnectionRefusedError):
+        await ask(running.address)
+    writer.close()
+
+
+async def test_closing_waits_for_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up whose answer never comes ends with the sidecar."""
+    loop = asyncio.get_running_loop()
+    answer = loop.create_future()
+
+    async def never(*_arguments: object, **_keywords: object) -> object:
+        return await answer
+
+    monkeypatch.setattr(loop, "getaddrinfo", never)
+    named = upstream("api", endpoints=(EndpointSettings("dead.example", 80),), listen_port=None)
+    app = App(settings(named, admin=Address("127.0.0.1", 0)))
+    monkeypatch.setattr(app, "_serve", lambda *_: asyncio.sleep(0))  # whose addresses are looked up too
+    await app.start()
+    assert app._context is not None
+    waiting = asyncio.ensure_future(app._context.resolver.resolve("dead.example", 80))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await app.close()
+    assert answer.cancelled()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
 
 
 async def test_a_drain_waits_for_sessions_too(endpoint: Endpoint, run: Any) -> None:

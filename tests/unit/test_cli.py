@@ -3,13 +3,20 @@
 import json
 import logging
 import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from support.ports import free_port
+from support.processes import Process
+from support.proxy import clean_environment, command
+from support.servers import answers
+from support.waiting import wait_until
 
 import sidecar.app
 import sidecar.cli
@@ -35,7 +42,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No deployment around it, an empty working directory, and logging as it was afterwards."""
+    """No deployment around it, an empty working directory, and logging and signals as they were afterwards."""
     for name in os.environ:
         if name.startswith(
             ("AUTOBOT_", "KUBERNETES_", "REDIS_", "AI_STACK_", "BACKEND_", "FRONTEND_", "NPU_WORKER_")
@@ -45,7 +52,10 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    taken = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
+    for number, handler in taken.items():
+        signal.signal(number, handler)
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -392,3 +402,117 @@ def test_findings_are_read_by_programs_too(bad: str, capsys: Captured) -> None:
     file, line, _ = first.split(":", 2)
     assert json.loads(line) == 2
     assert file == bad
+
+
+# As a process: signals and streams that a shell or a supervisor hands over
+
+
+def shell(line: str, directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`sidecar` followed by `line`, by a shell, with what it redirects."""
+    program = " ".join(map(str, command()))
+    return subprocess.run(
+        ["sh", "-c", f"exec {program} {line}"],
+        cwd=directory,
+        env=clean_environment(AUTOBOT_DEPLOYMENT_MODE="local", **environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def serving(directory: Path) -> tuple[str, int]:
+    """A configuration on free ports, and the port of its metrics, which answers once everything is up."""
+    metrics = free_port()
+    own = f'{{bind: [127.0.0.1], admin: "127.0.0.1:{free_port()}", metrics: "127.0.0.1:{metrics}"}}'
+    service = f"{{host: api.example, port: {free_port()}}}"
+    (directory / "serving.yml").write_text(f"services: {{api: {service}}}\nsidecar: {own}\n")
+    return "serving.yml", metrics
+
+
+def test_sigterm_before_there_is_anything_to_drain_is_0(tmp_path: Path) -> None:
+    """As process 1 of a container nothing would end it otherwise; the file that it reads is a pipe here."""
+    os.mkfifo(tmp_path / "slow.yml")
+    process = Process(command("run", "--config", "slow.yml"), tmp_path, clean_environment())
+    try:
+        with (tmp_path / "slow.yml").open("w"):  # returns once the process has opened it as well
+            process.send(signal.SIGTERM)
+            assert process.wait() == 0
+    finally:
+        process.kill()
+    assert (process.stdout, process.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("line", ["check --config good.yml", "url redis --config good.yml", "check"])
+def test_an_answer_that_cannot_be_written_is_2(good: str, tmp_path: Path, line: str) -> None:
+    done = shell(f"{line} >/dev/full", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "sidecar: cannot write the answer: no space left on device\n"
+
+
+@pytest.mark.parametrize("redirected", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_run_does_without_the_streams_that_are_closed(tmp_path: Path, redirected: str) -> None:
+    """Supervisors of an older kind start their services so."""
+    config, metrics = serving(tmp_path)
+    line = f"exec {' '.join(map(str, command('run', '--config', config)))} {redirected}"
+    process = Process(["sh", "-c", line], tmp_path, clean_environment())
+    try:
+        wait_until(lambda: answers(metrics) or not process.running, "the sidecar's metrics")
+        assert process.running, process.stderr
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0, process.stderr
+    finally:
+        process.kill()
+    assert "Traceback" not in process.stderr
+
+
+def test_check_does_without_a_closed_output(good: str, tmp_path: Path) -> None:
+    """The exit code is the answer then."""
+    done = shell("check --config good.yml >&-", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_after_the_loop_no_signal_disturbs_the_end(stub_app: type[StubApp], good: str) -> None:
+    assert run(["run", "--config", good]) == 0
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_logs_go_nowhere_when_standard_error_is_closed(
+    monkeypatch: pytest.MonkeyPatch, stub_app: type[StubApp], good: str
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run(["run", "--config", good]) == 0
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    assert handler.stream.name == os.devnull
+    handler.stream.close()
+
+
+def test_the_other_commands_leave_signals_alone(good: str, capsys: Captured) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(["check", "--config", good]) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["check", "run", "url"])
+def test_a_folder_is_no_configuration(tmp_path: Path, name: str, capsys: Captured) -> None:
+    assert run([name, *(["redis"] if name == "url" else []), "--config", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        f"sidecar: {tmp_path}: cannot be read: Is a directory; name a file that is there and readable\n"
+    )
+
+
+def test_check_names_listeners_that_are_left_out(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "self.yml").write_text(
+        "services: {redis: {host: localhost, port: 6379, scheme: redis}, api: {host: api.example, port: 80}}\n"
+    )
+    assert run(["check", "--config", "self.yml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: redis will not listen: it would proxy to itself: ")
+    assert lines[-1].startswith("self.yml: fine: ")

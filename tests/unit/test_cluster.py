@@ -429,3 +429,42 @@ def test_a_snapshot_does_not_lose_a_waiting_probe() -> None:
     cluster.apply(snapshot(Endpoint("a", 80), Endpoint("c", 80)))
     assert picks(cluster, 1, now=NOW) == "c"
     assert picks(cluster, 2, now=NOW + OPEN_FOR) == "ac"
+
+
+# Shares of the bound
+
+
+def shares(cluster: Cluster) -> list[int]:
+    return [state.pool.share for state in cluster.endpoints.values()]
+
+
+def test_the_bound_is_shared_by_weight() -> None:
+    cluster = cluster_of(max_connections=10)
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80, weight=3), Endpoint("c", 80, weight=4)))
+    assert shares(cluster) == [2, 4, 5], "rounded up: nobody is left without, and no room is left unused"
+
+
+def test_only_closed_endpoints_have_a_share_of_it() -> None:
+    cluster = cluster_of("a", "b", "c", max_connections=6)
+    assert shares(cluster) == [2, 2, 2]
+    fail(cluster, "b")
+    assert [shares(cluster)[0], shares(cluster)[2]] == [3, 3]
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is state_of(cluster, "b")
+    assert [shares(cluster)[0], shares(cluster)[2]] == [3, 3], "a probe is no endpoint like the others yet"
+    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe.breaker.permit)
+    assert shares(cluster) == [2, 2, 2]
+
+
+def test_with_nobody_closed_there_is_nothing_to_share() -> None:
+    cluster = cluster_of("a", max_connections=6)
+    fail(cluster, "a")
+    assert cluster.refusal is Reason.ALL_OPEN
+
+
+def test_a_snapshot_shares_anew() -> None:
+    cluster = cluster_of("a", "b", max_connections=6)
+    cluster.apply(snapshot(Endpoint("a", 80)))
+    assert shares(cluster) == [6]
+    cluster.apply(snapshot(*(Endpoint(host, 80) for host in "abcd")))
+    assert shares(cluster) == [2, 2, 2, 2]

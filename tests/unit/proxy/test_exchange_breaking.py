@@ -239,3 +239,45 @@ def test_of_two_open_endpoints_the_first_whose_time_is_over_gets_the_probe(make_
     proxy.clock.advance(6.5)
     proxy.client(request())
     assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.1"]
+
+
+def test_an_endpoint_that_comes_back_at_a_full_bound_serves_again(make_proxy: MakeProxy) -> None:
+    """Every connection is the other endpoint's by then, and there is always a queue."""
+    proxy = make_proxy(
+        endpoints=2,
+        breaker_threshold=1,
+        breaker_open_for=10.0,
+        breaker_jitter=0.0,
+        max_connections=2,
+        max_pending=100,
+    )
+    proxy.client(request())
+    assert proxy.refuse() == "10.0.0.1"
+    proxy.accept().feed(ok())
+    clients = [proxy.client(request()) for _ in range(6)]
+    if proxy.connecting:
+        proxy.accept()
+    assert breaker_states(proxy) == ["open", "closed"]
+    assert (proxy.states[1].pool.open, len(proxy.cluster.limit.pending)) == (2, 4)
+
+    proxy.clock.advance(10.0)
+    clients.append(proxy.client(request()))
+    assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.1"], "the probe goes before the queue"
+    proxy.accept()
+    served = {b"10.0.0.1": 0, b"10.0.0.2": 0}
+    for _ in range(20):
+        clients += [proxy.client(request()) for _ in range(3)]  # there is always somebody in the queue
+        for endpoint in proxy.busy:
+            served[next(host for host in served if b"Host: " + host in endpoint.data)] += 1
+            endpoint.feed(ok())
+        while proxy.connecting:
+            proxy.accept()
+    assert breaker_states(proxy) == ["closed", "closed"]
+    assert min(served.values()) >= 10, served
+    assert [state.pool.open for state in proxy.states] == [1, 1]
+
+    while proxy.busy:
+        proxy.busy[0].feed(ok())
+        while proxy.connecting:
+            proxy.accept()
+    assert all(client.data == ok() for client in clients)

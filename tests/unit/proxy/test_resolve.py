@@ -161,7 +161,7 @@ async def test_a_name_that_has_no_address_is_an_error_that_names_it(world: World
     tasks = [await world.ask() for _ in range(2)]
     await world.names.say(NOT_FOUND)
     for task in tasks:
-        with pytest.raises(OSError, match="^db.example: .*Name or service not known"):
+        with pytest.raises(OSError, match=r"^db\.example: .*Name or service not known"):
             await task
 
 
@@ -186,7 +186,7 @@ async def test_a_name_that_cannot_be_encoded_has_no_address(world: World) -> Non
     """IDNA wants labels of 1 to 63 bytes; getaddrinfo raises UnicodeError, which is no OSError."""
     task = await world.ask("x" * 70 + ".example")
     await world.names.say(UnicodeError("label empty or too long"))
-    with pytest.raises(OSError, match="^x+.example: label empty or too long$"):
+    with pytest.raises(OSError, match=r"^x+\.example: label empty or too long$"):
         await task
 
 

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from support.proxy import clean_environment
 
 import sidecar
 from sidecar import (
@@ -192,6 +193,58 @@ def test_debugging_tells_what_was_resolved_and_why(tmp_path: Path, caplog: pytes
         "api is at a.example:80, b.example:80",
         "redis is redis://moved.example:6379",
     ]
+
+
+DEBUG = {"AUTOBOT_SERVICE_REGISTRY_DEBUG": "true"}
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """The registry's logger in a process that has set up no logging: pytest itself sets some up."""
+    logger = logging.getLogger("test_service_registry.fresh")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr("sidecar.registry.service_registry._log", logger)
+    yield logger
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+
+
+def test_debugging_is_seen_where_no_logging_is_set_up(
+    fresh: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        ServiceRegistry(environ=DEBUG).get_service_url("redis")
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("redis is redis://") for line in lines) == 2, "each once"
+    assert len(fresh.handlers) == 1
+
+
+def test_debugging_leaves_logging_that_is_set_up_alone(fresh: logging.Logger) -> None:
+    own = logging.NullHandler()
+    fresh.addHandler(own)
+    ServiceRegistry(environ=DEBUG)
+    assert fresh.handlers == [own]
+
+
+def test_without_debugging_nothing_is_said(fresh: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    ServiceRegistry(environ={}).get_service_url("redis")
+    assert fresh.handlers == []
+    assert fresh.level == logging.NOTSET
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_an_application_without_logging_sees_it_on_stderr(tmp_path: Path, debug: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from sidecar import get_service_url; print(get_service_url('redis'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=clean_environment(AUTOBOT_DEPLOYMENT_MODE="local", **(DEBUG if debug else {})),
+    )
+    assert done.stdout == "redis://localhost:6379\n"
+    assert ("redis is redis://localhost:6379" in done.stderr.splitlines()) is debug
+    assert bool(done.stderr) is debug
 
 
 def test_importing_the_package_loads_nothing_else() -> None:
