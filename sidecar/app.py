@@ -107,16 +107,15 @@ class App:
         wanted = self.settings.sidecar.max_clients + OWN_DESCRIPTORS
         wanted += sum(upstream.policy.limits.connections for upstream in self.settings.upstreams)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard != resource.RLIM_INFINITY:
-            wanted = min(wanted, hard)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        if wanted == hard:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            wanted = hard
             _log.info(
                 "the system allows %d open files, fewer than the bounds on connections add up to; "
                 "raise `ulimit -Hn` or lower sidecar.max_clients and limits.connections",
                 hard,
             )
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names."""

@@ -50,10 +50,8 @@ def run(arguments: Sequence[str]) -> int:
             print(f"sidecar: {finding}", file=sys.stderr)
     except SidecarError as error:
         print(f"sidecar: {error}", file=sys.stderr)
-    except (
-        KeyboardInterrupt
-    ):  # before the command had taken the signal over, or in one that needs no such care
-        return FINE
+    except KeyboardInterrupt:
+        return FINE  # before the command had taken the signal over, or in one that needs no such care
     except BrokenPipeError:  # the reader of our output has seen enough
         _discard_output()
         return FINE
@@ -158,9 +156,7 @@ def _run(options: argparse.Namespace) -> int:
     from sidecar.app import App, run_loop
     from sidecar.observe.logs import configure
 
-    # A process may be started with its standard error closed.
-    stream = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives as long as the process
-    configure(settings.log_level, options.log_format, stream)
+    configure(settings.log_level, options.log_format, sys.stderr)
 
     async def serve() -> int:
         await App(settings).run()
