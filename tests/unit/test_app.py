@@ -601,6 +601,20 @@ async def test_an_error_at_start_is_raised_by_run(run: Any) -> None:
             await app.run()
 
 
+async def test_a_signal_while_starting_is_heard_once_started(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
+    app = App(settings(upstream("api", endpoint.port)))
+    task = asyncio.create_task(app.run())
+    await asyncio.sleep(0)
+    assert not app.ready
+    signal.raise_signal(signal.SIGTERM)
+    await task
+    assert caplog.messages[-1] == "stopped"
+    assert sum(message.startswith("draining") for message in caplog.messages) == 1
+
+
 async def test_the_signals_stay_taken_until_the_loop_closes(run: Any) -> None:
     """An impatient second signal at the very end must not kill the process with another exit code."""
     running = await run(App(settings(upstream("api", 9))))

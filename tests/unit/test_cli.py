@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import uvloop
 from support.ports import free_port
 from support.processes import Process
 from support.proxy import clean_environment, command
@@ -38,6 +39,12 @@ services:
 """
 
 Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def libuv() -> None:
+    """libuv opens a pipe for signals with a process's first loop and keeps it: no test's leak."""
+    uvloop.new_event_loop().close()
 
 
 @pytest.fixture(autouse=True)
@@ -451,6 +458,39 @@ def test_an_answer_that_cannot_be_written_is_2(good: str, tmp_path: Path, line: 
     assert done.stderr == "sidecar: cannot write the answer: no space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError(28, "No space left on device"), "no space left on device"), (OSError("Odd"), "odd")],
+)
+def test_a_failed_write_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Captured, error: OSError, said: str
+) -> None:
+    def full(_options: object) -> int:
+        raise error
+
+    monkeypatch.setattr(sidecar.cli, "_check", full)
+    with (tmp_path / "out").open("w") as out, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", out)
+        assert run(["check"]) == 2
+        out.write("never read")
+        out.flush()
+    assert capsys.readouterr().err == f"sidecar: cannot write the answer: {said}\n"
+    assert (tmp_path / "out").read_text() == "", "the last flush finds a place"
+
+
+def test_sigterm_while_nothing_runs_yet_ends_with_0(
+    monkeypatch: pytest.MonkeyPatch, stub_app: type[StubApp]
+) -> None:
+    def told_to_end(_options: object) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("it is to end at once")
+
+    monkeypatch.setattr(sidecar.cli, "_run", told_to_end)
+    with pytest.raises(SystemExit) as ended:
+        run(["run"])
+    assert ended.value.code == 0
+
+
 @pytest.mark.parametrize("redirected", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_run_does_without_the_streams_that_are_closed(tmp_path: Path, redirected: str) -> None:
     """Supervisors of an older kind start their services so."""
@@ -479,15 +519,24 @@ def test_after_the_loop_no_signal_disturbs_the_end(stub_app: type[StubApp], good
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_logs_go_nowhere_when_standard_error_is_closed(
-    monkeypatch: pytest.MonkeyPatch, stub_app: type[StubApp], good: str
+def test_closed_streams_are_filled_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch, good: str
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", None)
-    assert run(["run", "--config", good]) == 0
-    (handler,) = logging.getLogger().handlers
-    assert isinstance(handler, logging.StreamHandler)
-    assert handler.stream.name == os.devnull
-    handler.stream.close()
+    from sidecar.__main__ import main
+
+    names = ("stdin", "stdout", "stderr")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "argv", ["sidecar", "url", "redis", "--config", good])
+        for name in names:
+            patched.setattr(sys, name, None)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        streams = [getattr(sys, name) for name in names]
+    assert ended.value.code == 0
+    assert [stream.writable() for stream in streams] == [False, True, True]
+    assert all(os.fstat(stream.fileno()).st_rdev == Path(os.devnull).stat().st_rdev for stream in streams)
+    for stream in streams:
+        stream.close()
 
 
 def test_the_other_commands_leave_signals_alone(good: str, capsys: Captured) -> None:

@@ -475,6 +475,18 @@ def test_retiring_closes_only_what_is_idle(proxy: Proxy) -> None:
     assert busy.data == ok()
 
 
+def test_a_last_answer_that_is_not_taken_yet_keeps_the_process(proxy: Proxy) -> None:
+    client = proxy.client(request("GET /", "Connection: close"))
+    endpoint = proxy.accept()
+    client.buffered = 100
+    endpoint.feed(ok())
+    assert client.closing
+    now = proxy.clock.monotonic() + RETIRE_QUIET + 2 * INTERVAL
+    assert client.protocol.retire(now)
+    client.buffered = 0
+    assert not client.protocol.retire(now)
+
+
 def test_shutting_ends_everything_and_counts_it(proxy: Proxy) -> None:
     busy = proxy.client(request())
     endpoint = proxy.accept()

@@ -121,7 +121,7 @@ class Transport(MemoryTransport):
 
 async def test_a_reset_is_an_abort_that_does_not_linger() -> None:
     transport = Transport()
-    transport.extra["socket"] = Socket(transport.story)  # type: ignore[assignment]
+    transport.extra["socket"] = Socket(transport.story)
     reset(transport)  # type: ignore[arg-type] # a transport by its methods
     assert transport.story == [(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER), "abort"]
 
@@ -130,7 +130,7 @@ async def test_a_reset_is_an_abort_that_does_not_linger() -> None:
 async def test_what_has_no_socket_any_more_is_only_aborted(why: str) -> None:
     transport = Transport()
     if why == "closing":
-        transport.extra["socket"] = Socket(transport.story)  # type: ignore[assignment]
+        transport.extra["socket"] = Socket(transport.story)
         transport.close()
     reset(transport)  # type: ignore[arg-type] # a transport by its methods
     assert transport.story == ["abort"]

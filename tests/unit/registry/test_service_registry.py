@@ -199,14 +199,11 @@ DEBUG = {"AUTOBOT_SERVICE_REGISTRY_DEBUG": "true"}
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
     """The registry's logger in a process that has set up no logging: pytest itself sets some up."""
-    logger = logging.getLogger("test_service_registry.fresh")
-    monkeypatch.setattr(logger, "propagate", False)
+    logger = logging.Logger("fresh")  # noqa: LOG001 - one below the root logger would have pytest's handlers
     monkeypatch.setattr("sidecar.registry.service_registry._log", logger)
-    yield logger
-    logger.handlers.clear()
-    logger.setLevel(logging.NOTSET)
+    return logger
 
 
 def test_debugging_is_seen_where_no_logging_is_set_up(
