@@ -81,7 +81,6 @@ class RequestHead:
 
     __slots__ = (
         "_host",
-        "_host_name",
         "_lines",
         "keep_alive",
         "length",
@@ -91,16 +90,13 @@ class RequestHead:
         "target",
     )
 
-    def __init__(
-        self, lines: list[bytes], host: int, method: int, target: bytes, minor: int, length: int, size: int
-    ) -> None:
+    def __init__(self, lines: list[bytes], method: int, target: bytes, minor: int, size: int) -> None:
         self._lines = lines
-        self._host = host
-        self._host_name = b"Host"
+        self._host = 0
         self.method = method
         self.target = target
         self.minor = minor
-        self.length = length
+        self.length = 0
         self.size = size
         self.keep_alive = minor == 1
 
@@ -116,7 +112,8 @@ class RequestHead:
         """
         lines = self._lines
         if authority:
-            lines[self._host] = b"%b: %b" % (self._host_name, authority)
+            name = lines[self._host].partition(b":")[0]
+            lines[self._host] = b"%b: %b" % (name, authority)
         return b"%b\r\n\r\n%b" % (b"\r\n".join(lines), body)
 
 
@@ -172,8 +169,18 @@ def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
     lines = data[start:end].split(b"\r\n")
     name, target, method, minor = _read_request_line(lines[0])
     _check_lines(data, start, end, len(lines) - 1)
-    head = RequestHead(lines, 0, method, target, minor, 0, end + 4 - start)
-    _read_request_fields(head, lines)
+    head = RequestHead(lines, method, target, minor, end + 4 - start)
+    length, chunked, host = _read_fields(head, lines, request=True)
+    if chunked:
+        head.length = CHUNKED
+    elif length is not None:
+        head.length = length
+    if not host:
+        if minor:
+            raise ProtocolError("Host is missing")
+        lines.insert(1, b"Host: ")
+        host = 1
+    head._host = host
     if minor == 0:
         lines[0] = b"%b %b HTTP/1.1" % (name, target)  # a proxy speaks its own version (RFC 9112 2.3)
     return head
@@ -224,9 +231,15 @@ def _refuse_bare_ends(data: bytes, start: int) -> None:
         raise ProtocolError("a bare CR or a bare LF in the head")
 
 
-def _read_request_fields(head: RequestHead, lines: list[bytes]) -> None:
-    """Set what the header fields say, and take the lines of this hop out of `lines`."""
-    host = length = coding = None
+def _read_fields(
+    head: RequestHead | ResponseHead, lines: list[bytes], *, request: bool
+) -> tuple[int | None, bool, int]:
+    """What the header fields say: Content-Length, whether chunked, and where Host stands (0: nowhere).
+
+    Sets `keep_alive` and takes the lines of this hop out of `lines`. A Host in a response means nothing.
+    """
+    length = coding = None
+    host = 0
     dropped: list[int] = []
     options: list[bytes] = []
     for at in range(1, len(lines)):
@@ -238,44 +251,32 @@ def _read_request_fields(head: RequestHead, lines: list[bytes]) -> None:
             raise ProtocolError("a header line is not a name, a colon and a value")
         if kind == ORDINARY:
             continue
-        if kind == HOST:
-            value = value.strip(b" \t")
-            if host is not None or not _AUTHORITY.fullmatch(value):
-                raise ProtocolError("Host is repeated or not a host and port")
-            host = at
-            head._host_name = name
-        elif kind == CONNECTION:
+        if kind == CONNECTION:
             options += _options(value)
             dropped.append(at)
         elif kind == DROPPED:
             dropped.append(at)
         elif kind == CONTENT_LENGTH:
             length = _content_length(value, length)
-        else:  # TRANSFER_ENCODING
+        elif kind == TRANSFER_ENCODING:
             coding = _transfer_coding(value, coding)
-    if coding is not None:
-        if length is not None or head.minor == 0:
-            raise ProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
-        head.length = CHUNKED
-    elif length is not None:
-        head.length = length
+        elif request:  # HOST
+            if host or not _AUTHORITY.fullmatch(value.strip(b" \t")):
+                raise ProtocolError("Host is repeated or not a host and port")
+            host = at
+    if coding is not None and (length is not None or head.minor == 0):
+        raise ProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
     if options:
         if b"close" in options:
             head.keep_alive = False
         elif head.minor == 0 and b"keep-alive" in options:
             head.keep_alive = True
         _drop_nominated(lines, options, dropped)
-    if dropped:
-        for at in reversed(dropped):
-            del lines[at]
-            if host is not None and at < host:
-                host -= 1
-    if host is None:
-        if head.minor:
-            raise ProtocolError("Host is missing")
-        lines.insert(1, b"Host: ")
-        host = 1
-    head._host = host
+    for at in reversed(dropped):
+        del lines[at]
+        if at < host:
+            host -= 1
+    return length, coding is not None, host
 
 
 def scan_response(data: bytes, start: int, method: int) -> ResponseHead | None:
@@ -301,47 +302,18 @@ def scan_response(data: bytes, start: int, method: int) -> ResponseHead | None:
         status = int(match[2])
         minor = int(match[1])
     head = ResponseHead(lines, status, minor, end + 4 - start)
-    length = coding = None
-    dropped: list[int] = []
-    options: list[bytes] = []
-    for at in range(1, len(lines)):
-        name, colon, value = lines[at].partition(b":")
-        kind = KINDS.get(name)
-        if kind is None:
-            kind = classify(name)
-        if not colon or kind < 0:
-            raise ProtocolError("a header line is not a name, a colon and a value")
-        if kind == ORDINARY:
-            continue
-        if kind == CONNECTION:
-            options += _options(value)
-            dropped.append(at)
-        elif kind == DROPPED:
-            dropped.append(at)
-        elif kind == CONTENT_LENGTH:
-            length = _content_length(value, length)
-        elif kind == TRANSFER_ENCODING:
-            coding = _transfer_coding(value, coding)
-    if options:
-        if b"close" in options:
-            head.keep_alive = False
-        elif head.minor == 0 and b"keep-alive" in options:
-            head.keep_alive = True
-        _drop_nominated(lines, options, dropped)
-    if dropped:
+    came = len(lines)
+    length, chunked, _ = _read_fields(head, lines, request=False)
+    if len(lines) != came:
         head.passes_whole = False
-        for at in reversed(dropped):
-            del lines[at]
-    if head.minor == 0:
+    if minor == 0:
         lines[0] = b"HTTP/1.1" + lines[0][8:]
-    _frame_response(head, method, length, coding is not None)
+    _frame_response(head, method, length, chunked)
     return head
 
 
 def _frame_response(head: ResponseHead, method: int, length: int | None, chunked: bool) -> None:
     """Where the body ends, in the order of RFC 9112 6.3."""
-    if chunked and (length is not None or head.minor == 0):
-        raise ProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
     status = head.status
     if status < 200 or status == 204:
         head.length = 0
