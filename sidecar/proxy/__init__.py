@@ -8,8 +8,9 @@
     respond     the answers that the proxy gives itself
     tcp         one opaque session, from accept to the last byte
 
-and beside them `context` (what all connections share), `dial` (opening a connection), `resolve` (names) and `sweep` (deadlines).
-Everything but `dial` and `resolve` is a callback on a protocol object: no task, future, timer or closure per request.
+and beside them `context` (what all connections share), `dial` (opening a connection), `resolve` (names) and
+`sweep` (deadlines). Everything but `dial` and `resolve` is a callback on a protocol object: no task, future,
+timer or closure per request.
 """
 
 from __future__ import annotations
