@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from typing import NoReturn
 
 from sidecar.cli import run
 
@@ -13,7 +15,16 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line of this process and exit with its code."""
     _fill_standard_streams()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    # Not sys.exit: libuv waits at exit for look-ups that no name server answers, long after everything has ended.
+    os._exit(code)
 
 
 def _fill_standard_streams() -> None:

@@ -274,8 +274,7 @@ class App:
             # One turn for the transports to tell their protocols, one for what those close in turn.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        for server in self._servers:
-            await server.stop()
+        await asyncio.gather(*(server.stop() for server in self._servers))
         self._servers.clear()
         self._listeners.clear()
 

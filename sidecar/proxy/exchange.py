@@ -21,7 +21,7 @@ from sidecar.http1.head import CHUNKED, UNTIL_CLOSE
 from sidecar.model import OUTCOME_BY_STATUS, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
-from sidecar.proxy.relay import PEER_FULL, UNSENT
+from sidecar.proxy.relay import PEER_FULL, UNSENT, unsent
 from sidecar.proxy.respond import STATUS_BY_REASON
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.resilience import BreakerState
@@ -153,7 +153,7 @@ class Exchange:
             self._attempt_over(outcome, self._context.clock.monotonic())
             dial.endpoint.pool.release(None)
             self.cluster.stats.overflows += 1
-            self._fail(Reason.OVERFLOW, message="the proxy has no descriptor or port left")
+            self._fail(Reason.OVERFLOW, message="the proxy has no descriptor left")
             return
         timed_out = outcome is Outcome.CONNECT_TIMEOUT
         self.cluster.stats.connects[2 if timed_out else 1] += 1
@@ -388,13 +388,13 @@ class Exchange:
         if connection is None:
             return False
         if self.client.write_full:
-            unsent = self.client.transport.get_write_buffer_size()
+            left = unsent(self.client.transport)
         elif connection.write_full:
-            unsent = connection.transport.get_write_buffer_size()
+            left = unsent(connection.transport)
         else:
             return False
-        before, self._unsent = self._unsent, unsent
-        return unsent != before
+        before, self._unsent = self._unsent, left
+        return left != before
 
     # Ending
 

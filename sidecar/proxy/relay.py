@@ -7,14 +7,17 @@ reasons and moves the switch only at the first and the last.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import socket
 import struct
+import termios
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncio import Transport
 
-__all__ = ["PEER_FULL", "PIPELINE_FULL", "UNSENT", "ReadGate", "reset"]
+__all__ = ["PEER_FULL", "PIPELINE_FULL", "UNSENT", "ReadGate", "reset", "unsent"]
 
 _NO_LINGER = struct.pack("ii", 1, 0)  # struct linger: on, no seconds
 
@@ -58,3 +61,19 @@ def reset(transport: Transport) -> None:
     if sock is not None and (not transport.is_closing() or transport.get_write_buffer_size()):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     transport.abort()
+
+
+def unsent(transport: Transport) -> int:
+    """Bytes that the other side has not taken: those of the transport, and those in the kernel's send queue.
+
+    Who reads slowly empties the kernel's megabytes first, and the transport's own number stands still meanwhile.
+    """
+    count = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is not None and (not transport.is_closing() or count):
+        with contextlib.suppress(OSError):
+            (queued,) = struct.unpack(
+                "i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+            )  # SIOCOUTQ, tcp(7)
+            count += queued
+    return count

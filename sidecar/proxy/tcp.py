@@ -16,7 +16,7 @@ from sidecar.errors import Reason
 from sidecar.model import CloseReason, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
-from sidecar.proxy.relay import PEER_FULL, UNSENT, ReadGate, reset
+from sidecar.proxy.relay import PEER_FULL, UNSENT, ReadGate, reset, unsent
 from sidecar.proxy.sweep import NEVER
 from sidecar.resilience import BreakerState
 
@@ -238,8 +238,7 @@ class TcpSession:
 
     def _unsent(self) -> int:
         """Bytes that one side has sent and the other has not taken."""
-        theirs = 0 if self.other is None else self.other.transport.get_write_buffer_size()
-        return self.transport.get_write_buffer_size() + theirs
+        return unsent(self.transport) + (0 if self.other is None else unsent(self.other.transport))
 
     def expire(self) -> None:
         """Nothing has moved for the time-out of what is going on."""

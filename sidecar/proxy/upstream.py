@@ -147,7 +147,9 @@ class UpstreamConnection:
 
     def retire(self, now: float) -> bool:
         """The process would like to end."""
-        if self.exchange is not None:
+        if (
+            self.exchange is not None or not self._booked
+        ):  # it carries one, or is about to: it was just opened
             return True
         self.close()
         return False

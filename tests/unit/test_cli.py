@@ -393,7 +393,10 @@ def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPat
 def test_the_module_runs_the_command_line(
     monkeypatch: pytest.MonkeyPatch, good: str, capsys: Captured
 ) -> None:
+    import sidecar.__main__
     from sidecar.__main__ import main
+
+    monkeypatch.setattr(sidecar.__main__, "_leave", sys.exit)
 
     monkeypatch.setattr(sys, "argv", ["sidecar", "url", "redis", "--config", good])
     with pytest.raises(SystemExit) as ended:
@@ -522,7 +525,10 @@ def test_after_the_loop_no_signal_disturbs_the_end(stub_app: type[StubApp], good
 def test_closed_streams_are_filled_before_anything_is_opened(
     monkeypatch: pytest.MonkeyPatch, good: str
 ) -> None:
+    import sidecar.__main__
     from sidecar.__main__ import main
+
+    monkeypatch.setattr(sidecar.__main__, "_leave", sys.exit)
 
     names = ("stdin", "stdout", "stderr")
     with monkeypatch.context() as patched:

@@ -265,7 +265,7 @@ def test_a_shortage_of_our_own_is_overflow_and_not_the_endpoints_fault(
 
     assert error_of(client.data) == (503, "overflow")
     told = json.loads(client.data.partition(b"\r\n\r\n")[2])
-    assert told["message"] == "the proxy has no descriptor or port left"
+    assert told["message"] == "the proxy has no descriptor left"
     assert proxy.connecting == [], "no other endpoint, and not again: that would want one more"
     assert proxy.cluster.stats.overflows == 1
     assert proxy.cluster.stats.connects == [0, 0, 0]
