@@ -147,9 +147,8 @@ class UpstreamConnection:
 
     def retire(self, now: float) -> bool:
         """The process would like to end."""
-        if (
-            self.exchange is not None or not self._booked
-        ):  # it carries one, or is about to: it was just opened
+        # What was just opened is about to carry one: closed now, it would look like a refused connect.
+        if self.exchange is not None or not self._booked:
             return True
         self.close()
         return False

@@ -149,6 +149,18 @@ def test_an_endpoint_may_be_slow_to_take_what_nobody_waits_for(proxy: Proxy) -> 
     assert client.reading
 
 
+def test_retiring_leaves_alone_what_is_just_being_opened(proxy: Proxy) -> None:
+    """It stands, and its exchange is told in the next turn: closed now, it would look like a refused connect."""
+    client = proxy.client(request())
+    attempt = proxy.connecting[0]
+    endpoint = attempt.establish()
+    proxy.upstreams.append(endpoint)
+    assert endpoint.protocol.retire(0.0)
+    attempt.hand_over()
+    endpoint.feed(ok())
+    assert client.data == ok()
+
+
 def test_retiring_closes_idle_connections_only(proxy: Proxy) -> None:
     proxy.exchange(request(), ok())
     idle = proxy.upstreams[0]
