@@ -38,6 +38,7 @@ _FLOAT: Final = "tag:yaml.org,2002:float"
 _TEXT: Final = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "timestamp", "value", "merge"))
 
 
+_TOO_DEEP: Final = f"nests deeper than {MAX_DEPTH} levels; nothing in a configuration does, flatten it"
 _PLAIN_INT: Final = re.compile(r"0|[1-9][0-9]{0,19}")  # no sign, octal, hexadecimal or sexagesimal
 
 
@@ -129,9 +130,7 @@ def _check_shape(text: str) -> None:
 
 
 def _too_deep(line: int) -> _Unreadable:
-    return _Unreadable(
-        line, f"nests deeper than {MAX_DEPTH} levels; nothing in a configuration does, flatten it"
-    )
+    return _Unreadable(line, _TOO_DEEP)
 
 
 def _explained(error: yaml.YAMLError, text: str) -> tuple[int, str, str]:
@@ -140,6 +139,8 @@ def _explained(error: yaml.YAMLError, text: str) -> tuple[int, str, str]:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 0
         detail = " ".join(part for part in (error.context, error.problem) if part)
+        if "maximum nesting depth" in detail:  # newer libyaml looks ahead and stops by itself, at a thousand
+            return line, "", _TOO_DEEP
         return (
             line,
             "",
