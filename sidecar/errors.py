@@ -76,9 +76,11 @@ class ProtocolError(SidecarError):
 
     status: the answer they deserve when they came from the application (400, 413, 414, 431, 501, 505).
     reason: `BAD_REQUEST` or `TOO_LARGE`; a malformed response is always answered 502 `BAD_RESPONSE`.
+    passed: of a body, what came before the fault with the same bytes and is well formed.
     """
 
     def __init__(self, message: str, status: int = 400, reason: Reason = Reason.BAD_REQUEST) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
+        self.passed = b""

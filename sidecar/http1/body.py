@@ -3,7 +3,7 @@
 Three readers with one method, `feed(data, start) -> (bytes that go on, offset behind the body)`, and `done`.
 A chunked body is followed strictly, and its bytes pass as they came where there is nothing to take out:
 chunk extensions are dropped (section 7.1.1 lets a recipient ignore them, and they are where smuggling
-hides), and so are trailer fields that may not stand there (RFC 9110 6.5.1).
+hides), and so are trailer fields that nobody announced or that may not stand there (RFC 9110 6.5.1).
 """
 
 from __future__ import annotations
@@ -22,29 +22,46 @@ MAX_EXTENSION = (
 )
 MAX_TRAILERS = 8192  # bytes of all trailer lines; they carry checksums and statuses, not documents
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,%d})(?:[ \t]*;[\t -~\x80-\xff]*)?" % MAX_SIZE_DIGITS)
-# RFC 9110 6.5.1: framing, routing, request modifiers, authentication and content format never come late.
+# RFC 9112 7.1.1, each extension a name, perhaps with a token or a quoted string.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION = rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,%d})(?:%b)*" % (MAX_SIZE_DIGITS, _EXTENSION))
+# RFC 9110 6.5.1 and RFC 7230 4.1.2: framing, routing, request modifiers, authentication, response control data
+# and content format never come late. Those that `fields` knows by another kind are not repeated here.
 _FORBIDDEN_TRAILERS = frozenset(
     (
+        b"age",
+        b"authentication-info",
         b"authorization",
         b"cache-control",
         b"content-encoding",
         b"content-range",
         b"content-type",
         b"cookie",
-        b"expect",
+        b"date",
+        b"expires",
+        b"forwarded",
         b"if-match",
         b"if-modified-since",
         b"if-none-match",
         b"if-range",
         b"if-unmodified-since",
-        b"max-forwards",
+        b"location",
+        b"pragma",
         b"proxy-authenticate",
+        b"proxy-authentication-info",
         b"proxy-authorization",
         b"range",
+        b"retry-after",
         b"set-cookie",
-        b"trailer",
+        b"vary",
+        b"via",
+        b"warning",
         b"www-authenticate",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
     )
 )
 
@@ -61,7 +78,10 @@ class BodyReader(Protocol):
     done: bool
 
     def feed(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
-        """Take `data` from `start`: what goes on, and the offset of what follows the body."""
+        """Take `data` from `start`: what goes on, and the offset of what follows the body.
+
+        Raises ProtocolError, whose `passed` is what of `data` goes on before the place where it is wrong.
+        """
 
 
 class LengthReader:
@@ -114,13 +134,15 @@ class UntilCloseReader:
 class ChunkedReader:
     """Follows one chunked body through any split of its bytes.
 
+    announced: lower-case names of the trailer fields that go on; None: all that may stand there.
     decode: give out the data alone (for HTTP/1.0 clients) instead of the chunked framing.
     done: the body has ended; what `feed` said follows it belongs to the next message.
     """
 
-    __slots__ = ("_decode", "_held", "_left", "_state", "_trailer_bytes", "done")
+    __slots__ = ("_announced", "_decode", "_held", "_left", "_state", "_trailer_bytes", "done")
 
-    def __init__(self, *, decode: bool = False) -> None:
+    def __init__(self, announced: frozenset[bytes] | None = None, *, decode: bool = False) -> None:
+        self._announced = announced
         self._decode = decode
         self._held = b""  # an unfinished line
         self._left = 0
@@ -131,10 +153,17 @@ class ChunkedReader:
     def feed(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
         """Take `data` from `start`: (bytes that go on, offset behind the body or len(data) while it goes on).
 
-        Raises ProtocolError when the framing is not exactly RFC 9112's.
+        Raises ProtocolError when the framing is not exactly RFC 9112's; its `passed` is what goes on before.
         """
         pieces: list[bytes] = []
-        at = start
+        try:
+            at = self._follow(data, start, pieces)
+        except ProtocolError as error:
+            error.passed = b"".join(pieces)
+            raise
+        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), at
+
+    def _follow(self, data: bytes, at: int, pieces: list[bytes]) -> int:
         size = len(data)
         while at < size and not self.done:
             if self._state == _DATA:
@@ -154,7 +183,7 @@ class ChunkedReader:
                     self._size_line(line, pieces)
                 else:
                     self._trailer_line(line, pieces)
-        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), at
+        return at
 
     def _line(self, data: bytes, at: int) -> tuple[bytes | None, int]:
         """One line without its CRLF, and the offset behind it; None holds what has come of it."""
@@ -180,7 +209,7 @@ class ChunkedReader:
     def _size_line(self, line: bytes, pieces: list[bytes]) -> None:
         match = _SIZE_LINE.fullmatch(line)
         if match is None:
-            raise ProtocolError("a chunk size is not hexadecimal digits")
+            raise ProtocolError("a chunk-size line is not hexadecimal digits with extensions")
         digits = match[1]
         self._left = int(digits, 16)
         if self._left:
@@ -219,5 +248,8 @@ class ChunkedReader:
         kind = classify(name)
         if not colon or kind < 0 or len(line.translate(None, CONTROLS)) != len(line):
             raise ProtocolError("a trailer line is not a name, a colon and a value")
-        if kind == ORDINARY and name.lower() not in _FORBIDDEN_TRAILERS and not self._decode:
+        if self._decode or kind != ORDINARY:
+            return
+        name = name.lower()
+        if name not in _FORBIDDEN_TRAILERS and (self._announced is None or name in self._announced):
             pieces.append(line + b"\r\n")

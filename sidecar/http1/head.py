@@ -2,8 +2,11 @@
 
 `scan_request` and `scan_response` look at the bytes from `start` and return a head, None when its end has
 not come yet, or raise `ProtocolError`. A head keeps the lines it came in: `render` joins them again with
-the few lines that belong to one hop left out, so names keep their case, order and duplicates stay, and the
-target is never touched.
+the few lines that belong to one hop left out or made anew (`hop`), so names keep their case, order and
+duplicates stay, and a target in origin-form is never touched.
+
+What is wrong with a head is found in one order, however its bytes are split: at the first byte, at the end of
+the first line, at the first bare CR or LF, at the limit, and the rest once the blank line has come.
 """
 
 from __future__ import annotations
@@ -24,38 +27,30 @@ from sidecar.http1.fields import (
     TOKEN,
     TRANSFER_ENCODING,
     classify,
+    members,
 )
+from sidecar.http1.hop import drop_nominated, read_request_extras, read_response_extras
+from sidecar.http1.message import CHUNKED, HEAD_METHOD, UNTIL_CLOSE, RequestHead, ResponseHead
+from sidecar.http1.target import is_authority, origin_form, same_authority
 from sidecar.model.stats import METHODS
 
 __all__ = [
-    "CHUNKED",
+    "MAX_HEAD",
     "MAX_LINES",
-    "UNTIL_CLOSE",
-    "RequestHead",
-    "ResponseHead",
     "scan_request",
     "scan_response",
+    "too_large",
 ]
 
+MAX_HEAD = 65536  # bytes, where the caller has no limit of its own (behaviour.md)
 MAX_LINES = 256  # header lines in one head (behaviour.md; Apache allows 100, Envoy 100, nginx by bytes alone)
-
-# Values of `length` that are not a number of bytes.
-CHUNKED = -1
-UNTIL_CLOSE = -2
 
 _METHODS = {name.encode(): index for index, name in enumerate(METHODS[:-1])}
 _OTHER_METHOD = len(METHODS) - 1
-# RFC 9110 9.2.2, by index into METHODS: GET HEAD PUT DELETE OPTIONS TRACE.
-_IDEMPOTENT = frozenset(METHODS.index(name) for name in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
+_SLASH = 0x2F
 _CONNECT = METHODS.index("CONNECT")
 _OPTIONS = METHODS.index("OPTIONS")
-HEAD_METHOD = METHODS.index("HEAD")
 
-# RFC 3986 3.2.2 and 3.2.3 by their characters: reg-name, IP-literal, port. No user info, no white space.
-_AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
-# RFC 9112 3.2: origin-form, absolute-form or asterisk-form, by their beginnings and their characters; bytes
-# above 127 pass, as applications send raw UTF-8 and endpoints read it. Only OPTIONS has the asterisk.
-_TARGET = re.compile(rb"/[!-~\x80-\xff]*|[Hh][Tt][Tt][Pp][Ss]?://[!-~\x80-\xff]+|\*")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
 # What nearly every endpoint sends, so that it costs one look-up.
 _USUAL_STATUS_LINES = {
@@ -64,107 +59,27 @@ _USUAL_STATUS_LINES = {
     if status.value < 600
 }
 _ANY_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?")
-_PLAIN_OPTIONS = frozenset((b"", b"close", b"keep-alive"))
 _CODING = TOKEN + b'; ="'  # a transfer coding with its parameters, by its characters (RFC 9112 7)
-_FRAMING = frozenset((CONTENT_LENGTH, TRANSFER_ENCODING))
-_UNSAFE_TO_DROP = _FRAMING | {HOST}
+_BAD_BYTES = "a control character, a bare CR or a bare LF in the head"
 
 
-class RequestHead:
-    """One request head.
-
-    method: index into `METHODS`; target: as it came; minor: 0 or 1 of HTTP/1.x.
-    length: bytes of body that follow, or `CHUNKED`.
-    size: bytes that the head took of the input, the blank line included.
-    keep_alive: the client wants the connection kept.
-    """
-
-    __slots__ = (
-        "_host",
-        "_lines",
-        "keep_alive",
-        "length",
-        "method",
-        "minor",
-        "size",
-        "target",
-    )
-
-    def __init__(self, lines: list[bytes], method: int, target: bytes, minor: int, size: int) -> None:
-        self._lines = lines
-        self._host = 0
-        self.method = method
-        self.target = target
-        self.minor = minor
-        self.length = 0
-        self.size = size
-        self.keep_alive = minor == 1
-
-    @property
-    def idempotent(self) -> bool:
-        """Whether sending it twice means no more than sending it once (RFC 9110 9.2.2)."""
-        return self.method in _IDEMPOTENT
-
-    def render(self, authority: bytes, body: bytes = b"") -> bytes:
-        """The head for an endpoint, followed by what has come of the body, in one piece.
-
-        authority: replaces the value of Host in its place; empty keeps the application's.
-        """
-        lines = self._lines
-        if authority:
-            name = lines[self._host].partition(b":")[0]
-            lines[self._host] = b"%b: %b" % (name, authority)
-        return b"%b\r\n\r\n%b" % (b"\r\n".join(lines), body)
-
-
-class ResponseHead:
-    """One response head.
-
-    status: 100 to 599; length: bytes of body that follow, `CHUNKED` or `UNTIL_CLOSE`.
-    size: bytes that the head took of the input; keep_alive: the endpoint lets the connection be used again.
-    passes_whole: no line of it belongs to one hop, so its bytes may pass as they came.
-    """
-
-    __slots__ = ("_lines", "keep_alive", "length", "minor", "passes_whole", "size", "status")
-
-    def __init__(self, lines: list[bytes], status: int, minor: int, size: int) -> None:
-        self._lines = lines
-        self.status = status
-        self.minor = minor
-        self.size = size
-        self.length = 0
-        self.keep_alive = minor == 1
-        self.passes_whole = minor == 1
-
-    def drop_framing(self) -> None:
-        """Take Content-Length and Transfer-Encoding out: the body goes on in another framing, or there is none."""
-        self.passes_whole = False
-        self._lines[1:] = [
-            line for line in self._lines[1:] if classify(line.partition(b":")[0]) not in _FRAMING
-        ]
-
-    def render(self, extra: bytes, body: bytes = b"") -> bytes:
-        """The head for the client, followed by what has come of the body, in one piece.
-
-        extra: header lines of our own hop, each with its line end, for example `Connection: close`.
-        """
-        return b"%b\r\n%b\r\n%b" % (b"\r\n".join(self._lines), extra, body)
-
-
-def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
+def scan_request(data: bytes, start: int = 0, limit: int = MAX_HEAD) -> RequestHead | None:
     """Scan the request head that begins at `start`; None while its blank line has not come.
 
-    Raises ProtocolError with the status it deserves: 400, 431 (too many lines), 501 (a transfer coding or
-    method that is not served), 505 (another version). The caller bounds how long a head may grow.
+    limit: bytes of a head, its blank line included.
+    Raises ProtocolError with the status it deserves: 400, 414 or 431 (too large), 501 (a transfer coding or
+    method that is not served), 505 (another version).
     """
     if len(data) > start and data[start] not in TOKEN:
         raise ProtocolError("the first byte is not the start of an HTTP request")
-    end = data.find(b"\r\n\r\n", start)
+    end = data.find(b"\r\n\r\n", start, start + limit)
     if end < 0:
-        line_end = data.find(b"\r\n", start)
+        line_end = data.find(b"\r\n", start, start + limit)
         if line_end >= 0:  # another protocol's client need not wait for a time-out to hear that this is HTTP
             _read_request_line(data[start:line_end])
-        _refuse_bare_ends(data, start)
+        _refuse_bare_ends(data, start, start + limit)
+        if len(data) - start > limit:
+            raise too_large(data, start, limit)
         return None
     lines = data[start:end].split(b"\r\n")
     name, target, method, minor = _read_request_line(lines[0])
@@ -175,25 +90,38 @@ def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
         head.length = CHUNKED
     elif length is not None:
         head.length = length
+    if target[0] != _SLASH and target != b"*":
+        host = _settle_target(head, lines, host)
     if not host:
         if minor:
             raise ProtocolError("Host is missing")
         lines.insert(1, b"Host: ")
         host = 1
     head._host = host
-    if minor == 0:
-        lines[0] = b"%b %b HTTP/1.1" % (name, target)  # a proxy speaks its own version (RFC 9112 2.3)
+    if minor == 0 or head.target is not target:
+        # A proxy speaks its own version (RFC 9112 2.3).
+        lines[0] = b"%b %b HTTP/1.1" % (name, head.target)
     return head
+
+
+def too_large(data: bytes, at: int, limit: int) -> ProtocolError:
+    """What to raise when the head at `at` does not end within `limit` bytes.
+
+    414 when the request line alone is too long (RFC 9110 15.5.15), 431 when the head is (RFC 6585 5).
+    """
+    if data.find(b"\r\n", at, at + limit) >= 0:
+        return ProtocolError("the request head is too large", 431, Reason.TOO_LARGE)
+    return ProtocolError("the request line is too long", 414, Reason.TOO_LARGE)
 
 
 def _read_request_line(line: bytes) -> tuple[bytes, bytes, int, int]:
     """Method, target, index of the method, minor version (RFC 9112 section 3)."""
+    if len(line.translate(None, CONTROLS)) != len(line):
+        raise ProtocolError(_BAD_BYTES)
     try:
         name, target, version = line.split(b" ")
     except ValueError:
         raise ProtocolError("the request line is not method, target and version") from None
-    if len(line.translate(None, CONTROLS)) != len(line):
-        raise ProtocolError("a control character in the request line")
     method = _METHODS.get(name, _OTHER_METHOD)
     if method == _OTHER_METHOD and (not name or name.translate(None, TOKEN)):
         raise ProtocolError("the method is not a token")
@@ -207,28 +135,40 @@ def _read_request_line(line: bytes) -> tuple[bytes, bytes, int, int]:
         raise ProtocolError("the request line does not end in an HTTP version")
     if method == _CONNECT:
         raise ProtocolError("CONNECT is not served here", 501)
-    # Nothing but a tab is left that a path must not hold; the rest is for the rarer forms.
-    plain = target[:1] == b"/" and b"\t" not in target
-    if not plain and (not _TARGET.fullmatch(target) or (target == b"*" and method != _OPTIONS)):
-        raise ProtocolError("the request target is neither a path nor a URL, or holds a forbidden character")
+    if b"\t" in target:  # what the controls leave of the bytes that no target may hold
+        raise ProtocolError("the request target holds a tab")
+    if target[:1] != b"/" and (target != b"*" or method != _OPTIONS):
+        origin_form(target, options=False)  # for its refusal
     return name, target, method, minor
+
+
+def _settle_target(head: RequestHead, lines: list[bytes], host: int) -> int:
+    """Turn absolute-form into origin-form; Host has to agree. Gives where Host stands (0: nowhere)."""
+    head.target, authority, scheme = origin_form(head.target, options=head.method == _OPTIONS)
+    if host:
+        if not same_authority(authority, lines[host].partition(b":")[2].strip(b" \t"), scheme):
+            raise ProtocolError("the request target and Host name different authorities")
+    elif not head.minor:  # HTTP/1.0 had no Host; the target says it
+        lines.insert(1, b"Host: " + authority)
+        return 1
+    return host
 
 
 def _check_lines(data: bytes, start: int, end: int, ends: int) -> None:
     """Refuse control characters (a bare CR or LF among them) and too many lines. ends: line ends in between."""
     block = data[start:end]
     if len(block.translate(None, CONTROLS)) != len(block) - 2 * ends:
-        raise ProtocolError("a control character, a bare CR or a bare LF in the head")
+        raise ProtocolError(_BAD_BYTES)
     if ends > MAX_LINES:
         raise ProtocolError(f"more than {MAX_LINES} header lines", 431, Reason.TOO_LARGE)
 
 
-def _refuse_bare_ends(data: bytes, start: int) -> None:
+def _refuse_bare_ends(data: bytes, start: int, stop: int) -> None:
     """Refuse an unfinished head that can no longer become a valid one, instead of waiting for its end."""
-    pairs = data.count(b"\r\n", start)
-    pending = data.endswith(b"\r")  # its LF may be on the way
-    if data.count(b"\n", start) != pairs or data.count(b"\r", start) - pending != pairs:
-        raise ProtocolError("a bare CR or a bare LF in the head")
+    pairs = data.count(b"\r\n", start, stop)
+    pending = data[start:stop].endswith(b"\r")  # its LF may be on the way
+    if data.count(b"\n", start, stop) != pairs or data.count(b"\r", start, stop) - pending != pairs:
+        raise ProtocolError(_BAD_BYTES)
 
 
 def _read_fields(
@@ -236,12 +176,14 @@ def _read_fields(
 ) -> tuple[int | None, bool, int]:
     """What the header fields say: Content-Length, whether chunked, and where Host stands (0: nowhere).
 
-    Sets `keep_alive` and takes the lines of this hop out of `lines`. A Host in a response means nothing.
+    Sets what else they say in `head`, and takes the lines of this hop out of `lines` or makes them anew. A Host
+    in a response means nothing.
     """
     length = coding = None
     host = 0
     dropped: list[int] = []
     options: list[bytes] = []
+    rare: list[int] | tuple[()] = ()
     for at in range(1, len(lines)):
         name, colon, value = lines[at].partition(b":")
         kind = KINDS.get(name)
@@ -260,8 +202,10 @@ def _read_fields(
             length = _content_length(value, length)
         elif kind == TRANSFER_ENCODING:
             coding = _transfer_coding(value, coding)
-        elif request:  # HOST
-            if host or not _AUTHORITY.fullmatch(value.strip(b" \t")):
+        elif kind != HOST:
+            rare = [*rare, at]
+        elif request:
+            if host or not is_authority(value.strip(b" \t")):
                 raise ProtocolError("Host is repeated or not a host and port")
             host = at
     if coding is not None and (length is not None or head.minor == 0):
@@ -271,30 +215,41 @@ def _read_fields(
             head.keep_alive = False
         elif head.minor == 0 and b"keep-alive" in options:
             head.keep_alive = True
-        _drop_nominated(lines, options, dropped)
-    for at in reversed(dropped):
-        del lines[at]
-        if at < host:
-            host -= 1
+        drop_nominated(lines, options, dropped)
+    if rare:
+        if isinstance(head, RequestHead):
+            read_request_extras(head, lines, rare, options, dropped)
+        else:
+            read_response_extras(head, lines, rare, options, dropped)
+    if dropped:
+        dropped.sort()
+        for at in reversed(dropped):
+            del lines[at]
+            if at < host:
+                host -= 1
     return length, coding is not None, host
 
 
-def scan_response(data: bytes, start: int, method: int) -> ResponseHead | None:
+def scan_response(data: bytes, start: int, method: int, limit: int = MAX_HEAD) -> ResponseHead | None:
     """Scan the response head that begins at `start`; None while its blank line has not come.
 
     method: of the request it answers, index into `METHODS`; a HEAD's response has no body.
-    Raises ProtocolError for anything malformed or ambiguous.
+    limit: bytes of a head, its blank line included.
+    Raises ProtocolError for anything malformed, ambiguous or too large.
     """
-    end = data.find(b"\r\n\r\n", start)
+    end = data.find(b"\r\n\r\n", start, start + limit)
     if end < 0:
-        if not b"HTTP/1.".startswith(data[start : start + 7]):
-            raise ProtocolError("the response does not start with HTTP/1.x")
-        _refuse_bare_ends(data, start)
+        _check_protocol(data, start)
+        _refuse_bare_ends(data, start, start + limit)
+        if len(data) - start > limit:
+            raise ProtocolError("the response head is too large")
         return None
     lines = data[start:end].split(b"\r\n")
-    _check_lines(data, start, end, len(lines) - 1)
     status = _USUAL_STATUS_LINES.get(lines[0])
     minor = 1
+    if status is None:
+        _check_protocol(data, start)
+    _check_lines(data, start, end, len(lines) - 1)
     if status is None:
         match = _STATUS_LINE.fullmatch(lines[0])
         if match is None:
@@ -310,6 +265,12 @@ def scan_response(data: bytes, start: int, method: int) -> ResponseHead | None:
         lines[0] = b"HTTP/1.1" + lines[0][8:]
     _frame_response(head, method, length, chunked)
     return head
+
+
+def _check_protocol(data: bytes, start: int) -> None:
+    """Refuse what does not begin as HTTP/1, as soon as that shows."""
+    if not b"HTTP/1.".startswith(data[start : start + 7]):
+        raise ProtocolError("the response does not start with HTTP/1.x")
 
 
 def _frame_response(head: ResponseHead, method: int, length: int | None, chunked: bool) -> None:
@@ -334,22 +295,7 @@ def _options(value: bytes) -> list[bytes]:
     """The options of a Connection field, lower case."""
     if value == b" keep-alive":  # the usual one needs no taking apart
         return [b"keep-alive"]
-    return [option.strip(b" \t") for option in value.lower().split(b",")]
-
-
-def _drop_nominated(lines: list[bytes], options: list[bytes], dropped: list[int]) -> None:
-    """Add the lines that Connection names to `dropped` (RFC 9110 7.6.1), but for those that frame the message.
-
-    A client that nominates Content-Length would otherwise change what the endpoint believes the body to be.
-    """
-    names = [option for option in options if option not in _PLAIN_OPTIONS]
-    if not names:
-        return
-    for at in range(1, len(lines)):
-        name = lines[at].partition(b":")[0].lower()
-        if name in names and at not in dropped and classify(name) not in _UNSAFE_TO_DROP:
-            dropped.append(at)
-    dropped.sort()
+    return members(value)
 
 
 def _content_length(value: bytes, earlier: int | None) -> int:

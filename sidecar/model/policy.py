@@ -15,6 +15,9 @@ class UpstreamPolicy:
         and between any two pieces of a body (HAProxy's `timeout server`, nginx's `proxy_read_timeout`).
     connect_timeout: for one connection to one endpoint, name look-up included.
     idle_timeout: of a pooled connection; of a TCP session, where 0 is off.
+    continue_timeout: how long a client that sent Expect: 100-continue waits for the endpoint's word before it is
+        asked for the body anyway.
+    tunnel_idle_timeout: of a connection that has switched protocols, where 0 is off.
     retries: further attempts after the first, for idempotent requests that were reset and for any request
         that never reached an endpoint.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
@@ -28,6 +31,8 @@ class UpstreamPolicy:
     timeout: float = 30.0
     connect_timeout: float = 1.0
     idle_timeout: float = 3.0
+    continue_timeout: float = 1.0
+    tunnel_idle_timeout: float = 0.0
     retries: int = 1
     host_header: str = "endpoint"
     breaker_threshold: int = 5

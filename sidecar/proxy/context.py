@@ -20,6 +20,7 @@ class ProxyContext:
 
     head_timeout: seconds in which a request head must arrive once its first byte has.
     idle_timeout: seconds a client connection may stay without a request.
+    min_body_rate: bytes per second that a request body must bring; 0 asks for none.
     max_clients: connections accepted at once by all listeners together; clients: of these now;
     refused: closed at once because of it.
     draining: responses close their connections from now on.
@@ -35,6 +36,7 @@ class ProxyContext:
         "listening",
         "loop",
         "max_clients",
+        "min_body_rate",
         "refused",
         "resolver",
         "sweep",
@@ -47,6 +49,7 @@ class ProxyContext:
         *,
         head_timeout: float = 10.0,
         idle_timeout: float = 60.0,
+        min_body_rate: int = 0,
         max_clients: int = 16384,
     ) -> None:
         self.loop = loop
@@ -54,6 +57,7 @@ class ProxyContext:
         self.sweep = Sweep(loop, clock)
         self.head_timeout = head_timeout
         self.idle_timeout = idle_timeout
+        self.min_body_rate = min_body_rate
         self.max_clients = max_clients
         self.clients = 0
         self.refused = 0

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError, Reason
 from sidecar.http1 import BodyReader, ChunkedReader, LengthReader, scan_request
-from sidecar.http1.head import CHUNKED, HEAD_METHOD
+from sidecar.http1.head import too_large
+from sidecar.http1.message import CHUNKED, HEAD_METHOD
+from sidecar.http1.state import State
 from sidecar.model.stats import METHODS
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, UNSENT, ReadGate, reset
@@ -44,6 +46,9 @@ LINGER_BYTES = 1 << 20
 # way would be lost, and behind a busy loop it may have been waiting in the socket for some time.
 RETIRE_QUIET = 0.2  # seconds
 
+# Empty lines before a request, which RFC 9112 2.2 asks a server to overlook: old clients send one behind a body.
+MAX_EMPTY_LINES = 16
+
 _CR = 13
 _LF = 10
 _OTHER_METHOD = len(METHODS) - 1
@@ -57,6 +62,7 @@ class DownstreamConnection:
     """
 
     __slots__ = (
+        "_empty_lines",
         "_held",
         "_lingered",
         "_reader",
@@ -86,6 +92,7 @@ class DownstreamConnection:
         self._held = b""  # input that is not consumed yet: a begun head, or requests to come
         self._reader: BodyReader | None = None  # of the request body, while it has not ended
         self._starting = False
+        self._empty_lines = 0  # before the request that comes next
         self._lingered = 0
 
     # Reading
@@ -126,24 +133,27 @@ class DownstreamConnection:
         size = len(data)
         limit = self.cluster.policy.max_request_head
         while at < size and not self.write_full:
-            if data[at] == _CR:  # RFC 9112 2.2: empty lines before a request line are to be ignored
+            if data[at] == _CR:
                 if size - at == 1:
                     self._begin_head(b"\r")
                     return
-                if data[at + 1] == _LF:
+                if data[at + 1] == _LF and self._empty_lines < MAX_EMPTY_LINES:
+                    self._empty_lines += 1
                     at += 2
                     continue
             try:
-                head = scan_request(data, at)
-                if head is None:
-                    self._begin_head(data[at:] if at else data)
-                    return
-                if head.size > limit:
-                    raise _too_large(data, at, limit)
-                at += head.size
+                head = scan_request(data, at, limit)
+            except ProtocolError as error:
+                self._refuse(error, _OTHER_METHOD)
+                return
+            if head is None:
+                self._begin_head(data[at:] if at else data)
+                return
+            at += head.size
+            try:
                 at = self._start_exchange(head, data, at)
             except ProtocolError as error:
-                self._refuse(error)
+                self._refuse(error, head.method)
                 return
             if self.state != IDLE:
                 return
@@ -166,11 +176,12 @@ class DownstreamConnection:
             body = data[at : at + length]
             at += length
         else:
-            reader: BodyReader = ChunkedReader() if length == CHUNKED else LengthReader(length)
+            reader: BodyReader = ChunkedReader(head.trailers) if length == CHUNKED else LengthReader(length)
             body, at = reader.feed(data, at)
             if not reader.done:
                 self._reader = reader
         self._held = data[at:] if at < size else b""
+        self._empty_lines = 0
         self.state = BUSY
         self.keep_alive = head.keep_alive
         self._starting = True
@@ -209,7 +220,7 @@ class DownstreamConnection:
     def _check_held_head(self) -> None:
         limit = self.cluster.policy.max_request_head
         if len(self._held) > limit:
-            self._refuse(_too_large(self._held, 0, limit))
+            self._refuse(too_large(self._held, 0, limit), _OTHER_METHOD)
 
     # Answering
 
@@ -223,10 +234,6 @@ class DownstreamConnection:
 
     def answer(self, status: int, reason: Reason, message: str = "") -> None:
         """Answer the exchange that is going on with the proxy's own response."""
-        if self._reader is not None:
-            self.keep_alive = (
-                False  # the body will not be read: there is no telling where the next request begins
-            )
         connection = self.connection_line()
         bodiless = self.exchange.head.method == HEAD_METHOD
         self.transport.write(
@@ -239,7 +246,7 @@ class DownstreamConnection:
         """The exchange has ended and its response is written: the next request, or the end."""
         if self.gate.reasons:
             self.gate.release(PEER_FULL | UNSENT)
-        if not self.keep_alive or self._reader is not None:
+        if not self.keep_alive or self.exchange.state != State.IDLE:
             self._finish()
             return
         self.state = IDLE
@@ -254,9 +261,9 @@ class DownstreamConnection:
         if len(self._held) < self.cluster.policy.max_request_head:
             self.gate.release(PIPELINE_FULL)
 
-    def _refuse(self, error: ProtocolError) -> None:
+    def _refuse(self, error: ProtocolError, method: int) -> None:
         """Answer bytes that are no request, and close: what follows them cannot be told apart."""
-        self.cluster.stats.count_request(_OTHER_METHOD, error.status, error.reason, 0.0)
+        self.cluster.stats.count_request(method, error.status, error.reason, 0.0)
         self.transport.write(error_response(error.status, error.reason, self.cluster.name, str(error)))
         self._linger()
 
@@ -281,6 +288,13 @@ class DownstreamConnection:
         unsent = self.transport.get_write_buffer_size()
         self.state = LINGER
         self.deadline = self.context.sweep.soon + (self.context.idle_timeout if unsent else LINGER_SECONDS)
+
+    def hand_over(self) -> bytes:
+        """HTTP has ended on this connection, which is a session's from now on: what came behind the request."""
+        self.context.sweep.members.discard(self)
+        self.gate.release(PEER_FULL | UNSENT | PIPELINE_FULL)
+        early, self._held = self._held, b""
+        return early
 
     def abort(self) -> None:
         """Break the connection: the client must not take what it has got for a complete response."""
@@ -330,7 +344,7 @@ class DownstreamConnection:
             self.exchange.expire()
         elif self.state == HEAD:
             error = ProtocolError("the request head did not arrive in time", 408, Reason.REQUEST_TIMEOUT)
-            self._refuse(error)
+            self._refuse(error, _OTHER_METHOD)
         elif self.state == IDLE and not self._held:
             self._enter_linger()
             self.transport.close()
@@ -353,10 +367,3 @@ class DownstreamConnection:
             reset(self.transport)
         else:
             self.transport.abort()
-
-
-def _too_large(data: bytes, at: int, limit: int) -> ProtocolError:
-    """414 when the request line alone is too long (RFC 9110 15.5.15), 431 when the head is."""
-    if at <= data.find(b"\r\n", at) <= at + limit:
-        return ProtocolError("the request head is too large", 431, Reason.TOO_LARGE)
-    return ProtocolError("the request line is too long", 414, Reason.TOO_LARGE)

@@ -1,194 +1,96 @@
-"""One request and its response, with all its attempts.
+"""One request and its response.
 
-    begin ─► attempt ─► send ─► respond ─► relay… ─► complete
-               ▲  │       │        │          │
-               │  ▼       ▼        ▼          ▼
-               └─ retry ◄─┴── failed before    └─► broken off
-                  or fail       the response
+    begin ─► attempts ─► send ─► respond ─► relay… ─► complete
+                │          │        │         │
+                ▼          ▼        ▼         ▼
+              fail (the proxy's own answer)  break off      101 ─► a session
 
-Each attempt ends in `_attempt_over` (the endpoint's breaker, counters) and the exchange in `_end` (the
-upstream's counters), once each, whatever happens.
+How far the request and its answer have come is one state; `http1.state` has the table of what may follow what.
+`attempt` has the way to an endpoint. An exchange ends once, in `_end`: the upstream's counters.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError, Reason
 from sidecar.http1 import BodyReader, ChunkedReader, LengthReader, UntilCloseReader
-from sidecar.http1.head import CHUNKED, UNTIL_CLOSE
+from sidecar.http1.message import CHUNKED, UNTIL_CLOSE
+from sidecar.http1.state import NEXT, Event, State
 from sidecar.model import OUTCOME_BY_STATUS, Outcome
-from sidecar.pool import Admission
-from sidecar.proxy.dial import Dial
+from sidecar.proxy.attempt import REPLAY_BYTES, Attempts
 from sidecar.proxy.relay import PEER_FULL, UNSENT, unsent
-from sidecar.proxy.respond import STATUS_BY_REASON
-from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.proxy.respond import CONTINUE, STATUS_BY_REASON, last_hop_response
+from sidecar.proxy.session import Session
+from sidecar.proxy.sweep import NEVER
 from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.http1 import RequestHead, ResponseHead
-    from sidecar.model import EndpointState
     from sidecar.proxy.context import ProxyContext
     from sidecar.proxy.downstream import DownstreamConnection
+    from sidecar.proxy.upstream import UpstreamConnection
 
-__all__ = ["REPLAY_BYTES", "Exchange"]
+__all__ = ["BODY_GRACE", "Exchange"]
 
-REPLAY_BYTES = 65536  # of a request body kept for another attempt (behaviour.md; Envoy's default is 1 MiB)
+# What a body may take before `min_body_rate` is asked of it: a slow start is no offence (Kestrel's 5 s).
+BODY_GRACE = 5.0  # seconds
+
+_BODY_COMING = (State.EXPECTING, State.SENDING, State.EARLY)
+_ANSWER_BEGUN = (State.EARLY, State.ANSWERING)
 
 
-class Exchange:
+class Exchange(Attempts):
     """The exchange of one client connection: one object, used for one request after another.
 
-    client: the connection it answers to. head: of the request.
-    connection: the endpoint's, while one carries it; endpoint: where the attempt is.
+    state: see `http1.state`.
     """
 
     __slots__ = (
-        "_body",
-        "_context",
-        "_dial",
-        "_permit",
-        "_raced",
-        "_replayable",
-        "_request_done",
-        "_retries_left",
-        "_retry_reason",
+        "_body_due",
         "_reusable",
         "_started",
         "_status",
-        "_tried",
         "_unsent",
-        "client",
-        "cluster",
-        "connection",
-        "endpoint",
-        "head",
+        "state",
     )
 
-    head: RequestHead
-
     def __init__(self, context: ProxyContext, cluster: Cluster, client: DownstreamConnection) -> None:
-        self._context = context
-        self.cluster = cluster
-        self.client = client
-        self.connection: UpstreamConnection | None = None
-        self.endpoint: EndpointState | None = None
-        self._dial: Dial | None = None
-        self._permit = 0
+        super().__init__(context, cluster, client)
+        self._body_due = NEVER
+        self.state = State.IDLE
 
     # The request
 
     def begin(self, head: RequestHead, body: bytes, done: bool) -> None:
         """Start with a request: its head, what has come of its body, and whether that is all."""
-        self.head = head
-        self._body = body
-        self._request_done = done
-        self._replayable = True
-        self._raced = False
-        self._retry_reason = Reason.NONE
-        self._retries_left = self.cluster.policy.retries
+        if done:
+            self.state = NEXT[self.state][Event.REQUEST_WHOLE]
+        else:
+            self._begin_body(waits=head.expects and not body)
+        self._begin_attempts(head, body)
         self._status = 0
         self._unsent = 0
-        self._tried: list[EndpointState] | tuple[()] = ()
         self._started = self._context.clock.monotonic()
         self.cluster.stats.in_flight += 1
         self._touch()
-        self._attempt(self._started)
-
-    def _attempt(self, now: float) -> None:
-        """Pick an endpoint and send to it, over an idle connection or a new one."""
-        endpoint = self.cluster.pick(now, self._tried)
-        if endpoint is None:
-            # After a failed attempt that failure says more than that nobody is left to try.
-            self._fail(self._retry_reason or self.cluster.refusal)
-            return
-        self._take_place(endpoint)
-        connection = endpoint.pool.take()
-        if connection is None:
-            self._open(endpoint)
+        if head.max_forwards:
+            self._attempt(self._started)
         else:
-            self._send(connection)  # type: ignore[arg-type] # an HTTP upstream's pools hold nothing else
+            self._answer_as_last()
 
-    def _take_place(self, endpoint: EndpointState) -> None:
-        """An attempt begins at `endpoint`; `_attempt_over` ends it."""
-        self.endpoint = endpoint
-        endpoint.in_flight += 1
-        self._permit = endpoint.breaker.permit
-
-    def _open(self, endpoint: EndpointState) -> None:
-        """Open a connection to `endpoint`, or wait for one, or give up."""
-        admission = endpoint.pool.admit(self, probe=endpoint.breaker.state is BreakerState.HALF_OPEN)
-        if admission is Admission.OPEN:
-            policy = self.cluster.policy
-            factory = partial(UpstreamConnection, self._context, endpoint, policy.max_response_head)
-            self._dial = Dial(self._context, endpoint, factory, policy.connect_timeout, self)
-            return
-        endpoint.in_flight -= 1
-        self.endpoint = None
-        if admission is Admission.OVERFLOW:
-            self.cluster.stats.overflows += 1
-            self._fail(Reason.OVERFLOW)
-
-    def proceed(self, connection: Any) -> None:
-        """The wait is over: with a connection that became free, or (None) with room to open one."""
-        if connection is None:
-            self._attempt(self._context.clock.monotonic())
-            return
-        self._take_place(connection.endpoint)
-        self._send(connection)
-
-    def on_connected(self, dial: Dial, connection: UpstreamConnection) -> None:
-        """The endpoint accepted the connection."""
-        self._dial = None
-        self.cluster.stats.connects[0] += 1
-        connection.adopt()
-        self._send(connection)
-
-    def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
-        """The endpoint did not accept the connection: no byte was sent, so any request may try another."""
-        self._dial = None
-        if outcome is Outcome.LOCAL_SHORTAGE:
-            self._attempt_over(outcome, self._context.clock.monotonic())
-            dial.endpoint.pool.release(None)
-            self.cluster.stats.overflows += 1
-            self._fail(Reason.OVERFLOW, message="the proxy has no descriptor left")
-            return
-        timed_out = outcome is Outcome.CONNECT_TIMEOUT
-        self.cluster.stats.connects[2 if timed_out else 1] += 1
-        endpoint = dial.endpoint
-        now = self._context.clock.monotonic()
-        self._attempt_over(outcome, now)
-        endpoint.pool.release(None)  # first: at a full bound the next attempt needs this very room
-        reason = Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_REFUSED
-        self._note_tried(endpoint)
-        # Another endpoint is tried whatever `retries` says (behaviour 7); trying the same again spends it.
-        if self.cluster.has_untried(self._tried):
-            self._retry(reason, now)
-        elif self._retries_left > 0:
-            self._retries_left -= 1
-            self._retry(reason, now)
-        else:
-            self._fail(reason)
-
-    def _send(self, connection: UpstreamConnection) -> None:
-        """Write the head and what has come of the body in one piece."""
-        self.connection = connection
-        gate = self.client.gate
-        if (
-            gate.reasons
-        ):  # the wait is over, and a slow endpoint that an earlier attempt was at is not this one
-            gate.release(UNSENT | PEER_FULL)
-        connection.start(self, self.head.render(connection.endpoint.authority, self._body))
-        if len(self._body) > REPLAY_BYTES:
-            self._replayable = False
-            self._body = b""
-        self._touch()
+    def _begin_body(self, *, waits: bool) -> None:
+        """More of the body follows. waits: once the client has been told to go on."""
+        self.state = NEXT[self.state][Event.REQUEST_EXPECT if waits else Event.REQUEST_HEAD]
+        if self._context.min_body_rate:
+            self._body_due = self._context.sweep.soon + BODY_GRACE
 
     def send_body(self, piece: bytes, *, done: bool) -> None:
         """More of the request body."""
-        self._request_done = done
+        self.state = NEXT[self.state][Event.REQUEST_END if done else Event.REQUEST_DATA]
+        if self._context.min_body_rate:
+            self._body_due += len(piece) / self._context.min_body_rate
         connection = self.connection
         if connection is None:  # still connecting, or waiting to
             self._body += piece
@@ -205,40 +107,74 @@ class Exchange:
                 self._replayable = False
                 self._body = b""
 
+    def endpoint_full(self, full: bool) -> None:
+        """The endpoint reads slowly, or has caught up; what the client's pace is, cannot be told meanwhile."""
+        if self._context.min_body_rate:
+            self._body_due = self._context.sweep.soon + BODY_GRACE
+        if full:
+            self.client.gate.hold(PEER_FULL)
+        else:
+            self.client.gate.release(PEER_FULL)
+        self._touch()
+
+    def _ask_for_body(self) -> None:
+        """The endpoint does not say whether it wants the body: the client waits no longer (RFC 9110 10.1.1)."""
+        self.state = NEXT[self.state][Event.CONTINUE]
+        self.client.transport.write(CONTINUE)
+        self._touch()
+
     # The response
 
     def relay_interim(self, head: ResponseHead) -> None:
         """Pass a 1xx response on (RFC 9110 15.2); HTTP/1.0 clients would not understand it."""
-        if head.status == 101:
-            raise ProtocolError("101 without having been asked to switch protocols")
+        self.state = NEXT[self.state][Event.CONTINUE if head.status == 100 else Event.INTERIM]
         if self.head.minor:
             self.client.transport.write(head.render(b""))
+        self._touch()
 
     def respond(self, head: ResponseHead, data: bytes, at: int) -> None:
         """The final response's head, and in `data` from `at` what has come of its body."""
         client = self.client
-        length = head.length
-        size = len(data) - at
         self._reusable = head.keep_alive
-        if length == size:  # the whole response in one read: what nearly every small one is
-            self._status = head.status
-            if not self._request_done:
-                client.keep_alive = False
-            extra = client.connection_line()
-            whole = not extra and head.passes_whole and at == head.size
-            client.transport.write(data if whole else head.render(extra, data[at:]))
-            self._complete(self._context.clock.monotonic())
+        if head.length != len(data) - at:
+            self._respond_in_pieces(head, data, at)
             return
-        reader = self._response_reader(head)
-        piece, end = reader.feed(data, at)
-        self._status = head.status  # from here on the client has got something
+        # The whole response in one read: what nearly every small one is.
+        self._status = head.status
+        self._whole()
         extra = client.connection_line()
-        if length == UNTIL_CLOSE and self.head.minor:
+        whole = not extra and head.passes_whole and at == head.size
+        client.transport.write(data if whole else head.render(extra, data[at:]))
+        self._complete(self._context.clock.monotonic())
+
+    def _whole(self) -> None:
+        """A whole response: where it comes before the request's end, that is no longer waited for."""
+        self.state = NEXT[self.state][Event.RESPONSE_WHOLE]
+        if self.state == State.CUT:
+            self.client.keep_alive = False
+
+    def _respond_in_pieces(self, head: ResponseHead, data: bytes, at: int) -> None:
+        client = self.client
+        reader = self._response_reader(head)
+        broken = None
+        try:
+            piece, end = reader.feed(data, at)
+        except ProtocolError as error:
+            # However the bytes were split: the client gets what came before the fault, then the break.
+            broken = error
+            piece, error.passed, end = error.passed, b"", len(data)
+        self._status = head.status  # from here on the client has got something
+        self.state = NEXT[self.state][Event.RESPONSE_HEAD]
+        extra = client.connection_line()
+        if head.length == UNTIL_CLOSE and self.head.minor:
             extra += b"Transfer-Encoding: chunked\r\n"
         client.transport.write(head.render(extra, piece))
-        assert self.connection is not None
-        self.connection.reader = reader
-        endpoint = self.connection.endpoint
+        if broken is not None:
+            raise broken
+        connection = self.connection
+        assert connection is not None
+        connection.reader = reader
+        endpoint = connection.endpoint
         if endpoint.breaker.state is BreakerState.HALF_OPEN and not reader.done:
             # A probe's stream may go on for hours: its head answers the breaker's question already.
             self.cluster.judge(endpoint, self._outcome, self._context.clock.monotonic(), self._permit)
@@ -253,7 +189,7 @@ class Exchange:
         if head.length != CHUNKED:
             return LengthReader(head.length)
         if self.head.minor:
-            return ChunkedReader()
+            return ChunkedReader(None if self.head.takes_trailers else head.trailers)
         self.client.keep_alive = False
         head.drop_framing()
         return ChunkedReader(decode=True)
@@ -265,6 +201,7 @@ class Exchange:
         self._after_piece(done=done, excess=excess)
 
     def _after_piece(self, *, done: bool, excess: bool) -> None:
+        self.state = NEXT[self.state][Event.RESPONSE_END if done else Event.RESPONSE_DATA]
         if not done:
             self._touch()
             return
@@ -282,7 +219,7 @@ class Exchange:
         self._end(self._status, Reason.NONE, now)
         if (
             self._reusable
-            and self._request_done
+            and self.state == State.IDLE
             and endpoint.breaker.state is BreakerState.CLOSED
             and not endpoint.removed
             and not connection.write_full
@@ -297,57 +234,53 @@ class Exchange:
         """What the status says about the endpoint."""
         return OUTCOME_BY_STATUS.get(self._status, Outcome.SUCCESS)
 
+    def switch(self, head: ResponseHead, data: bytes, at: int) -> None:
+        """101: HTTP has ended on both connections, and what follows is the new protocol's (RFC 9110 7.8).
+
+        data: from `at`, what the endpoint has said in it already.
+        """
+        if not head.upgrade or not set(head.upgrade).issubset(self.head.upgrade):
+            raise ProtocolError("101 to a protocol that was not asked for")
+        if self.state != State.SENT:
+            raise ProtocolError("101 before the request was complete")
+        connection, self.connection = self.connection, None
+        assert connection is not None
+        self.state = NEXT[self.state][Event.SWITCH]
+        now = self._context.clock.monotonic()
+        self._attempt_over(Outcome.SUCCESS, now)
+        self._end(head.status, Reason.NONE, now)
+        client = self.client
+        client.transport.write(head.render(b""))
+        early = client.hand_over()
+        connection.hand_over()
+        session = Session(self._context, self.cluster, self.cluster.policy.tunnel_idle_timeout)
+        session.take_over(client, connection)
+        if at < len(data):
+            session.relayed(data[at:])
+        if early:
+            session.data_received(early)
+
     # Failing
 
     def connection_ended(self, connection: UpstreamConnection, ending: bytes | None) -> None:
         """The endpoint's connection ended. ending: what completes a body that lasts until close, else None."""
+        now = self._context.clock.monotonic()
         if ending is not None:
             if ending:
                 self.client.transport.write(ending)
-            self._complete(self._context.clock.monotonic())
+            self._after_piece(done=True, excess=False)
             return
         self.connection = None
-        raced = connection.served > 0 and not connection.heard
-        now = self._context.clock.monotonic()
-        if self._status:
+        if self.state in _ANSWER_BEGUN:
             self._attempt_over(Outcome.RESET, now)
             self._fail(Reason.RESET_AFTER_HEADERS)
-            return
-        if raced:
-            self.cluster.stats.reuse_failures += 1
-            self._attempt_over(Outcome.IDLE_RACE, now)
         else:
-            self._attempt_over(Outcome.RESET, now)
-        if not (self._replayable and self.head.idempotent):
-            self._fail(Reason.RESET_BEFORE_HEADERS)
-        elif raced and not self._raced:
-            # Not the endpoint's fault: once more, at the same place if it is still there, on a fresh connection.
-            self._raced = True
-            self._retry_fresh(connection.endpoint, now)
-        elif self._retries_left > 0:
-            self._retries_left -= 1
-            self._note_tried(connection.endpoint)
-            self._retry(Reason.RESET_BEFORE_HEADERS, now)
-        else:
-            self._fail(Reason.RESET_BEFORE_HEADERS)
-
-    def _retry_fresh(self, endpoint: EndpointState, now: float) -> None:
-        self._retry_reason = Reason.RESET_BEFORE_HEADERS
-        if endpoint.removed or endpoint.breaker.state is not BreakerState.CLOSED:
-            self._attempt(now)
-            return
-        self._take_place(endpoint)
-        self._open(endpoint)
-
-    def _note_tried(self, endpoint: EndpointState) -> None:
-        self._tried = [*self._tried, endpoint]
-
-    def _retry(self, reason: Reason, now: float) -> None:
-        self._retry_reason = reason
-        self._attempt(now)
+            self._reset_before_response(connection, now)
 
     def response_broken(self, error: ProtocolError) -> None:
         """The endpoint's answer is not HTTP."""
+        if error.passed:  # of a body that is broken further on
+            self.client.transport.write(error.passed)
         self._drop_connection()
         self._attempt_over(Outcome.BAD_RESPONSE, self._context.clock.monotonic())
         self._fail(Reason.BAD_RESPONSE, message=f"the endpoint's answer is not valid HTTP/1.1: {error}")
@@ -360,6 +293,7 @@ class Exchange:
     def abandon(self) -> None:
         """The client has gone: nobody's fault, and nobody to answer."""
         self._give_up(Outcome.CANCELLED)
+        self.state = NEXT[self.state][Event.BREAK]
         self._end(STATUS_BY_REASON[Reason.CLIENT_GONE], Reason.CLIENT_GONE, self._context.clock.monotonic())
 
     def expire(self) -> None:
@@ -371,13 +305,23 @@ class Exchange:
         if self.client.write_full:  # it is the client that does not move
             self.abandon()
             self.client.abort()
-        elif connection is None and self._dial is None:  # in the queue for a connection
+        elif connection is None:
+            if self._dial is None:  # in the queue for a connection
+                self._give_up(Outcome.CANCELLED)
+                self.cluster.stats.overflows += 1
+                self._fail(Reason.OVERFLOW)
+            else:
+                self._give_up(Outcome.REQUEST_TIMEOUT)
+                self._fail(Reason.REQUEST_TIMEOUT)
+        elif self.state == State.EXPECTING:
+            self._ask_for_body()
+        elif self.state in _BODY_COMING and not connection.write_full:
+            slow = self._body_due <= self._context.clock.monotonic()
             self._give_up(Outcome.CANCELLED)
-            self.cluster.stats.overflows += 1
-            self._fail(Reason.OVERFLOW)
-        elif connection is not None and not self._request_done and not connection.write_full:
-            self._give_up(Outcome.CANCELLED)
-            self._fail(Reason.REQUEST_TIMEOUT, 408, "the request body did not arrive in time")
+            message = (
+                "the request body comes too slowly" if slow else "the request body did not arrive in time"
+            )
+            self._fail(Reason.REQUEST_TIMEOUT, 408, message)
         else:
             self._give_up(Outcome.REQUEST_TIMEOUT)
             self._fail(Reason.REQUEST_TIMEOUT)
@@ -398,45 +342,25 @@ class Exchange:
 
     # Ending
 
-    def _give_up(self, outcome: Outcome) -> None:
-        """End the attempt that is going on, wherever it is: connecting, waiting, or on a connection."""
-        dial, self._dial = self._dial, None
-        if dial is not None:
-            dial.cancel()
-        self._drop_connection()
-        if self.endpoint is None:
-            self.cluster.limit.withdraw(self)
-        else:
-            self._attempt_over(outcome, self._context.clock.monotonic())
-        if dial is not None:
-            dial.endpoint.pool.release(None)
-
-    def _drop_connection(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.close()
-
-    def _attempt_over(self, outcome: Outcome, now: float) -> None:
-        """The end of one attempt: the endpoint's counters and breaker, and the retry's result."""
-        endpoint = self.endpoint
-        assert endpoint is not None
-        self.endpoint = None
-        endpoint.in_flight -= 1
-        self.cluster.report(endpoint, outcome, now, self._permit)
-        if self._retry_reason:
-            self.cluster.stats.retries[self._retry_reason][outcome is Outcome.SUCCESS] += 1
-            self._retry_reason = Reason.NONE
-
     def _fail(self, reason: Reason, status: int = 0, message: str = "") -> None:
         """Answer for the endpoint that did not, or break off the answer that cannot be completed."""
         now = self._context.clock.monotonic()
-        if self._status:
+        if self.state in _ANSWER_BEGUN:
+            self.state = NEXT[self.state][Event.BREAK]
             self._end(self._status, reason, now)
             self.client.abort()  # never a fake clean end
             return
+        self._whole()
         status = status or STATUS_BY_REASON[reason]
         self.client.answer(status, reason, message)
         self._end(status, reason, now)
+        self.client.exchange_over()
+
+    def _answer_as_last(self) -> None:
+        """Max-Forwards ends here: this proxy is the request's recipient (RFC 9110 7.6.2)."""
+        self._whole()
+        self.client.transport.write(last_hop_response(self.head, self.client.connection_line()))
+        self._end(200, Reason.NONE, self._context.clock.monotonic())
         self.client.exchange_over()
 
     def _end(self, status: int, reason: Reason, now: float) -> None:
@@ -450,3 +374,15 @@ class Exchange:
     def _touch(self) -> None:
         """Something moved: the time-out begins again."""
         self.client.deadline = self._context.sweep.soon + self.cluster.policy.timeout
+        if self.state < State.SENT and self.connection is not None:
+            self._bring_forward(self.connection)
+
+    def _bring_forward(self, connection: UpstreamConnection) -> None:
+        """What comes before the time-out while the request's body is under way."""
+        client = self.client
+        if self.state == State.EXPECTING:
+            client.deadline = min(
+                client.deadline, self._context.sweep.soon + self.cluster.policy.continue_timeout
+            )
+        elif not connection.write_full:
+            client.deadline = min(client.deadline, self._body_due)

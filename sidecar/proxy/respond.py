@@ -1,15 +1,27 @@
-"""The answers that the proxy gives itself: status, short JSON, and `x-sidecar-error` naming the reason."""
+"""The answers that the proxy gives itself.
+
+An error is a status, short JSON, and `x-sidecar-error` naming the reason. Two others are no errors: 100, and the
+answer to a request whose Max-Forwards ends here.
+"""
 
 from __future__ import annotations
 
 import json
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from sidecar.errors import Reason
+from sidecar.model.stats import METHODS
 
-__all__ = ["CLOSE", "KEEP_ALIVE", "STATUS_BY_REASON", "error_response"]
+if TYPE_CHECKING:
+    from sidecar.http1 import RequestHead
+
+__all__ = ["CLOSE", "CONTINUE", "KEEP_ALIVE", "STATUS_BY_REASON", "error_response", "last_hop_response"]
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 CLOSE = b"Connection: close\r\n"
+_TRACE = METHODS.index("TRACE")
 KEEP_ALIVE = b"Connection: keep-alive\r\n"  # what an HTTP/1.0 client needs to be told (RFC 9112 C.2.2)
 
 # From error to synthetic response, as linkerd keeps it in one table. BAD_REQUEST and TOO_LARGE carry their
@@ -68,3 +80,16 @@ def error_response(
         f"x-sidecar-error: {reason.label}\r\n"
     )
     return b"%b%b\r\n%b" % (head.encode(), connection, b"" if bodiless else body)
+
+
+def last_hop_response(head: RequestHead, connection: bytes) -> bytes:
+    """The answer to a TRACE or OPTIONS that goes no further (RFC 9110 7.6.2, 9.3.7, 9.3.8).
+
+    connection: the Connection line to send, with its line end, or nothing.
+    """
+    if head.method == _TRACE:
+        echo = head.echo()
+        lines = b"Content-Type: message/http\r\nContent-Length: %d\r\n" % len(echo)
+    else:
+        echo, lines = b"", b"Content-Length: 0\r\n"
+    return b"HTTP/1.1 200 OK\r\n%b%b\r\n%b" % (lines, connection, echo)

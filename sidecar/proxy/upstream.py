@@ -122,20 +122,28 @@ class UpstreamConnection:
         self.heard = True
         at = 0
         while True:
-            head = scan_response(data, at, exchange.head.method)
-            if (len(data) - at if head is None else head.size) > self._limit:
-                raise ProtocolError("the response head is too large")
+            head = scan_response(data, at, exchange.head.method, self._limit)
             if head is None:
                 self._held = data[at:]
                 return
             at += head.size
             if head.status >= 200:
                 break
+            if head.status == 101:
+                exchange.switch(head, data, at)
+                return
             self._interims += 1
             if self._interims > MAX_INTERIMS:
                 raise ProtocolError(f"more than {MAX_INTERIMS} interim responses")
             exchange.relay_interim(head)
         exchange.respond(head, data, at)
+
+    def hand_over(self) -> None:
+        """HTTP has ended on this connection: what holds its room in the pool is another's from now on."""
+        self.exchange = None
+        self._booked = False
+        self._context.sweep.members.discard(self)
+        self.gate.release(PEER_FULL)
 
     def close(self) -> None:
         """Leave the books and close at once: idle, or no longer wanted."""
@@ -178,10 +186,10 @@ class UpstreamConnection:
         """The endpoint reads slowly: stop reading from the client."""
         self.write_full = True
         if self.exchange is not None:
-            self.exchange.client.gate.hold(PEER_FULL)
+            self.exchange.endpoint_full(True)
 
     def resume_writing(self) -> None:
         """The endpoint has caught up."""
         self.write_full = False
         if self.exchange is not None:
-            self.exchange.client.gate.release(PEER_FULL)
+            self.exchange.endpoint_full(False)

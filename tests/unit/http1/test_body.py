@@ -137,7 +137,7 @@ def test_the_end_of_data_may_come_in_two_pieces() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"5;name=value", b'5; name="a b"', b"5 ;x", b"5\t \t;", b"5;\xe4", b"5;a;b=c"],
+    [b"5;name=value", b'5; name="a b"', b"5 ;x", b"5\t \t;x", b'5;a="\xe4\\""', b"5;a;b=c", b"5;a = b ; c"],
 )
 def test_extensions_are_dropped(line: bytes) -> None:
     body = line + b"\r\nhello\r\n0;last\r\n\r\n"

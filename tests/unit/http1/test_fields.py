@@ -7,12 +7,18 @@ from sidecar.http1.fields import (
     CONTENT_LENGTH,
     CONTROLS,
     DROPPED,
+    EXPECT,
     HOST,
     KINDS,
+    MAX_FORWARDS,
     ORDINARY,
+    TE,
     TOKEN,
+    TRAILER,
     TRANSFER_ENCODING,
+    UPGRADE,
     classify,
+    members,
 )
 
 
@@ -27,10 +33,12 @@ from sidecar.http1.fields import (
         (b"Connection", CONNECTION),
         (b"Keep-Alive", DROPPED),
         (b"Proxy-Connection", DROPPED),
-        (b"TE", DROPPED),
-        (b"upgrade", DROPPED),
-        (b"Expect", ORDINARY),
-        (b"Trailer", ORDINARY),
+        (b"HTTP2-Settings", DROPPED),
+        (b"TE", TE),
+        (b"upgrade", UPGRADE),
+        (b"Expect", EXPECT),
+        (b"Trailer", TRAILER),
+        (b"max-forwards", MAX_FORWARDS),
         (b"X-Anything", ORDINARY),
         (b"hosts", ORDINARY),
         (b"!#$%&'*+-.^_`|~", ORDINARY),
@@ -58,3 +66,8 @@ def test_every_byte_is_in_its_class() -> None:
     assert set(range(33, 127)) == {*TOKEN, *delimiters}, "RFC 9110 5.6.2"
     assert len(TOKEN) == len(set(TOKEN))
     assert set(CONTROLS) == ({*range(32)} - {ord("\t")}) | {127}
+
+
+def test_a_list_is_read_by_its_members() -> None:
+    assert members(b" Upgrade,,\tclose ,") == [b"upgrade", b"close"]
+    assert members(b"") == []

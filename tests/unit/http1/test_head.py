@@ -267,7 +267,7 @@ HOP_BY_HOP = (
     b"Connection: close, X-Hop,, x-hop2",
     b"Keep-Alive: timeout=5",
     b"proxy-connection: keep-alive",
-    b"TE: trailers",
+    b"TE: gzip",
     b"Upgrade: h2c",
     b"x-HOP: 1",
     b"X-Hop: 2",

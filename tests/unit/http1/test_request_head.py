@@ -55,7 +55,7 @@ def test_any_other_token_is_a_method_and_passes(name: bytes) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    [b"/", b"/a/../b//c?d=/#e", b"/%zz", b'/"<>\\^`{|}', b"/\xc3\xa4", b"http://a/b", b"HTTPS://[::1]:80"],
+    [b"/", b"/a/../b//c?d=/#e", b"/%zz", b'/"<>\\^`{|}', b"/\xc3\xa4", b"/http://a/b"],
 )
 def test_a_target_passes_byte_for_byte(target: bytes) -> None:
     head = request(line=b"GET " + target + b" HTTP/1.1")

@@ -13,6 +13,8 @@ def test_defaults() -> None:
         "timeout": 30.0,
         "connect_timeout": 1.0,
         "idle_timeout": 3.0,
+        "continue_timeout": 1.0,
+        "tunnel_idle_timeout": 0.0,
         "retries": 1,
         "host_header": "endpoint",
         "breaker_threshold": 5,

@@ -190,8 +190,6 @@ REFUSED = [
     (request("GET /", "Content-Length: 1", "Content-Length: 2"), 400, "bad_request"),
     (request("POST /", "Content-Length: 1", "Transfer-Encoding: chunked"), 400, "bad_request"),
     (b"GET / HTTP/1.1\nHost: a\n\n", 400, "bad_request"),
-    (request("POST /", "Transfer-Encoding: chunked", body=b"x\r\n"), 400, "bad_request"),
-    (request("POST /", "Transfer-Encoding: chunked", body=b"2\r\nabc\r\n"), 400, "bad_request"),
     (request("POST /", "Transfer-Encoding: gzip"), 501, "bad_request"),
     (request("CONNECT a:443"), 501, "bad_request"),
     (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "bad_request"),
@@ -215,6 +213,20 @@ def test_what_is_no_request_is_refused(make_proxy: MakeProxy, asked: bytes, stat
     assert client.eof_written
     assert proxy.connecting == []
     assert proxy.counted == [("OTHER", f"{status // 100}xx", reason, 1)]
+
+
+@pytest.mark.parametrize("body", [b"x\r\n", b"2\r\nabc\r\n"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_body_that_is_none_is_refused_however_it_comes(proxy: Proxy, body: bytes, apart: bool) -> None:
+    head = request("POST /", "Transfer-Encoding: chunked")
+    proxy.refusals = not apart  # when it comes with its head, nobody is asked for an answer
+    client = proxy.client(*([head, body] if apart else [head + body]))
+    proxy.loop.turn()
+
+    assert error_of(client.data) == (400, "bad_request")
+    assert b"\r\nConnection: close\r\n" in client.data
+    assert proxy.connecting == []
+    assert proxy.counted == [("POST", "4xx", "bad_request", 1)]
 
 
 @pytest.mark.parametrize("size", [1, 100])

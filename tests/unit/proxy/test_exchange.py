@@ -57,7 +57,7 @@ def test_connections_are_kept_on_both_sides(proxy: Proxy) -> None:
     [
         (["Content-Length: 10"], b"0123456789"),
         (["Transfer-Encoding: chunked"], chunked(b"01234", b"56789")),
-        (["Transfer-Encoding: chunked"], b"5\r\nabcde\r\n0\r\nX-Checksum: 1\r\n\r\n"),
+        (["Trailer: x-checksum", "Transfer-Encoding: chunked"], b"5\r\nabcde\r\n0\r\nX-Checksum: 1\r\n\r\n"),
     ],
     ids=["length", "chunked", "trailer"],
 )
@@ -78,7 +78,12 @@ def test_request_bodies_pass_as_they_are_framed(proxy: Proxy, fields: list[str],
     [
         ok(b"0123456789"),
         ok(chunked(b"01234", b"56789"), "Transfer-Encoding: chunked", length=False),
-        ok(b"5\r\nabcde\r\n0\r\nX-Checksum: 1\r\n\r\n", "Transfer-Encoding: chunked", length=False),
+        ok(
+            b"5\r\nabcde\r\n0\r\nX-Checksum: 1\r\n\r\n",
+            "Trailer: X-Checksum",
+            "Transfer-Encoding: chunked",
+            length=False,
+        ),
     ],
     ids=["length", "chunked", "trailer"],
 )
@@ -207,9 +212,7 @@ def test_unknown_fields_pass_byte_for_byte(proxy: Proxy) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "target", ["/a%2Fb//c/../d?x=%zz&&y", "*", "http://elsewhere/x", "/\xe9", "/a;b=c|d{e}^`", "/??"]
-)
+@pytest.mark.parametrize("target", ["/a%2Fb//c/../d?x=%zz&&y", "*", "/\xe9", "/a;b=c|d{e}^`", "/??"])
 def test_targets_are_never_touched(proxy: Proxy, target: str) -> None:
     line = f"OPTIONS {target}"
     assert sent(proxy, request(line)).startswith(f"{line} HTTP/1.1\r\n".encode("latin-1"))
@@ -229,7 +232,7 @@ def test_fields_of_one_hop_are_taken_out_of_requests(proxy: Proxy) -> None:
         "Connection: keep-alive, X-Secret",
         "x-secret: 1",
         "Keep-Alive: timeout=5",
-        "TE: trailers",
+        "TE: gzip",
         "Upgrade: h2c",
         "Proxy-Connection: keep-alive",
         "X-B: 2",

@@ -9,7 +9,7 @@ from support.transports import MemoryTransport
 from unit.proxy.harness import Proxy
 
 from sidecar.model import Outcome
-from sidecar.proxy.tcp import keep_alive
+from sidecar.proxy.session import keep_alive
 
 MakeProxy = Callable[..., Proxy]
 
@@ -461,7 +461,7 @@ def test_both_connections_of_a_session_are_watched_by_the_kernel(
     make_tcp: MakeProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched: list[object] = []
-    monkeypatch.setattr("sidecar.proxy.tcp.keep_alive", watched.append)
+    monkeypatch.setattr("sidecar.proxy.session.keep_alive", watched.append)
     assert list(joined(make_tcp())) == watched
 
 

@@ -1,0 +1,133 @@
+"""What a scan has found: one request or response head, and how it goes on to the other side."""
+
+from __future__ import annotations
+
+from sidecar.http1.fields import CONTENT_LENGTH, TRANSFER_ENCODING, classify
+from sidecar.model.stats import METHODS
+
+__all__ = ["CHUNKED", "HEAD_METHOD", "UNTIL_CLOSE", "RequestHead", "ResponseHead"]
+
+# Values of `length` that are not a number of bytes.
+CHUNKED = -1
+UNTIL_CLOSE = -2
+
+HEAD_METHOD = METHODS.index("HEAD")
+# RFC 9110 9.2.2, by index into METHODS: GET HEAD PUT DELETE OPTIONS TRACE.
+_IDEMPOTENT = frozenset(METHODS.index(name) for name in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
+_FRAMING = frozenset((CONTENT_LENGTH, TRANSFER_ENCODING))
+_SECRET = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+_NO_NAMES: frozenset[bytes] = frozenset()
+
+
+class RequestHead:
+    """One request head.
+
+    method: index into `METHODS`; target: in origin-form or `*`; minor: 0 or 1 of HTTP/1.x.
+    length: bytes of body that follow, or `CHUNKED`.
+    size: bytes that the head took of the input, the blank line included.
+    keep_alive: the client wants the connection kept.
+    expects: the client waits for 100 (Continue) before it sends the body.
+    upgrade: protocols it would switch to, lower case. takes_trailers: it said TE: trailers.
+    trailers: lower-case names that its Trailer fields announce.
+    max_forwards: of a TRACE or OPTIONS that has one, else -1; at 0 this proxy is where it ends.
+    """
+
+    __slots__ = (
+        "_host",
+        "_lines",
+        "expects",
+        "keep_alive",
+        "length",
+        "max_forwards",
+        "method",
+        "minor",
+        "size",
+        "takes_trailers",
+        "target",
+        "trailers",
+        "upgrade",
+    )
+
+    def __init__(self, lines: list[bytes], method: int, target: bytes, minor: int, size: int) -> None:
+        self._lines = lines
+        self._host = 0
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.length = 0
+        self.size = size
+        self.keep_alive = minor == 1
+        self.expects = False
+        self.upgrade: tuple[bytes, ...] = ()
+        self.takes_trailers = False
+        self.trailers = _NO_NAMES
+        self.max_forwards = -1
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether sending it twice means no more than sending it once (RFC 9110 9.2.2)."""
+        return self.method in _IDEMPOTENT
+
+    def echo(self) -> bytes:
+        """The head as the answer to a TRACE shows it: without what is secret (RFC 9110 9.3.8)."""
+        shown = [line for line in self._lines if line.partition(b":")[0].lower() not in _SECRET]
+        return b"\r\n".join([*shown, b"", b""])
+
+    def render(self, authority: bytes, body: bytes = b"") -> bytes:
+        """The head for an endpoint, followed by what has come of the body, in one piece.
+
+        authority: replaces the value of Host in its place; empty keeps the application's.
+        """
+        lines = self._lines
+        if authority:
+            name = lines[self._host].partition(b":")[0]
+            lines[self._host] = b"%b: %b" % (name, authority)
+        return b"%b\r\n\r\n%b" % (b"\r\n".join(lines), body)
+
+
+class ResponseHead:
+    """One response head.
+
+    status: 100 to 599; length: bytes of body that follow, `CHUNKED` or `UNTIL_CLOSE`.
+    size: bytes that the head took of the input; keep_alive: the endpoint lets the connection be used again.
+    passes_whole: no line of it belongs to one hop, so its bytes may pass as they came.
+    upgrade: of a 101 that switches, the protocols; of a 426, those that it asks for. Lower case.
+    trailers: lower-case names that its Trailer fields announce.
+    """
+
+    __slots__ = (
+        "_lines",
+        "keep_alive",
+        "length",
+        "minor",
+        "passes_whole",
+        "size",
+        "status",
+        "trailers",
+        "upgrade",
+    )
+
+    def __init__(self, lines: list[bytes], status: int, minor: int, size: int) -> None:
+        self._lines = lines
+        self.status = status
+        self.minor = minor
+        self.size = size
+        self.length = 0
+        self.keep_alive = minor == 1
+        self.passes_whole = minor == 1
+        self.upgrade: tuple[bytes, ...] = ()
+        self.trailers = _NO_NAMES
+
+    def drop_framing(self) -> None:
+        """Take Content-Length and Transfer-Encoding out: the body goes on in another framing, or there is none."""
+        self.passes_whole = False
+        self._lines[1:] = [
+            line for line in self._lines[1:] if classify(line.partition(b":")[0]) not in _FRAMING
+        ]
+
+    def render(self, extra: bytes, body: bytes = b"") -> bytes:
+        """The head for the client, followed by what has come of the body, in one piece.
+
+        extra: header lines of our own hop, each with its line end, for example `Connection: close`.
+        """
+        return b"%b\r\n%b\r\n%b" % (b"\r\n".join(self._lines), extra, body)

@@ -1,0 +1,130 @@
+"""Both directions of one exchange as one table: how far the request has come, how far its answer.
+
+state      the request                          the response           then
+---------  -----------------------------------  ---------------------  ---------------------------------------
+IDLE       none, or the last one is whole       none, or whole too     the connection takes the next request
+EXPECTING  head; the client waits for 100       none yet               100, body after all, or a final answer
+SENDING    head, and its body is coming         none yet               may be sent again elsewhere
+SENT       whole                                none yet               may be sent again elsewhere
+EARLY      head, and its body is coming         head, body coming      both go on, each at its own pace
+ANSWERING  whole                                head, body coming
+CUT        its end was not awaited              whole                  the connection closes: what comes next
+                                                                       could not be told from the body
+SWITCHED   whole                                101                    HTTP has ended, a tunnel has begun
+BROKEN     whatever had come                    cut short, or none     the connection closes
+
+h11 keeps a table for each side and joins the two by rules; a proxy's two sides move together, so here they are
+one state, and what the rules would say is what the table has no entry for: an answer before a request, a second
+final response, a switch of protocols while the request's body is under way. Such an event is a mistake of this
+program, not of a peer (those are `ProtocolError`s, found before), and raises `IllegalEventError`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NoReturn
+
+__all__ = ["NEXT", "Event", "IllegalEventError", "State"]
+
+
+class State:
+    """Plain integers: an Enum's hash is a Python call, and this is looked up for every request."""
+
+    IDLE: Final = 0
+    EXPECTING: Final = 1
+    SENDING: Final = 2
+    SENT: Final = 3
+    EARLY: Final = 4
+    ANSWERING: Final = 5
+    CUT: Final = 6
+    SWITCHED: Final = 7
+    BROKEN: Final = 8
+
+
+class Event:
+    """What can happen. Responses of the proxy's own count as the endpoint's do."""
+
+    REQUEST_HEAD: Final = 0  # a body follows it
+    REQUEST_EXPECT: Final = 1  # a body follows once the client has been told to go on (RFC 9110 10.1.1)
+    REQUEST_WHOLE: Final = 2  # a head with all of its body, or without one
+    REQUEST_DATA: Final = 3
+    REQUEST_END: Final = 4
+    CONTINUE: Final = 5  # 100
+    INTERIM: Final = 6  # any other 1xx but 101
+    RESPONSE_HEAD: Final = 7
+    RESPONSE_WHOLE: Final = 8
+    RESPONSE_DATA: Final = 9
+    RESPONSE_END: Final = 10
+    SWITCH: Final = 11  # 101
+    BREAK: Final = 12  # the client has gone, or a response that had begun cannot be completed
+
+
+_S = State
+_E = Event
+_TABLE: Final[dict[int, dict[int, int]]] = {
+    _S.IDLE: {
+        _E.REQUEST_HEAD: _S.SENDING,
+        _E.REQUEST_EXPECT: _S.EXPECTING,
+        _E.REQUEST_WHOLE: _S.SENT,
+    },
+    _S.EXPECTING: {
+        _E.REQUEST_DATA: _S.SENDING,  # it did not wait; nobody has to
+        _E.REQUEST_END: _S.SENT,
+        _E.CONTINUE: _S.SENDING,
+        _E.INTERIM: _S.EXPECTING,
+        _E.RESPONSE_HEAD: _S.EARLY,
+        _E.RESPONSE_WHOLE: _S.CUT,
+        _E.BREAK: _S.BROKEN,
+    },
+    _S.SENDING: {
+        _E.REQUEST_DATA: _S.SENDING,
+        _E.REQUEST_END: _S.SENT,
+        _E.CONTINUE: _S.SENDING,
+        _E.INTERIM: _S.SENDING,
+        _E.RESPONSE_HEAD: _S.EARLY,
+        _E.RESPONSE_WHOLE: _S.CUT,
+        _E.BREAK: _S.BROKEN,
+    },
+    _S.SENT: {
+        _E.CONTINUE: _S.SENT,
+        _E.INTERIM: _S.SENT,
+        _E.RESPONSE_HEAD: _S.ANSWERING,
+        _E.RESPONSE_WHOLE: _S.IDLE,
+        _E.SWITCH: _S.SWITCHED,
+        _E.BREAK: _S.BROKEN,
+    },
+    _S.EARLY: {
+        _E.REQUEST_DATA: _S.EARLY,
+        _E.REQUEST_END: _S.ANSWERING,
+        _E.RESPONSE_DATA: _S.EARLY,
+        _E.RESPONSE_END: _S.CUT,
+        _E.BREAK: _S.BROKEN,
+    },
+    _S.ANSWERING: {
+        _E.RESPONSE_DATA: _S.ANSWERING,
+        _E.RESPONSE_END: _S.IDLE,
+        _E.BREAK: _S.BROKEN,
+    },
+    _S.CUT: {},
+    _S.SWITCHED: {},
+    _S.BROKEN: {},
+}
+
+
+class IllegalEventError(Exception):
+    """An event in a state that has no place for it: a mistake of this program. It names both."""
+
+
+class _Row(dict[int, int]):
+    """What follows one state."""
+
+    def __init__(self, state: str, row: dict[int, int]) -> None:
+        super().__init__(row)
+        self._state = state
+
+    def __missing__(self, event: int) -> NoReturn:
+        names = {number: name for name, number in vars(Event).items() if name.isupper()}
+        raise IllegalEventError(f"{names.get(event, event)} in state {self._state}")
+
+
+# NEXT[state][event] is the next state.
+NEXT: Final = tuple(_Row(name, _TABLE[number]) for name, number in vars(State).items() if name.isupper())

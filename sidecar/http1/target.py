@@ -1,0 +1,53 @@
+"""Request targets and authorities (RFC 9112 section 3.2, RFC 3986 section 3.2).
+
+A target in origin-form passes byte for byte. One in absolute-form is what a client sends to a proxy that it
+knows of; an endpoint is sent the origin-form of it (RFC 9112 3.2.1), and Host must say the same authority:
+where two fields name a host, two programs may believe different ones.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sidecar.errors import ProtocolError
+
+__all__ = ["is_authority", "origin_form", "same_authority"]
+
+# reg-name or IPv4; IPv6, with a zone (RFC 6874), or an address of the future, in brackets; then perhaps a port.
+# No user info (RFC 9110 4.2.4), no second colon.
+_AUTHORITY = re.compile(
+    rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*"
+    rb"|\[(?:[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9\-._~%]+)?|[Vv][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\])"
+    rb"(?::[0-9]{0,5})?"
+)
+# Bytes above 127 pass, as applications send raw UTF-8 and endpoints read it.
+_ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#@]+)([/?][!-~\x80-\xff]*)?")
+_DEFAULT_PORT = {b"http": b":80", b"https": b":443"}
+
+
+def is_authority(value: bytes) -> bool:
+    """Whether `value` is a host with an optional port; empty is, as a Host of a target without one may be."""
+    return _AUTHORITY.fullmatch(value) is not None
+
+
+def origin_form(target: bytes, *, options: bool) -> tuple[bytes, bytes, bytes]:
+    """Origin-form, authority and scheme of a target in absolute-form.
+
+    options: the method is OPTIONS, whose absolute-form without a path means the server itself, `*` (RFC 9112
+    3.2.4). Raises ProtocolError when it is no http or https URL.
+    """
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or not is_authority(match[2]) or match[2].startswith(b":"):
+        raise ProtocolError("the request target is neither a path nor a URL, or holds a forbidden character")
+    path = match[3]
+    if path is None:
+        path = b"*" if options else b"/"
+    elif path.startswith(b"?"):
+        path = b"/" + path
+    return path, match[2], match[1].lower()
+
+
+def same_authority(one: bytes, other: bytes, scheme: bytes) -> bool:
+    """Whether two authorities are one: case does not matter, nor whether the scheme's own port is written."""
+    port = _DEFAULT_PORT[scheme]
+    return one.lower().removesuffix(port).rstrip(b":") == other.lower().removesuffix(port).rstrip(b":")

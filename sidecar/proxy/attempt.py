@@ -1,0 +1,248 @@
+"""How a request gets to an endpoint: picking one, a connection to it, and trying again.
+
+    attempt ─► pick ─► idle connection ──────────────► send
+                   └─► room for one ─► dial ─────────► send
+                                   └─► wait ─► proceed ─┘
+    refused, reset before the response ─► retry ─► attempt
+
+What an attempt costs and what came of it is told once, in `_attempt_over`: the endpoint's breaker and counters.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sidecar.errors import Reason
+from sidecar.model import Outcome
+from sidecar.pool import Admission
+from sidecar.proxy.dial import Dial
+from sidecar.proxy.relay import PEER_FULL, UNSENT
+from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.resilience import BreakerState
+
+if TYPE_CHECKING:
+    from sidecar.cluster import Cluster
+    from sidecar.http1 import RequestHead
+    from sidecar.model import EndpointState
+    from sidecar.proxy.context import ProxyContext
+    from sidecar.proxy.downstream import DownstreamConnection
+
+__all__ = ["REPLAY_BYTES", "Attempts"]
+
+REPLAY_BYTES = 65536  # of a request body kept for another attempt (behaviour.md; Envoy's default is 1 MiB)
+
+
+class Attempts(ABC):
+    """The attempts of an exchange, one after another; `Exchange` is what is made of it.
+
+    client: the connection it answers to. head: of the request.
+    connection: the endpoint's, while one carries it; endpoint: where the attempt is.
+    """
+
+    __slots__ = (
+        "_body",
+        "_context",
+        "_dial",
+        "_permit",
+        "_raced",
+        "_replayable",
+        "_retries_left",
+        "_retry_reason",
+        "_tried",
+        "client",
+        "cluster",
+        "connection",
+        "endpoint",
+        "head",
+    )
+
+    head: RequestHead
+
+    def __init__(self, context: ProxyContext, cluster: Cluster, client: DownstreamConnection) -> None:
+        self._context = context
+        self.cluster = cluster
+        self.client = client
+        self.connection: UpstreamConnection | None = None
+        self.endpoint: EndpointState | None = None
+        self._dial: Dial | None = None
+        self._permit = 0
+
+    @abstractmethod
+    def _fail(self, reason: Reason, status: int = 0, message: str = "") -> None:
+        """No attempt has brought a response, and there will be no other."""
+
+    @abstractmethod
+    def _touch(self) -> None:
+        """Something moved: the time-out begins again."""
+
+    def _begin_attempts(self, head: RequestHead, body: bytes) -> None:
+        """Forget the request before. body: what has come of this one's."""
+        self.head = head
+        self._body = body
+        self._replayable = True
+        self._raced = False
+        self._retry_reason = Reason.NONE
+        self._retries_left = self.cluster.policy.retries
+        self._tried: list[EndpointState] | tuple[()] = ()
+
+    # Getting there
+
+    def _attempt(self, now: float) -> None:
+        """Pick an endpoint and send to it, over an idle connection or a new one."""
+        endpoint = self.cluster.pick(now, self._tried)
+        if endpoint is None:
+            # After a failed attempt that failure says more than that nobody is left to try.
+            self._fail(self._retry_reason or self.cluster.refusal)
+            return
+        self._take_place(endpoint)
+        connection = endpoint.pool.take()
+        if connection is None:
+            self._open(endpoint)
+        else:
+            self._send(connection)  # type: ignore[arg-type] # an HTTP upstream's pools hold nothing else
+
+    def _take_place(self, endpoint: EndpointState) -> None:
+        """An attempt begins at `endpoint`; `_attempt_over` ends it."""
+        self.endpoint = endpoint
+        endpoint.in_flight += 1
+        self._permit = endpoint.breaker.permit
+
+    def _open(self, endpoint: EndpointState) -> None:
+        """Open a connection to `endpoint`, or wait for one, or give up."""
+        admission = endpoint.pool.admit(self, probe=endpoint.breaker.state is BreakerState.HALF_OPEN)
+        if admission is Admission.OPEN:
+            policy = self.cluster.policy
+            factory = partial(UpstreamConnection, self._context, endpoint, policy.max_response_head)
+            self._dial = Dial(self._context, endpoint, factory, policy.connect_timeout, self)
+            return
+        endpoint.in_flight -= 1
+        self.endpoint = None
+        if admission is Admission.OVERFLOW:
+            self.cluster.stats.overflows += 1
+            self._fail(Reason.OVERFLOW)
+
+    def proceed(self, connection: Any) -> None:
+        """The wait is over: with a connection that became free, or (None) with room to open one."""
+        if connection is None:
+            self._attempt(self._context.clock.monotonic())
+            return
+        self._take_place(connection.endpoint)
+        self._send(connection)
+
+    def on_connected(self, dial: Dial, connection: UpstreamConnection) -> None:
+        """The endpoint accepted the connection."""
+        self._dial = None
+        self.cluster.stats.connects[0] += 1
+        connection.adopt()
+        self._send(connection)
+
+    def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
+        """The endpoint did not accept the connection: no byte was sent, so any request may try another."""
+        self._dial = None
+        if outcome is Outcome.LOCAL_SHORTAGE:
+            self._attempt_over(outcome, self._context.clock.monotonic())
+            dial.endpoint.pool.release(None)
+            self.cluster.stats.overflows += 1
+            self._fail(Reason.OVERFLOW, message="the proxy has no descriptor left")
+            return
+        timed_out = outcome is Outcome.CONNECT_TIMEOUT
+        self.cluster.stats.connects[2 if timed_out else 1] += 1
+        endpoint = dial.endpoint
+        now = self._context.clock.monotonic()
+        self._attempt_over(outcome, now)
+        endpoint.pool.release(None)  # first: at a full bound the next attempt needs this very room
+        reason = Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_REFUSED
+        self._note_tried(endpoint)
+        # Another endpoint is tried whatever `retries` says (behaviour 7); trying the same again spends it.
+        if self.cluster.has_untried(self._tried):
+            self._retry(reason, now)
+        elif self._retries_left > 0:
+            self._retries_left -= 1
+            self._retry(reason, now)
+        else:
+            self._fail(reason)
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        """Write the head and what has come of the body in one piece."""
+        self.connection = connection
+        gate = self.client.gate
+        if (
+            gate.reasons
+        ):  # the wait is over, and a slow endpoint that an earlier attempt was at is not this one
+            gate.release(UNSENT | PEER_FULL)
+        connection.start(self, self.head.render(connection.endpoint.authority, self._body))  # type: ignore[arg-type] # an Exchange
+        if len(self._body) > REPLAY_BYTES:
+            self._replayable = False
+            self._body = b""
+        self._touch()
+
+    # Trying again
+
+    def _reset_before_response(self, connection: UpstreamConnection, now: float) -> None:
+        """The connection ended before a response: once more where that is safe, else the end."""
+        raced = connection.served > 0 and not connection.heard
+        if raced:
+            self.cluster.stats.reuse_failures += 1
+            self._attempt_over(Outcome.IDLE_RACE, now)
+        else:
+            self._attempt_over(Outcome.RESET, now)
+        if not (self._replayable and self.head.idempotent):
+            self._fail(Reason.RESET_BEFORE_HEADERS)
+        elif raced and not self._raced:
+            # Not the endpoint's fault: once more, at the same place if it is still there, on a fresh connection.
+            self._raced = True
+            self._retry_fresh(connection.endpoint, now)
+        elif self._retries_left > 0:
+            self._retries_left -= 1
+            self._note_tried(connection.endpoint)
+            self._retry(Reason.RESET_BEFORE_HEADERS, now)
+        else:
+            self._fail(Reason.RESET_BEFORE_HEADERS)
+
+    def _retry_fresh(self, endpoint: EndpointState, now: float) -> None:
+        self._retry_reason = Reason.RESET_BEFORE_HEADERS
+        if endpoint.removed or endpoint.breaker.state is not BreakerState.CLOSED:
+            self._attempt(now)
+            return
+        self._take_place(endpoint)
+        self._open(endpoint)
+
+    def _note_tried(self, endpoint: EndpointState) -> None:
+        self._tried = [*self._tried, endpoint]
+
+    def _retry(self, reason: Reason, now: float) -> None:
+        self._retry_reason = reason
+        self._attempt(now)
+
+    # Ending
+
+    def _give_up(self, outcome: Outcome) -> None:
+        """End the attempt that is going on, wherever it is: connecting, waiting, or on a connection."""
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.cancel()
+        self._drop_connection()
+        if self.endpoint is None:
+            self.cluster.limit.withdraw(self)
+        else:
+            self._attempt_over(outcome, self._context.clock.monotonic())
+        if dial is not None:
+            dial.endpoint.pool.release(None)
+
+    def _drop_connection(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+
+    def _attempt_over(self, outcome: Outcome, now: float) -> None:
+        """The end of one attempt: the endpoint's counters and breaker, and the retry's result."""
+        endpoint = self.endpoint
+        assert endpoint is not None
+        self.endpoint = None
+        endpoint.in_flight -= 1
+        self.cluster.report(endpoint, outcome, now, self._permit)
+        if self._retry_reason:
+            self.cluster.stats.retries[self._retry_reason][outcome is Outcome.SUCCESS] += 1
+            self._retry_reason = Reason.NONE
