@@ -83,6 +83,7 @@ class App:
             self.clock,
             head_timeout=settings.sidecar.head_timeout,
             idle_timeout=settings.sidecar.idle_timeout,
+            min_body_rate=settings.sidecar.min_body_rate,
             max_clients=settings.sidecar.max_clients,
         )
         for upstream in settings.upstreams:
@@ -287,6 +288,8 @@ def _policy(upstream: UpstreamSettings) -> UpstreamPolicy:
         timeout=policy.timeout,
         connect_timeout=policy.connect_timeout,
         idle_timeout=policy.idle_timeout,
+        continue_timeout=policy.continue_timeout,
+        tunnel_idle_timeout=policy.tunnel_idle_timeout,
         retries=policy.retries,
         host_header=policy.host_header,
         breaker_threshold=policy.breaker.consecutive_failures,

@@ -146,6 +146,7 @@ def _sidecar(spec: Sidecar, bind: Sequence[str], findings: Findings) -> SidecarS
         idle_timeout=_or(spec.idle_timeout, defaults.idle_timeout),
         drain_timeout=_or(spec.drain_timeout, defaults.drain_timeout),
         max_clients=_or(spec.max_clients, defaults.max_clients),
+        min_body_rate=_or(spec.min_body_rate, defaults.min_body_rate),
     )
 
 

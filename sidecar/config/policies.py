@@ -70,6 +70,10 @@ def merge_policy(
         if keys.idle_timeout == 0 and (shared or http):
             problem = "0 leaves no time at all for pooled connections; use a time above zero"
             document.report(findings, (*layer.path, "idle_timeout"), problem)
+        for name in ("continue_timeout", "tunnel_idle_timeout"):
+            if getattr(keys, name) is not UNSET and not http and not shared:
+                problem = f"means nothing for {scheme}, which is not read as HTTP; remove it"
+                document.report(findings, (*layer.path, name), problem)
         header = _host_header(keys)
         if not isinstance(header, UnsetType) and not http and not shared:
             name = "host_header" if keys.host_header is not UNSET else "host"
@@ -79,6 +83,8 @@ def merge_policy(
             timeout=_last(policy.timeout, keys.timeout),
             connect_timeout=_last(policy.connect_timeout, keys.connect_timeout),
             idle_timeout=_last(policy.idle_timeout, idle),
+            continue_timeout=_last(policy.continue_timeout, keys.continue_timeout),
+            tunnel_idle_timeout=_last(policy.tunnel_idle_timeout, keys.tunnel_idle_timeout),
             retries=_last(policy.retries, keys.retries),
             host_header=_last(policy.host_header, header),
             breaker=_merge_breaker(policy.breaker, layer, document, findings),

@@ -132,6 +132,8 @@ class Policy:
     timeout: Annotated[float | UnsetType, SECONDS] = UNSET
     connect_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
     idle_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
+    continue_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
+    tunnel_idle_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     retries: Annotated[int | UnsetType, RETRIES] = UNSET
     circuit_breaker: Annotated[Breaker | UnsetType, Section(Breaker)] = UNSET
     circuit_breaker_threshold: Annotated[int | UnsetType, THRESHOLD] = UNSET
@@ -207,6 +209,8 @@ class Sidecar:
     head_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
     idle_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
     drain_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    # Bytes per second. A gibibyte is more than any network brings, and nothing is served by asking for it.
+    min_body_rate: Annotated[int | UnsetType, Bytes(0, 1024 * 1024 * 1024)] = UNSET
     # A million: what a process with raised descriptor limits can hold; each costs a descriptor.
     max_clients: Annotated[int | UnsetType, Whole(1, 1_000_000)] = UNSET
     workers: Annotated[int | UnsetType, Whole(1, 1, planned="several worker processes")] = UNSET

@@ -97,12 +97,16 @@ class PolicySettings:
 
     idle_timeout: of a pooled connection (http; 3 s, since uvicorn closes at 5 and others later, and the side
     that closes should be this one) or of a whole session (redis, tcp; 0 means never).
+    continue_timeout: how long a client that sent Expect: 100-continue waits for the endpoint's word.
+    tunnel_idle_timeout: of a connection that has switched protocols; 0 means never.
     host_header: `endpoint`, `preserve`, or the very value to send.
     """
 
     timeout: float = 30.0
     connect_timeout: float = 1.0
     idle_timeout: float = 3.0
+    continue_timeout: float = 1.0
+    tunnel_idle_timeout: float = 0.0
     retries: int = 1
     host_header: str = "endpoint"
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
@@ -142,6 +146,7 @@ class SidecarSettings:
     head_timeout: a request head must be complete this long after it could begin.
     idle_timeout: how long an application's idle connection is kept.
     drain_timeout: how long exchanges may take to finish when the process is asked to stop.
+    min_body_rate: bytes per second that a request body must bring; 0 asks for none.
     max_clients: connections from applications at once, over all listeners; beyond it they are closed at once.
     """
 
@@ -152,6 +157,7 @@ class SidecarSettings:
     idle_timeout: float = 60.0
     drain_timeout: float = 30.0
     max_clients: int = 16384
+    min_body_rate: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,26 +315,33 @@ async def test_every_policy_reaches_the_data_path() -> None:
         timeout=11.0,
         connect_timeout=12.0,
         idle_timeout=13.0,
+        continue_timeout=13.5,
+        tunnel_idle_timeout=13.75,
         retries=14,
         host_header="preserve",
         breaker=BreakerSettings(consecutive_failures=15, open_for=16.0, max_open_for=17.0, jitter=0.18),
         limits=LimitSettings(connections=19, pending=20, request_head=2100, response_head=2200),
     )
     app = App(
-        settings(upstream("api", 9, policy=policy), head_timeout=23.0, idle_timeout=24.0, max_clients=25)
+        settings(
+            upstream("api", 9, policy=policy),
+            head_timeout=23.0,
+            idle_timeout=24.0,
+            max_clients=25,
+            min_body_rate=26,
+        )
     )
     await app.start()
     assert app._context is not None
-    assert (app._context.head_timeout, app._context.idle_timeout, app._context.max_clients) == (
-        23.0,
-        24.0,
-        25,
-    )
+    assert (app._context.head_timeout, app._context.idle_timeout) == (23.0, 24.0)
+    assert (app._context.max_clients, app._context.min_body_rate) == (25, 26)
     assert app.clusters["api"].policy == UpstreamPolicy(
         strategy="round_robin",
         timeout=11.0,
         connect_timeout=12.0,
         idle_timeout=13.0,
+        continue_timeout=13.5,
+        tunnel_idle_timeout=13.75,
         retries=14,
         host_header="preserve",
         breaker_threshold=15,

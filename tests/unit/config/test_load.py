@@ -268,11 +268,12 @@ defaults:
   connect_timeout: 250ms
   retries: 2
   idle_timeout: 2
+  tunnel_idle_timeout: 1m
   host: preserve
   circuit_breaker: {consecutive_failures: 3, open_for: 2s}
   limits: {connections: 10, request_head: 8KiB}
 services:
-  web: {host: web, port: 80, timeout: 7, host_header: web.example:8080, limits: {pending: 0}}
+  web: {host: web, port: 80, timeout: 7, continue_timeout: 0, host_header: web.example:8080, limits: {pending: 0}}
   redis: {host: r, port: 6379, circuit_breaker_timeout: 30}
 load_balancers:
   api: {hosts: ["a:81"], host: endpoint, circuit_breaker: {max_open_for: 4s}, idle_timeout: 1}
@@ -288,6 +289,8 @@ def test_policies_are_merged_key_by_key(load: Load) -> None:
         timeout=7.0,
         connect_timeout=0.25,
         idle_timeout=2.0,
+        continue_timeout=0.0,
+        tunnel_idle_timeout=60.0,
         retries=2,
         host_header="web.example:8080",
         breaker=doubling,
@@ -322,9 +325,10 @@ def test_the_sidecar_section(load: Load) -> None:
     text = (
         'sidecar:\n  bind: [127.0.0.2, "::1", 127.0.0.2]\n  admin: "[::1]:0"\n  metrics: 0.0.0.0:0\n'
         "  head_timeout: 1\n  idle_timeout: 2s\n  drain_timeout: 3000ms\n  max_clients: 7\n  workers: 1\n"
+        "  min_body_rate: 1KiB\n"
     )
     assert load(text).sidecar == SidecarSettings(
-        ("127.0.0.2", "::1"), Address("::1", 0), Address("0.0.0.0", 0), 1.0, 2.0, 3.0, 7
+        ("127.0.0.2", "::1"), Address("::1", 0), Address("0.0.0.0", 0), 1.0, 2.0, 3.0, 7, 1024
     )
     assert load("sidecar: {bind: 127.0.0.3}\n").sidecar.bind == ("127.0.0.3",)
     assert load(text, bind=("10.0.0.1",)).sidecar.bind == ("10.0.0.1",)
