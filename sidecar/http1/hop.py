@@ -22,6 +22,7 @@ from sidecar.http1.fields import (
     classify,
     members,
 )
+from sidecar.http1.message import Extras
 from sidecar.model.stats import METHODS
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def read_request_extras(
 
     Sets what they say in `head`, rewrites what goes on changed, adds what does not go on to `dropped`.
     """
+    extras = head.extras = Extras()
     again: list[bytes] = []  # options that stand for a field that goes on
     for at in rare:
         name, _, value = lines[at].partition(b":")
@@ -66,23 +68,23 @@ def read_request_extras(
         if kind == UPGRADE:
             protocols = _protocols(value) if head.minor and b"upgrade" in options else []
             _rewrite(lines, at, name, protocols, dropped)
-            head.upgrade += tuple(protocol.lower() for protocol in protocols)
+            extras.upgrade += tuple(protocol.lower() for protocol in protocols)
         elif kind == TE:
-            wanted = head.minor == 1 and not head.takes_trailers and b"trailers" in members(value)
+            wanted = head.minor == 1 and not extras.takes_trailers and b"trailers" in members(value)
             _rewrite(lines, at, name, [b"trailers"] if wanted else [], dropped)
-            head.takes_trailers = head.takes_trailers or wanted
+            extras.takes_trailers = extras.takes_trailers or wanted
         elif kind == EXPECT:
             if not head.minor:  # RFC 9110 10.1.1: to be ignored there, and this goes on as HTTP/1.1
                 dropped.append(at)
             elif members(value) == [b"100-continue"]:
-                head.expects = True
+                extras.expects = True
         elif kind == TRAILER:
-            head.trailers |= frozenset(members(value))
+            extras.trailers |= frozenset(members(value))
         elif kind == MAX_FORWARDS and head.method in _LIMITED:
-            _count_down(head, lines, at)
-    if head.upgrade:
+            _count_down(extras, lines, at)
+    if extras.upgrade:
         again.append(b"Upgrade")
-    if head.takes_trailers:
+    if extras.takes_trailers:
         again.append(b"TE")
     if again:
         lines.append(b"Connection: " + b", ".join(again))
@@ -92,6 +94,7 @@ def read_response_extras(
     head: ResponseHead, lines: list[bytes], rare: Sequence[int], options: list[bytes], dropped: list[int]
 ) -> None:
     """The same of a response. Expect and Max-Forwards mean nothing in one and pass."""
+    extras = head.extras = Extras()
     for at in rare:
         name, _, value = lines[at].partition(b":")
         kind = classify(name)
@@ -100,12 +103,12 @@ def read_response_extras(
             switches = head.status == _SWITCHING_PROTOCOLS and b"upgrade" in options
             protocols = _protocols(value) if switches or head.status == _UPGRADE_REQUIRED else []
             _rewrite(lines, at, name, protocols, dropped)
-            head.upgrade += tuple(protocol.lower() for protocol in protocols)
+            extras.upgrade += tuple(protocol.lower() for protocol in protocols)
         elif kind == TE:
             dropped.append(at)
         elif kind == TRAILER:
-            head.trailers |= frozenset(members(value))
-    if head.upgrade:
+            extras.trailers |= frozenset(members(value))
+    if extras.upgrade:
         lines.append(b"Connection: Upgrade")
         head.passes_whole = False
 
@@ -131,12 +134,12 @@ def _rewrite(lines: list[bytes], at: int, name: bytes, values: list[bytes], drop
         dropped.append(at)
 
 
-def _count_down(head: RequestHead, lines: list[bytes], at: int) -> None:
+def _count_down(extras: Extras, lines: list[bytes], at: int) -> None:
     """One hop fewer; at 0 the proxy answers itself (RFC 9110 7.6.2)."""
     name, _, value = lines[at].partition(b":")
     value = value.strip(b" \t")
-    if head.max_forwards >= 0 or not value.isdigit() or len(value) > 9:
+    if extras.max_forwards >= 0 or not value.isdigit() or len(value) > 9:
         raise ProtocolError("Max-Forwards is repeated or not a plain number")
-    head.max_forwards = int(value)
-    if head.max_forwards:
-        lines[at] = b"%b: %d" % (name, head.max_forwards - 1)
+    extras.max_forwards = int(value)
+    if extras.max_forwards:
+        lines[at] = b"%b: %d" % (name, extras.max_forwards - 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sidecar.http1.fields import CONTENT_LENGTH, TRANSFER_ENCODING, classify
 from sidecar.model.stats import METHODS
 
-__all__ = ["CHUNKED", "HEAD_METHOD", "UNTIL_CLOSE", "RequestHead", "ResponseHead"]
+__all__ = ["CHUNKED", "HEAD_METHOD", "NO_EXTRAS", "UNTIL_CLOSE", "Extras", "RequestHead", "ResponseHead"]
 
 # Values of `length` that are not a number of bytes.
 CHUNKED = -1
@@ -16,7 +18,29 @@ HEAD_METHOD = METHODS.index("HEAD")
 _IDEMPOTENT = frozenset(METHODS.index(name) for name in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 _FRAMING = frozenset((CONTENT_LENGTH, TRANSFER_ENCODING))
 _SECRET = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
-_NO_NAMES: frozenset[bytes] = frozenset()
+
+
+class Extras:
+    """What the rare fields of a head say (`hop`). Names and protocols in lower case.
+
+    expects: the client waits for 100 (Continue) before it sends the body.
+    upgrade: of a request, the protocols it would switch to; of a 101, those it switches to; of a 426, those it
+        asks for.
+    takes_trailers: the client said TE: trailers. trailers: names that the Trailer fields announce.
+    max_forwards: of a TRACE or OPTIONS that has one, else -1; at 0 this proxy is where it ends.
+    """
+
+    __slots__ = ("expects", "max_forwards", "takes_trailers", "trailers", "upgrade")
+
+    def __init__(self) -> None:
+        self.expects = False
+        self.upgrade: tuple[bytes, ...] = ()
+        self.takes_trailers = False
+        self.trailers: frozenset[bytes] = frozenset()
+        self.max_forwards = -1
+
+
+NO_EXTRAS: Final = Extras()  # shared, and so never changed
 
 
 class RequestHead:
@@ -26,26 +50,19 @@ class RequestHead:
     length: bytes of body that follow, or `CHUNKED`.
     size: bytes that the head took of the input, the blank line included.
     keep_alive: the client wants the connection kept.
-    expects: the client waits for 100 (Continue) before it sends the body.
-    upgrade: protocols it would switch to, lower case. takes_trailers: it said TE: trailers.
-    trailers: lower-case names that its Trailer fields announce.
-    max_forwards: of a TRACE or OPTIONS that has one, else -1; at 0 this proxy is where it ends.
+    extras: what its rare fields say; `NO_EXTRAS` where it has none.
     """
 
     __slots__ = (
         "_host",
         "_lines",
-        "expects",
+        "extras",
         "keep_alive",
         "length",
-        "max_forwards",
         "method",
         "minor",
         "size",
-        "takes_trailers",
         "target",
-        "trailers",
-        "upgrade",
     )
 
     def __init__(self, lines: list[bytes], method: int, target: bytes, minor: int, size: int) -> None:
@@ -57,11 +74,7 @@ class RequestHead:
         self.length = 0
         self.size = size
         self.keep_alive = minor == 1
-        self.expects = False
-        self.upgrade: tuple[bytes, ...] = ()
-        self.takes_trailers = False
-        self.trailers = _NO_NAMES
-        self.max_forwards = -1
+        self.extras = NO_EXTRAS
 
     @property
     def idempotent(self) -> bool:
@@ -91,20 +104,18 @@ class ResponseHead:
     status: 100 to 599; length: bytes of body that follow, `CHUNKED` or `UNTIL_CLOSE`.
     size: bytes that the head took of the input; keep_alive: the endpoint lets the connection be used again.
     passes_whole: no line of it belongs to one hop, so its bytes may pass as they came.
-    upgrade: of a 101 that switches, the protocols; of a 426, those that it asks for. Lower case.
-    trailers: lower-case names that its Trailer fields announce.
+    extras: what its rare fields say; `NO_EXTRAS` where it has none.
     """
 
     __slots__ = (
         "_lines",
+        "extras",
         "keep_alive",
         "length",
         "minor",
         "passes_whole",
         "size",
         "status",
-        "trailers",
-        "upgrade",
     )
 
     def __init__(self, lines: list[bytes], status: int, minor: int, size: int) -> None:
@@ -115,8 +126,7 @@ class ResponseHead:
         self.length = 0
         self.keep_alive = minor == 1
         self.passes_whole = minor == 1
-        self.upgrade: tuple[bytes, ...] = ()
-        self.trailers = _NO_NAMES
+        self.extras = NO_EXTRAS
 
     def drop_framing(self) -> None:
         """Take Content-Length and Transfer-Encoding out: the body goes on in another framing, or there is none."""

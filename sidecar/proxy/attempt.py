@@ -59,6 +59,12 @@ class Attempts(ABC):
     )
 
     head: RequestHead
+    _body: bytes
+    _raced: bool
+    _replayable: bool
+    _retries_left: int
+    _retry_reason: Reason
+    _tried: list[EndpointState] | tuple[()]
 
     def __init__(self, context: ProxyContext, cluster: Cluster, client: DownstreamConnection) -> None:
         self._context = context
@@ -76,16 +82,6 @@ class Attempts(ABC):
     @abstractmethod
     def _touch(self) -> None:
         """Something moved: the time-out begins again."""
-
-    def _begin_attempts(self, head: RequestHead, body: bytes) -> None:
-        """Forget the request before. body: what has come of this one's."""
-        self.head = head
-        self._body = body
-        self._replayable = True
-        self._raced = False
-        self._retry_reason = Reason.NONE
-        self._retries_left = self.cluster.policy.retries
-        self._tried: list[EndpointState] | tuple[()] = ()
 
     # Getting there
 

@@ -176,7 +176,9 @@ class DownstreamConnection:
             body = data[at : at + length]
             at += length
         else:
-            reader: BodyReader = ChunkedReader(head.trailers) if length == CHUNKED else LengthReader(length)
+            reader: BodyReader = (
+                ChunkedReader(head.extras.trailers) if length == CHUNKED else LengthReader(length)
+            )
             body, at = reader.feed(data, at)
             if not reader.done:
                 self._reader = reader

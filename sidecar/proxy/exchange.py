@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError, Reason
 from sidecar.http1 import BodyReader, ChunkedReader, LengthReader, UntilCloseReader
-from sidecar.http1.message import CHUNKED, UNTIL_CLOSE
+from sidecar.http1.message import CHUNKED, NO_EXTRAS, UNTIL_CLOSE
 from sidecar.http1.state import NEXT, Event, State
 from sidecar.model import OUTCOME_BY_STATUS, Outcome
 from sidecar.proxy.attempt import REPLAY_BYTES, Attempts
@@ -36,6 +36,13 @@ __all__ = ["BODY_GRACE", "Exchange"]
 
 # What a body may take before `min_body_rate` is asked of it: a slow start is no offence (Kestrel's 5 s).
 BODY_GRACE = 5.0  # seconds
+
+# Looked up for every request; a name of the module costs less than a class's.
+_CUT = State.CUT
+_IDLE = State.IDLE
+_SENT = State.SENT
+_REQUEST_WHOLE = Event.REQUEST_WHOLE
+_RESPONSE_WHOLE = Event.RESPONSE_WHOLE
 
 _BODY_COMING = (State.EXPECTING, State.SENDING, State.EARLY)
 _ANSWER_BEGUN = (State.EARLY, State.ANSWERING)
@@ -66,16 +73,22 @@ class Exchange(Attempts):
     def begin(self, head: RequestHead, body: bytes, done: bool) -> None:
         """Start with a request: its head, what has come of its body, and whether that is all."""
         if done:
-            self.state = NEXT[self.state][Event.REQUEST_WHOLE]
+            self.state = NEXT[self.state][_REQUEST_WHOLE]
         else:
-            self._begin_body(waits=head.expects and not body)
-        self._begin_attempts(head, body)
+            self._begin_body(waits=head.extras.expects and not body)
+        self.head = head
+        self._body = body
+        self._replayable = True
+        self._raced = False
+        self._retry_reason = Reason.NONE
+        self._retries_left = self.cluster.policy.retries
+        self._tried = ()
         self._status = 0
         self._unsent = 0
         self._started = self._context.clock.monotonic()
         self.cluster.stats.in_flight += 1
         self._touch()
-        if head.max_forwards:
+        if head.extras is NO_EXTRAS or head.extras.max_forwards:
             self._attempt(self._started)
         else:
             self._answer_as_last()
@@ -141,17 +154,13 @@ class Exchange(Attempts):
             return
         # The whole response in one read: what nearly every small one is.
         self._status = head.status
-        self._whole()
+        self.state = NEXT[self.state][_RESPONSE_WHOLE]
+        if self.state == _CUT:
+            client.keep_alive = False
         extra = client.connection_line()
         whole = not extra and head.passes_whole and at == head.size
         client.transport.write(data if whole else head.render(extra, data[at:]))
         self._complete(self._context.clock.monotonic())
-
-    def _whole(self) -> None:
-        """A whole response: where it comes before the request's end, that is no longer waited for."""
-        self.state = NEXT[self.state][Event.RESPONSE_WHOLE]
-        if self.state == State.CUT:
-            self.client.keep_alive = False
 
     def _respond_in_pieces(self, head: ResponseHead, data: bytes, at: int) -> None:
         client = self.client
@@ -189,7 +198,7 @@ class Exchange(Attempts):
         if head.length != CHUNKED:
             return LengthReader(head.length)
         if self.head.minor:
-            return ChunkedReader(None if self.head.takes_trailers else head.trailers)
+            return ChunkedReader(None if self.head.extras.takes_trailers else head.extras.trailers)
         self.client.keep_alive = False
         head.drop_framing()
         return ChunkedReader(decode=True)
@@ -219,7 +228,7 @@ class Exchange(Attempts):
         self._end(self._status, Reason.NONE, now)
         if (
             self._reusable
-            and self.state == State.IDLE
+            and self.state == _IDLE
             and endpoint.breaker.state is BreakerState.CLOSED
             and not endpoint.removed
             and not connection.write_full
@@ -239,7 +248,8 @@ class Exchange(Attempts):
 
         data: from `at`, what the endpoint has said in it already.
         """
-        if not head.upgrade or not set(head.upgrade).issubset(self.head.upgrade):
+        switched = head.extras.upgrade
+        if not switched or not set(switched).issubset(self.head.extras.upgrade):
             raise ProtocolError("101 to a protocol that was not asked for")
         if self.state != State.SENT:
             raise ProtocolError("101 before the request was complete")
@@ -356,6 +366,12 @@ class Exchange(Attempts):
         self._end(status, reason, now)
         self.client.exchange_over()
 
+    def _whole(self) -> None:
+        """A whole response of the proxy's own: the request's end is no longer waited for."""
+        self.state = NEXT[self.state][Event.RESPONSE_WHOLE]
+        if self.state == State.CUT:
+            self.client.keep_alive = False
+
     def _answer_as_last(self) -> None:
         """Max-Forwards ends here: this proxy is the request's recipient (RFC 9110 7.6.2)."""
         self._whole()
@@ -374,7 +390,7 @@ class Exchange(Attempts):
     def _touch(self) -> None:
         """Something moved: the time-out begins again."""
         self.client.deadline = self._context.sweep.soon + self.cluster.policy.timeout
-        if self.state < State.SENT and self.connection is not None:
+        if self.state < _SENT and self.connection is not None:
             self._bring_forward(self.connection)
 
     def _bring_forward(self, connection: UpstreamConnection) -> None:
