@@ -83,6 +83,10 @@ class Attempts(ABC):
     def _touch(self) -> None:
         """Something moved: the time-out begins again."""
 
+    @abstractmethod
+    def _restart_pace(self, brought: int) -> None:
+        """Somebody takes the client's body only now: its pace counts anew. brought: bytes that are there already."""
+
     # Getting there
 
     def _attempt(self, now: float) -> None:
@@ -169,6 +173,8 @@ class Attempts(ABC):
         ):  # the wait is over, and a slow endpoint that an earlier attempt was at is not this one
             gate.release(UNSENT | PEER_FULL)
         connection.start(self, self.head.render(connection.endpoint.authority, self._body))  # type: ignore[arg-type] # an Exchange
+        if self._context.min_body_rate:
+            self._restart_pace(len(self._body))
         if len(self._body) > REPLAY_BYTES:
             self._replayable = False
             self._body = b""

@@ -75,7 +75,8 @@ class Exchange(Attempts):
         if done:
             self.state = NEXT[self.state][_REQUEST_WHOLE]
         else:
-            self._begin_body(waits=head.extras.expects and not body)
+            waits = head.extras.expects and not body
+            self.state = NEXT[self.state][Event.REQUEST_EXPECT if waits else Event.REQUEST_HEAD]
         self.head = head
         self._body = body
         self._replayable = True
@@ -92,12 +93,6 @@ class Exchange(Attempts):
             self._attempt(self._started)
         else:
             self._answer_as_last()
-
-    def _begin_body(self, *, waits: bool) -> None:
-        """More of the body follows. waits: once the client has been told to go on."""
-        self.state = NEXT[self.state][Event.REQUEST_EXPECT if waits else Event.REQUEST_HEAD]
-        if self._context.min_body_rate:
-            self._body_due = self._context.sweep.soon + BODY_GRACE
 
     def send_body(self, piece: bytes, *, done: bool) -> None:
         """More of the request body."""
@@ -123,12 +118,15 @@ class Exchange(Attempts):
     def endpoint_full(self, full: bool) -> None:
         """The endpoint reads slowly, or has caught up; what the client's pace is, cannot be told meanwhile."""
         if self._context.min_body_rate:
-            self._body_due = self._context.sweep.soon + BODY_GRACE
+            self._restart_pace(0)
         if full:
             self.client.gate.hold(PEER_FULL)
         else:
             self.client.gate.release(PEER_FULL)
         self._touch()
+
+    def _restart_pace(self, brought: int) -> None:
+        self._body_due = self._context.sweep.soon + BODY_GRACE + brought / self._context.min_body_rate
 
     def _ask_for_body(self) -> None:
         """The endpoint does not say whether it wants the body: the client waits no longer (RFC 9110 10.1.1)."""

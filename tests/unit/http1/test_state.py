@@ -1,0 +1,94 @@
+"""The table of an exchange: what may follow what, and that nothing else may."""
+
+import pytest
+
+from sidecar.http1.state import NEXT, Event, IllegalEventError, State
+
+STATES = {name: number for name, number in vars(State).items() if name.isupper()}
+EVENTS = {name: number for name, number in vars(Event).items() if name.isupper()}
+OVER = ("IDLE", "CUT", "SWITCHED", "BROKEN")
+
+
+def after(*events: int, state: int = State.IDLE) -> int:
+    """The state that these events lead to."""
+    for event in events:
+        state = NEXT[state][event]
+    return state
+
+
+def test_states_and_events_count_from_zero() -> None:
+    assert sorted(STATES.values()) == list(range(len(NEXT)))
+    assert sorted(EVENTS.values()) == list(range(len(EVENTS)))
+
+
+def test_a_whole_request_and_a_whole_response_are_two_events() -> None:
+    assert after(Event.REQUEST_WHOLE, Event.RESPONSE_WHOLE) == State.IDLE
+
+
+def test_bodies_stream_both_ways() -> None:
+    assert after(Event.REQUEST_HEAD, Event.REQUEST_DATA, Event.REQUEST_END) == State.SENT
+    assert after(Event.RESPONSE_HEAD, Event.RESPONSE_DATA, Event.RESPONSE_END, state=State.SENT) == State.IDLE
+
+
+def test_an_answer_that_ends_before_the_request_closes_the_connection() -> None:
+    assert after(Event.REQUEST_HEAD, Event.RESPONSE_WHOLE) == State.CUT
+    assert after(Event.REQUEST_EXPECT, Event.RESPONSE_WHOLE) == State.CUT
+    early = after(Event.REQUEST_HEAD, Event.RESPONSE_HEAD, Event.REQUEST_DATA, Event.RESPONSE_DATA)
+    assert early == State.EARLY
+    assert after(Event.RESPONSE_END, state=early) == State.CUT
+    assert after(Event.REQUEST_END, Event.RESPONSE_END, state=early) == State.IDLE
+
+
+def test_a_client_that_waits_is_told_to_go_on_or_goes_on_by_itself() -> None:
+    waiting = after(Event.REQUEST_EXPECT, Event.INTERIM)
+    assert waiting == State.EXPECTING
+    assert after(Event.CONTINUE, state=waiting) == State.SENDING
+    assert after(Event.REQUEST_DATA, Event.CONTINUE, state=waiting) == State.SENDING
+    assert after(Event.REQUEST_END, Event.CONTINUE, state=waiting) == State.SENT
+
+
+def test_protocols_are_switched_only_when_the_request_is_whole() -> None:
+    assert after(Event.REQUEST_WHOLE, Event.INTERIM, Event.SWITCH) == State.SWITCHED
+    for state in set(STATES.values()) - {State.SENT}:
+        with pytest.raises(IllegalEventError):
+            after(Event.SWITCH, state=state)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_every_exchange_that_goes_on_can_break_and_none_that_is_over(name: str) -> None:
+    row = NEXT[STATES[name]]
+    if name in OVER:
+        assert Event.BREAK not in row
+    else:
+        assert row[Event.BREAK] == State.BROKEN
+
+
+@pytest.mark.parametrize("name", ["CUT", "SWITCHED", "BROKEN"])
+def test_nothing_follows_the_end_of_a_connection(name: str) -> None:
+    assert not NEXT[STATES[name]]
+
+
+def test_a_second_answer_and_a_second_request_are_mistakes() -> None:
+    """Each pair that the table leaves out names both when it happens."""
+    with pytest.raises(IllegalEventError, match="RESPONSE_WHOLE in state IDLE"):
+        after(Event.REQUEST_WHOLE, Event.RESPONSE_WHOLE, Event.RESPONSE_WHOLE)
+    with pytest.raises(IllegalEventError, match="REQUEST_WHOLE in state SENT"):
+        after(Event.REQUEST_WHOLE, Event.REQUEST_WHOLE)
+    with pytest.raises(IllegalEventError, match="INTERIM in state ANSWERING"):
+        after(Event.REQUEST_WHOLE, Event.RESPONSE_HEAD, Event.INTERIM)
+    left_out = 0
+    for state, row in enumerate(NEXT):
+        for event in EVENTS.values():
+            if event not in row:
+                left_out += 1
+                with pytest.raises(IllegalEventError):
+                    after(event, state=state)
+    assert left_out == len(STATES) * len(EVENTS) - sum(map(len, NEXT))
+
+
+def test_every_state_can_be_reached_and_all_that_are_not_over_lead_to_an_end() -> None:
+    reached, new = {State.IDLE}, {State.IDLE}
+    while new:
+        new = {after for state in new for after in NEXT[state].values()} - reached
+        reached |= new
+    assert reached == set(STATES.values())
