@@ -1,5 +1,8 @@
 """However the bytes are split on their way, both sides get the same ones (architecture, rule 8).
 
+Valid or not: a response that turns out to be none breaks off at the same byte, and a request whose body is none
+gets the same refusal (how much of it an endpoint had got before depends on when its connection was there).
+
 A body that lasts until close is left out for HTTP/1.1 clients: it is framed in chunks as it comes, so its
 framing, and nothing else, follows the split.
 """
@@ -13,11 +16,13 @@ from unit.proxy.harness import Proxy, chunked, ok, request
 
 @dataclass(frozen=True)
 class Asked:
-    """One request and what an endpoint answers. ends: by closing its connection."""
+    """One request and what an endpoint answers. ends: by closing its connection. early: comes with the request's
+    end, for the protocol that both switch to."""
 
     request: bytes
     response: bytes
     ends: bool = False
+    early: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,39 @@ class Seen:
 
 bodies = st.binary(max_size=40) | st.sampled_from([b"", b"\r\n\r\n", b"0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
 fields = st.lists(
-    st.sampled_from(["X-A: 1", "x-a:  2 ", "Cookie: a=b", "Connection: keep-alive, X-A", "TE: trailers"]),
+    st.sampled_from(
+        [
+            "X-A: 1",
+            "x-a:  2 ",
+            "Cookie: a=b",
+            "Connection: keep-alive, X-A",
+            "TE: trailers",
+            "Trailer: X-Checksum",
+            "Expect: 100-continue",
+        ]
+    ),
     max_size=3,
     unique=True,
 ).map(sorted)
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-TRAILER = b"3;ext=1\r\nabc\r\n0\r\nX-Checksum: 1\r\nContent-Length: 9\r\n\r\n"
+TRAILER = b"3;ext=1\r\nabc\r\n0\r\nX-Checksum: 1\r\nContent-Length: 9\r\nX-Unsaid: 1\r\n\r\n"
+UPGRADE = ("Upgrade: foo", "Connection: upgrade")
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n"
+BROKEN_BODIES = (
+    b"3\r\nabc\r\nx\r\n",
+    b"3\r\nabcd\r\n",
+    b"3;\r\n",
+    b"3\r\nabc\r\n0\r\nA : 1\r\n\r\n",
+    b"3\nabc",
+)
+BROKEN_HEADS = (
+    b"HTTP/1.1 200 OK\r\nA : 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nA: 1\nB: 2\r\n\r\n",
+    b"HTTP/1.1 2000 OK\r\n\r\n",
+    b"ICY 200 OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: bar\r\nConnection: Upgrade\r\n\r\n",
+)
 
 
 @st.composite
@@ -56,6 +88,8 @@ def pairs(draw: st.DrawFn) -> Asked:
                 ),
                 request("POST /", "Transfer-Encoding: chunked", *extra, body=TRAILER),
                 b"\r\n" + request("BREW /"),
+                request("GET /", "Upgrade: foo", *extra),
+                request("GET http://localhost:8080/a", *extra),
             ]
         )
     )
@@ -91,11 +125,28 @@ def last_pairs(draw: st.DrawFn) -> Asked:
         Asked(asked, ok(body)),
         Asked(asked, ok(chunked(*filter(None, [body, b"z"])), "Transfer-Encoding: chunked", length=False)),
         Asked(asked, ok(body, length=False), ends=True),
+        Asked(request("GET /", "Connection: close"), ok(body)),
+        Asked(request("GET /", *UPGRADE), SWITCHED + body, early=draw(bodies)),
+        Asked(request("GET /"), ok(draw(st.sampled_from(BROKEN_BODIES)), CHUNKED, length=False)),
+        Asked(request("GET /"), draw(st.sampled_from([b"", HINTS])) + draw(st.sampled_from(BROKEN_HEADS))),
     ]
-    return draw(st.sampled_from([*answers, Asked(request("GET /", "Connection: close"), ok(body))]))
+    return draw(st.sampled_from(answers))
 
 
-REFUSED = st.sampled_from([b"", b"", b"no request\r\n\r\n", b"GET / HTTP/3.0\r\nHost: a\r\n\r\n"])
+CHUNKED = "Transfer-Encoding: chunked"
+REFUSED = st.sampled_from(
+    [
+        b"",
+        b"",
+        b"no request\r\n\r\n",
+        b"GET / HTTP/3.0\r\nHost: a\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        request("GET http://elsewhere/"),
+        request("POST /", CHUNKED, "Content-Length: 3", body=b"abc"),
+        b"\r\n" * 17 + request(),
+        *[request("POST /", CHUNKED, body=body) for body in BROKEN_BODIES],
+    ]
+)
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -122,11 +173,11 @@ def run(
     proxy.begun = len(pairs)
     proxy.refusals = bool(refused)
     client = proxy.client()
-    to_send = cut(b"".join(pair.request for pair in pairs) + refused, client_cuts or [])
+    to_send = cut(b"".join(pair.request + pair.early for pair in pairs) + refused, client_cuts or [])
     turns = list(turns or [])
     requests: list[bytes] = []
     for number, pair in enumerate(pairs):
-        size = 1 if whole is None else len(whole.requests[number])
+        size = 1 if whole is None else len(whole.requests[number]) - len(pair.early)
         so_far = b""
         while True:
             if proxy.connecting:
@@ -140,7 +191,12 @@ def run(
         for piece in cut(pair.response, endpoint_cuts or []):
             if to_send and turns and turns.pop():
                 client.feed(to_send.pop(0))
-            endpoint.feed(piece)
+            if not endpoint.closing:
+                endpoint.feed(piece)
+        if pair.early:
+            client.feed(*to_send)
+            to_send.clear()
+            requests[-1] += endpoint.taken()
         if pair.ends:
             endpoint.lose()
     for piece in to_send:
