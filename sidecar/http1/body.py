@@ -16,7 +16,9 @@ from sidecar.http1.fields import CONTROLS, ORDINARY, classify
 
 __all__ = ["MAX_TRAILERS", "BodyReader", "ChunkedReader", "LengthReader", "UntilCloseReader"]
 
-MAX_SIZE_DIGITS = 15  # of hexadecimal: below 2**60, with room for no sign bit to be reached
+MAX_SIZE_DIGITS = 15  # of hexadecimal, leading zeros among them
+# Bytes of one chunk: what a reader that counts in 32 bits with a sign takes for the same number (HAProxy's bound).
+MAX_CHUNK = 2**31 - 1
 MAX_EXTENSION = (
     1024  # bytes of one chunk-size line; Go stops at 4 KiB a body, hyper at 16 KiB, Node at 16 KiB
 )
@@ -212,6 +214,8 @@ class ChunkedReader:
             raise ProtocolError("a chunk-size line is not hexadecimal digits with extensions")
         digits = match[1]
         self._left = int(digits, 16)
+        if self._left > MAX_CHUNK:
+            raise ProtocolError("a chunk is too large", 400, Reason.TOO_LARGE)
         if self._left:
             self._state = _DATA
             if not self._decode:

@@ -15,6 +15,7 @@ __all__ = [
     "EXPECT",
     "HOST",
     "KINDS",
+    "LOOKALIKE",
     "MAX_FORWARDS",
     "MAX_LENGTH_DIGITS",
     "ORDINARY",
@@ -39,6 +40,8 @@ TE: Final = 7
 TRAILER: Final = 8
 EXPECT: Final = 9
 MAX_FORWARDS: Final = 10
+# Not what a proxy reads, but what some servers do: CGI and WSGI have one name for `-` and `_` (RFC 3875 4.1.18).
+LOOKALIKE: Final = 11
 
 # RFC 9110 5.6.2: the characters of a method or a field name.
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -62,6 +65,8 @@ _KINDS_BY_LOWER_NAME: Final = {
     b"trailer": TRAILER,
     b"expect": EXPECT,
     b"max-forwards": MAX_FORWARDS,
+    b"content_length": LOOKALIKE,
+    b"transfer_encoding": LOOKALIKE,
 }
 
 # Spellings seen all day, so that they cost one look-up; any other takes the way through `classify`.

@@ -22,6 +22,7 @@ from sidecar.http1.fields import (
     DROPPED,
     HOST,
     KINDS,
+    LOOKALIKE,
     MAX_LENGTH_DIGITS,
     ORDINARY,
     TOKEN,
@@ -200,8 +201,15 @@ def _read_fields(
             dropped.append(at)
         elif kind == CONTENT_LENGTH:
             length = _content_length(value, length)
+            if value.strip(b" \t")[:1] == b"0":  # who guesses a base by a leading zero would count otherwise
+                lines[at] = b"%b: %d" % (name, length)
+                if isinstance(head, ResponseHead):
+                    head.passes_whole = False
         elif kind == TRANSFER_ENCODING:
             coding = _transfer_coding(value, coding)
+            lines[at] = name + b": chunked"  # in the one spelling that nobody can miss
+        elif kind == LOOKALIKE:
+            raise ProtocolError("a name that some servers read as Content-Length or Transfer-Encoding")
         elif kind != HOST:
             rare = [*rare, at]
         elif request:
@@ -218,12 +226,12 @@ def _read_fields(
         drop_nominated(lines, options, dropped)
     if rare:
         if isinstance(head, RequestHead):
-            read_request_extras(head, lines, rare, options, dropped)
+            bodiless = not length and coding is None
+            read_request_extras(head, lines, rare, options, dropped, bodiless=bodiless)
         else:
             read_response_extras(head, lines, rare, options, dropped)
     if dropped:
-        dropped.sort()
-        for at in reversed(dropped):
+        for at in sorted({*dropped}, reverse=True):  # one line may go for two reasons
             del lines[at]
             if at < host:
                 host -= 1
@@ -280,6 +288,10 @@ def _frame_response(head: ResponseHead, method: int, length: int | None, chunked
         head.length = 0
         if length is not None or chunked:
             head.drop_framing()  # RFC 9110 8.6 and RFC 9112 6.1 forbid both here; some servers send them
+            if (length or chunked) and status < 200:
+                raise ProtocolError("an interim response that announces a body")
+            if length or chunked:
+                head.keep_alive = False  # and perhaps the body too, which would answer the next request
     elif method == HEAD_METHOD or status == 304:
         head.length = 0
     elif chunked:
@@ -306,7 +318,9 @@ def _content_length(value: bytes, earlier: int | None) -> int:
 
 
 def _transfer_coding(value: bytes, earlier: bytes | None) -> bytes:
-    value = value.strip(b" \t").lower()
+    value = value.strip(
+        b" "
+    ).lower()  # no tab: it is allowed, but there are readers who see another coding then
     if earlier is not None:
         raise ProtocolError("Transfer-Encoding is repeated")
     if value != b"chunked":

@@ -54,11 +54,19 @@ def drop_nominated(lines: list[bytes], options: list[bytes], dropped: list[int])
 
 
 def read_request_extras(
-    head: RequestHead, lines: list[bytes], rare: Sequence[int], options: list[bytes], dropped: list[int]
+    head: RequestHead,
+    lines: list[bytes],
+    rare: Sequence[int],
+    options: list[bytes],
+    dropped: list[int],
+    *,
+    bodiless: bool,
 ) -> None:
     """Read the rare fields of a request, which stand at `rare` in `lines`.
 
     Sets what they say in `head`, rewrites what goes on changed, adds what does not go on to `dropped`.
+    bodiless: only such a request may switch protocols. Servers disagree about whose bytes follow a head that has
+    both a body and Upgrade; RFC 9110 7.8 lets anybody ignore Upgrade.
     """
     extras = head.extras = Extras()
     again: list[bytes] = []  # options that stand for a field that goes on
@@ -66,7 +74,8 @@ def read_request_extras(
         name, _, value = lines[at].partition(b":")
         kind = classify(name)
         if kind == UPGRADE:
-            protocols = _protocols(value) if head.minor and b"upgrade" in options else []
+            may = bodiless and head.minor and b"upgrade" in options
+            protocols = _protocols(value) if may else []
             _rewrite(lines, at, name, protocols, dropped)
             extras.upgrade += tuple(protocol.lower() for protocol in protocols)
         elif kind == TE:

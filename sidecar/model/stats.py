@@ -50,7 +50,8 @@ class UpstreamStats:
     retries: per `Reason`, [failed, succeeded] attempts that were retries.
     reuse_failures: reused connections that closed without a response byte (the idle race).
     overflows: requests and sessions refused because a limit was reached.
-    sessions: ended TCP sessions by `CloseReason`; bytes_sent goes to endpoints, bytes_received comes back.
+    sessions: ended TCP sessions, and tunnels that HTTP requests have become, by `CloseReason`; bytes_sent goes to
+        endpoints, bytes_received comes back.
     in_flight and sessions_active are gauges.
     """
 
@@ -82,6 +83,11 @@ class UpstreamStats:
         self.bytes_received = 0
         self.in_flight = 0
         self.sessions_active = 0
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether there is or was any session."""
+        return self.sessions_active > 0 or any(self.sessions)
 
     def count_request(self, method: int, status: int, reason: int, seconds: float) -> None:
         """Record the end of an exchange. method: index into `METHODS`; status: 100 to 599."""

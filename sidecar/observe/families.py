@@ -1,7 +1,7 @@
 """The metric families, each complete from one walk over the clusters.
 
-Families of what is proxied per request leave upstreams of opaque sessions out, and the other way round: a
-series that can never move says nothing.
+Families of what is proxied per request leave upstreams of opaque sessions out, and the other way round (but for
+upstreams where a request has become a session): a series that can never move says nothing.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _durations(clusters: list[Cluster]) -> Metric:
 
 
 def sessions(clusters: list[Cluster]) -> Iterator[Metric]:
-    """Of upstreams that are proxied per connection."""
+    """Of upstreams that are proxied per connection, and of those where requests have switched protocols."""
     yield counter(
         "tcp_sessions_total",
         "Ended TCP sessions, by why they ended.",

@@ -71,7 +71,9 @@ class _Collector:
         """Every family, complete, in the order in which a request meets what they count."""
         clusters = list(self._clusters.values())
         per_request = [cluster for cluster in clusters if cluster.scheme == "http"]
-        per_session = [cluster for cluster in clusters if cluster.scheme != "http"]
+        per_session = [
+            cluster for cluster in clusters if cluster.scheme != "http" or cluster.stats.has_sessions
+        ]
         yield from requests(per_request)
         yield from sessions(per_session)
         yield from bounds(clusters)

@@ -120,7 +120,7 @@ class DownstreamConnection:
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
                 self.transport.abort()
-        elif state == HEAD and b"\n" not in data and b"\r" not in data:
+        elif state == HEAD and b"\n" not in data and b"\r" not in data and self._held != b"\r":
             # No head ends without a line end: looking again would make one sent byte by byte quadratic.
             self._held += data
             self._check_held_head()
@@ -266,7 +266,10 @@ class DownstreamConnection:
     def _refuse(self, error: ProtocolError, method: int) -> None:
         """Answer bytes that are no request, and close: what follows them cannot be told apart."""
         self.cluster.stats.count_request(method, error.status, error.reason, 0.0)
-        self.transport.write(error_response(error.status, error.reason, self.cluster.name, str(error)))
+        bodiless = method == HEAD_METHOD
+        self.transport.write(
+            error_response(error.status, error.reason, self.cluster.name, str(error), bodiless=bodiless)
+        )
         self._linger()
 
     def _finish(self) -> None:

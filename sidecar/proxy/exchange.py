@@ -249,8 +249,6 @@ class Exchange(Attempts):
         switched = head.extras.upgrade
         if not switched or not set(switched).issubset(self.head.extras.upgrade):
             raise ProtocolError("101 to a protocol that was not asked for")
-        if self.state != State.SENT:
-            raise ProtocolError("101 before the request was complete")
         connection, self.connection = self.connection, None
         assert connection is not None
         self.state = NEXT[self.state][Event.SWITCH]

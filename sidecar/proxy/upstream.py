@@ -114,7 +114,8 @@ class UpstreamConnection:
 
     def _receive_head(self, exchange: Exchange, data: bytes) -> None:
         if self._held:
-            if b"\n" not in data and len(self._held) + len(data) <= self._limit:
+            # No head ends without a line end, and once its beginning is right there is nothing else to see.
+            if b"\n" not in data and len(self._held) > 7 and len(self._held) + len(data) <= self._limit:
                 self._held += data
                 return
             data = self._held + data

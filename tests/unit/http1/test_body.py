@@ -186,10 +186,13 @@ def test_what_is_no_size_is_refused(line: bytes) -> None:
     assert refusal(*bytes_of(line + b"\r\n")) == (400, Reason.BAD_REQUEST)
 
 
-def test_the_largest_size_is_taken() -> None:
+def test_the_largest_size_is_taken_and_no_larger() -> None:
+    """Beyond it, who counts in 32 bits would see a small chunk and then a request."""
     reader = ChunkedReader()
-    assert reader.feed(b"f" * 15 + b"\r\nxy") == (b"f" * 15 + b"\r\nxy", 19)
+    assert reader.feed(b"7fffffff\r\nxy") == (b"7fffffff\r\nxy", 12)
     assert not reader.done
+    for size in (b"80000000", b"100000005", b"f" * 15):
+        assert refusal(size + b"\r\nhello\r\n") == (400, Reason.TOO_LARGE)
 
 
 @pytest.mark.parametrize("body", [b"5\nhello\r\n", b"5\r\nhello\n", b"0\r\n\n", b"0\r\na: b\n\r\n"])

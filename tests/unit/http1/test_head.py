@@ -145,16 +145,35 @@ def test_the_number_of_lines_is_bounded() -> None:
     [
         (b"Content-Length: 0", 0),
         (b"content-length:5", 5),
-        (b"Content-Length: \t007 ", 7),
         (b"CONTENT-LENGTH: " + b"9" * 18, 10**18 - 1),
         (b"Transfer-Encoding: chunked", CHUNKED),
-        (b"transfer-encoding:\tChunKED ", CHUNKED),
     ],
 )
 def test_lengths(line: bytes, length: int) -> None:
     assert request(line).length == length
     assert line in request(line).render(b"")
     assert response(line).length == length
+
+
+@pytest.mark.parametrize(
+    ("line", "plain"),
+    [
+        (b"Content-Length: \t007 ", b"Content-Length: 7"),
+        (b"content-length:00", b"content-length: 0"),
+        (b"transfer-encoding:ChunKED ", b"transfer-encoding: chunked"),
+    ],
+)
+def test_framing_is_written_so_that_nobody_can_read_it_otherwise(line: bytes, plain: bytes) -> None:
+    assert plain + b"\r\n" in request(line).render(b"")
+    assert plain + b"\r\n" in response(line).render(b"")
+    assert not response(line).passes_whole or b"coding" in line
+
+
+@pytest.mark.parametrize("name", [b"Content_Length", b"transfer_encoding", b"CONTENT_LENGTH"])
+def test_names_that_some_servers_take_for_framing_are_refused(name: bytes) -> None:
+    assert refused(name + b": 5") == (400, Reason.BAD_REQUEST)
+    with pytest.raises(ProtocolError, match="some servers read as"):
+        response(name + b": chunked")
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,6 @@ def test_what_is_no_status_line_is_refused(line: bytes) -> None:
     ("line", "method"),
     [
         (b"HTTP/1.1 200 OK", HEAD),
-        (b"HTTP/1.1 100 Continue", GET),
-        (b"HTTP/1.1 204 No Content", GET),
         (b"HTTP/1.1 304 Not Modified", GET),
     ],
 )
@@ -83,9 +81,24 @@ def test_responses_without_a_body_whatever_they_say(
     assert head.keep_alive
 
 
-@pytest.mark.parametrize("line", [b"HTTP/1.1 204 No Content", b"HTTP/1.1 103 Early Hints"])
+@pytest.mark.parametrize("fields", [(b"Content-Length: 5",), (b"Transfer-Encoding: chunked",)])
+def test_a_body_that_is_announced_where_there_is_none_never_answers_the_next_request(
+    fields: tuple[bytes, ...],
+) -> None:
+    head = response(*fields, line=b"HTTP/1.1 204 No Content")
+    assert (head.length, head.keep_alive) == (0, False)
+    with pytest.raises(ProtocolError, match="interim response that announces a body"):
+        response(*fields, line=b"HTTP/1.1 103 Early Hints")
+
+
 @pytest.mark.parametrize(
-    "framing", [b"content-length: 5", b"Content-Length: 0", b"Transfer-Encoding: chunked"]
+    ("line", "framing"),
+    [
+        (b"HTTP/1.1 204 No Content", b"content-length: 5"),
+        (b"HTTP/1.1 204 No Content", b"Content-Length: 0"),
+        (b"HTTP/1.1 204 No Content", b"Transfer-Encoding: chunked"),
+        (b"HTTP/1.1 103 Early Hints", b"Content-Length: 0"),
+    ],
 )
 def test_framing_that_may_not_stand_there_does_not_go_on(line: bytes, framing: bytes) -> None:
     """RFC 9110 8.6, RFC 9112 6.1: a client that believed it would wait for a body."""

@@ -184,24 +184,15 @@ def test_a_101_that_nobody_asked_for_is_502(proxy: Proxy, asked: bytes, answer: 
     assert proxy.cluster.stats.sessions_active == 0
 
 
-def test_a_101_before_the_request_is_complete_is_502(proxy: Proxy) -> None:
-    asked = request("POST /", "Upgrade: websocket", "Connection: Upgrade", "Content-Length: 5")
-    client = proxy.client(asked, b"abc")
-    proxy.accept().feed(SWITCHED)
+@pytest.mark.parametrize("framing", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+def test_a_request_with_a_body_stays_http(proxy: Proxy, framing: str) -> None:
+    """Servers disagree about whose the bytes behind such a head are."""
+    client = proxy.client(request("POST /", "Upgrade: websocket", "Connection: Upgrade", framing))
+    endpoint = proxy.accept()
+    assert endpoint.data == request("POST /", framing).replace(b"localhost:8080", b"10.0.0.1:80")
+    endpoint.feed(SWITCHED)
     assert error_of(client.data) == (502, "bad_response")
     assert client.eof_written, "the rest of the body would be taken for a request"
-
-
-def test_an_upgrade_with_a_body_switches_behind_it(proxy: Proxy) -> None:
-    asked = request("POST /", "Upgrade: websocket", "Connection: Upgrade", "Content-Length: 5")
-    client = proxy.client(asked, b"abc")
-    endpoint = proxy.accept()
-    client.feed(b"de", b"fg")
-    assert endpoint.taken().endswith(b"\r\n\r\nabcde")
-    endpoint.feed(SWITCHED)
-    assert endpoint.taken() == b"fg"
-    client.feed(b"hi")
-    assert endpoint.taken() == b"hi"
 
 
 def test_426_tells_what_to_ask_for(proxy: Proxy) -> None:
