@@ -31,6 +31,7 @@ PROGRAMS = {
     "curl": "curl",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
+    "node": "nodejs",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "wrk": "wrk",

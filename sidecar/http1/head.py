@@ -49,6 +49,7 @@ MAX_LINES = 256  # header lines in one head (behaviour.md; Apache allows 100, En
 _METHODS = {name.encode(): index for index, name in enumerate(METHODS[:-1])}
 _OTHER_METHOD = len(METHODS) - 1
 _SLASH = 0x2F
+_ZERO = 0x30
 _CONNECT = METHODS.index("CONNECT")
 _OPTIONS = METHODS.index("OPTIONS")
 
@@ -200,8 +201,9 @@ def _read_fields(
         elif kind == DROPPED:
             dropped.append(at)
         elif kind == CONTENT_LENGTH:
+            value = value.strip(b" \t")
             length = _content_length(value, length)
-            if value.strip(b" \t")[:1] == b"0":  # who guesses a base by a leading zero would count otherwise
+            if value[0] == _ZERO and len(value) > 1:  # who guesses a base by that would count otherwise
                 lines[at] = b"%b: %d" % (name, length)
                 if isinstance(head, ResponseHead):
                     head.passes_whole = False
@@ -311,7 +313,6 @@ def _options(value: bytes) -> list[bytes]:
 
 
 def _content_length(value: bytes, earlier: int | None) -> int:
-    value = value.strip(b" \t")
     if earlier is not None or not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
         raise ProtocolError("Content-Length is repeated or not a plain number")
     return int(value)

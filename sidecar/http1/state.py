@@ -8,7 +8,9 @@ SENDING    head, and its body is coming         none yet               may be se
 SENT       whole                                none yet               may be sent again elsewhere
 EARLY      head, and its body is coming         head, body coming      both go on, each at its own pace
 ANSWERING  whole                                head, body coming
-CUT        its end was not awaited              whole                  the connection closes: what comes next
+DRAINING   head, the rest of its body is coming whole                  the connection takes the next request once
+                                                                       the rest has come, if it is short
+CUT        its end is not awaited               whole                  the connection closes: what comes next
                                                                        could not be told from the body
 SWITCHED   whole                                101                    HTTP has ended, a tunnel has begun
 BROKEN     whatever had come                    cut short, or none     the connection closes
@@ -35,9 +37,10 @@ class State:
     SENT: Final = 3
     EARLY: Final = 4
     ANSWERING: Final = 5
-    CUT: Final = 6
-    SWITCHED: Final = 7
-    BROKEN: Final = 8
+    DRAINING: Final = 6
+    CUT: Final = 7
+    SWITCHED: Final = 8
+    BROKEN: Final = 9
 
 
 class Event:
@@ -55,7 +58,8 @@ class Event:
     RESPONSE_DATA: Final = 9
     RESPONSE_END: Final = 10
     SWITCH: Final = 11  # 101
-    BREAK: Final = 12  # the client has gone, or a response that had begun cannot be completed
+    GIVE_UP: Final = 12  # the rest of a request that has been answered is too long, or does not come
+    BREAK: Final = 13  # the client has gone, or a response that had begun cannot be completed
 
 
 _S = State
@@ -72,7 +76,7 @@ _TABLE: Final[dict[int, dict[int, int]]] = {
         _E.CONTINUE: _S.SENDING,
         _E.INTERIM: _S.EXPECTING,
         _E.RESPONSE_HEAD: _S.EARLY,
-        _E.RESPONSE_WHOLE: _S.CUT,
+        _E.RESPONSE_WHOLE: _S.CUT,  # it may send the body all the same, or the next request
         _E.BREAK: _S.BROKEN,
     },
     _S.SENDING: {
@@ -81,7 +85,7 @@ _TABLE: Final[dict[int, dict[int, int]]] = {
         _E.CONTINUE: _S.SENDING,
         _E.INTERIM: _S.SENDING,
         _E.RESPONSE_HEAD: _S.EARLY,
-        _E.RESPONSE_WHOLE: _S.CUT,
+        _E.RESPONSE_WHOLE: _S.DRAINING,
         _E.BREAK: _S.BROKEN,
     },
     _S.SENT: {
@@ -96,13 +100,18 @@ _TABLE: Final[dict[int, dict[int, int]]] = {
         _E.REQUEST_DATA: _S.EARLY,
         _E.REQUEST_END: _S.ANSWERING,
         _E.RESPONSE_DATA: _S.EARLY,
-        _E.RESPONSE_END: _S.CUT,
+        _E.RESPONSE_END: _S.DRAINING,
         _E.BREAK: _S.BROKEN,
     },
     _S.ANSWERING: {
         _E.RESPONSE_DATA: _S.ANSWERING,
         _E.RESPONSE_END: _S.IDLE,
         _E.BREAK: _S.BROKEN,
+    },
+    _S.DRAINING: {
+        _E.REQUEST_DATA: _S.DRAINING,
+        _E.REQUEST_END: _S.IDLE,
+        _E.GIVE_UP: _S.CUT,
     },
     _S.CUT: {},
     _S.SWITCHED: {},

@@ -202,8 +202,11 @@ class DownstreamConnection:
         if reader.done:
             self._reader = None
         self.exchange.send_body(piece, done=reader.done)
-        if end < len(data) and self.state == BUSY:
-            self._hold(data[end:])
+        if end < len(data):
+            if self.state == BUSY:
+                self._hold(data[end:])
+            elif self.state == IDLE:  # it was the rest of a request that had been answered
+                self._start_requests(data[end:])
 
     def _hold(self, data: bytes) -> None:
         """Keep requests that came before their turn, up to the size of one head."""
@@ -225,6 +228,12 @@ class DownstreamConnection:
             self._refuse(too_large(self._held, 0, limit), _OTHER_METHOD)
 
     # Answering
+
+    @property
+    def body_left(self) -> int:
+        """Bytes of the request's body that have not come; -1 when that is not known."""
+        reader = self._reader
+        return reader.left if isinstance(reader, LengthReader) else -1
 
     def connection_line(self) -> bytes:
         """The Connection line of a response that begins now, and the decision it tells."""

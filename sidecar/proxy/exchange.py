@@ -37,8 +37,13 @@ __all__ = ["BODY_GRACE", "Exchange"]
 # What a body may take before `min_body_rate` is asked of it: a slow start is no offence (Kestrel's 5 s).
 BODY_GRACE = 5.0  # seconds
 
+# What is left of a request's body once its answer is complete, and is still taken so that both connections live on:
+# clients that send head and body apart are often answered in between (a 401 by a server that reads no body).
+DRAIN_BYTES = 65536
+DRAIN_SECONDS = 2.0
+
 # Looked up for every request; a name of the module costs less than a class's.
-_CUT = State.CUT
+_DRAINING = State.DRAINING
 _IDLE = State.IDLE
 _SENT = State.SENT
 _REQUEST_WHOLE = Event.REQUEST_WHOLE
@@ -96,7 +101,11 @@ class Exchange(Attempts):
 
     def send_body(self, piece: bytes, *, done: bool) -> None:
         """More of the request body."""
-        self.state = NEXT[self.state][Event.REQUEST_END if done else Event.REQUEST_DATA]
+        before = self.state
+        self.state = NEXT[before][Event.REQUEST_END if done else Event.REQUEST_DATA]
+        if before == _DRAINING:
+            self._drain(piece, done=done)
+            return
         if self._context.min_body_rate:
             self._body_due += len(piece) / self._context.min_body_rate
         connection = self.connection
@@ -153,8 +162,8 @@ class Exchange(Attempts):
         # The whole response in one read: what nearly every small one is.
         self._status = head.status
         self.state = NEXT[self.state][_RESPONSE_WHOLE]
-        if self.state == _CUT:
-            client.keep_alive = False
+        if self.state != _IDLE:
+            self._settle_rest()
         extra = client.connection_line()
         whole = not extra and head.passes_whole and at == head.size
         client.transport.write(data if whole else head.render(extra, data[at:]))
@@ -171,7 +180,12 @@ class Exchange(Attempts):
             broken = error
             piece, error.passed, end = error.passed, b"", len(data)
         self._status = head.status  # from here on the client has got something
+        waited = self.state == State.EXPECTING
         self.state = NEXT[self.state][Event.RESPONSE_HEAD]
+        if self.state == State.EARLY and (waited or (head.status >= 300 and not self._rest_is_short)):
+            client.keep_alive = (
+                False  # it may as well be said: the rest of the request will not be waited for
+            )
         extra = client.connection_line()
         if head.length == UNTIL_CLOSE and self.head.minor:
             extra += b"Transfer-Encoding: chunked\r\n"
@@ -214,12 +228,51 @@ class Exchange(Attempts):
             return
         if excess:
             self._reusable = False  # they would answer the next request (response splitting)
+        if self.state != _IDLE:
+            self._settle_rest()
         self._complete(self._context.clock.monotonic())
+
+    # The rest of a request that has been answered already
+
+    @property
+    def _rest_is_short(self) -> bool:
+        return 0 <= self.client.body_left <= DRAIN_BYTES
+
+    def _settle_rest(self) -> None:
+        """The response is whole and the request is not: wait for its rest, or for nothing more."""
+        if self.state == _DRAINING and not (self.client.keep_alive and self._rest_is_short):
+            self.state = NEXT[self.state][Event.GIVE_UP]
+        if self.state == State.CUT:
+            self.client.keep_alive = False
+
+    def _drain(self, piece: bytes, *, done: bool) -> None:
+        """More of the rest, for an endpoint that may still read it."""
+        connection = self.connection
+        assert connection is not None
+        if connection.transport.is_closing():
+            self._reusable = False
+        else:
+            connection.transport.write(piece)
+        if done:
+            self._complete(self._context.clock.monotonic())
+
+    def _stop_draining(self) -> None:
+        """The rest does not come. The response had ended well before."""
+        self.state = NEXT[self.state][Event.GIVE_UP]
+        self.client.keep_alive = False
+        self._complete(self._context.clock.monotonic())
+
+    # The end of the response
 
     def _complete(self, now: float) -> None:
         """The response has ended well."""
         connection = self.connection
         assert connection is not None
+        if self.state == _DRAINING:
+            connection.leave_exchange()
+            self.client.gate.release(PEER_FULL | UNSENT)  # what is left is short enough to be kept
+            self.client.deadline = self._context.sweep.soon + DRAIN_SECONDS
+            return
         self.connection = None
         endpoint = connection.endpoint
         self._attempt_over(self._outcome, now)
@@ -298,12 +351,18 @@ class Exchange(Attempts):
 
     def abandon(self) -> None:
         """The client has gone: nobody's fault, and nobody to answer."""
+        if self.state == _DRAINING:
+            self._stop_draining()
+            return
         self._give_up(Outcome.CANCELLED)
         self.state = NEXT[self.state][Event.BREAK]
         self._end(STATUS_BY_REASON[Reason.CLIENT_GONE], Reason.CLIENT_GONE, self._context.clock.monotonic())
 
     def expire(self) -> None:
         """The time-out passed without progress."""
+        if self.state == _DRAINING:
+            self._stop_draining()
+            return
         if self._drains_slowly():
             self._touch()
             return
@@ -365,6 +424,8 @@ class Exchange(Attempts):
     def _whole(self) -> None:
         """A whole response of the proxy's own: the request's end is no longer waited for."""
         self.state = NEXT[self.state][Event.RESPONSE_WHOLE]
+        if self.state == _DRAINING:
+            self.state = NEXT[self.state][Event.GIVE_UP]
         if self.state == State.CUT:
             self.client.keep_alive = False
 

@@ -87,6 +87,11 @@ class UpstreamConnection:
         self.deadline = NEVER
         self.transport.write(request)
 
+    def leave_exchange(self) -> None:
+        """The response is over, while the rest of its request goes on: what the endpoint still says is for nobody."""
+        self.exchange = None
+        self.reader = None
+
     def rest(self, idle_timeout: float) -> None:
         """The exchange is over and the connection may be used again: into the pool, or to who waits for it."""
         self.exchange = None

@@ -1,7 +1,7 @@
 """Real servers on free loopback ports, each with a directory of its own."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,7 @@ class Server:
     """A program that listens on `ports`. Used as a context manager; start and stop may be repeated."""
 
     program = ""
+    environ: Mapping[str, str] | None = None  # of the program; None is that of the tests
 
     def __init__(self, directory: Path, ports: Iterable[int]) -> None:
         self.directory = directory
@@ -46,7 +47,7 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until every port accepts. When it ends instead, its own words fail the test."""
-        process = self.process = Process(self.command(), self.directory, name=self.program)
+        process = self.process = Process(self.command(), self.directory, self.environ, self.program)
 
         def ready() -> bool:
             if not process.running:
@@ -95,12 +96,9 @@ class Nginx(Server):
         """Where a PUT to /upload/NAME is stored."""
         return self.directory / "uploads" / name
 
-    def command(self) -> list[str | Path]:
-        for folder in ("uploads", "temporary"):
-            (self.directory / folder).mkdir(exist_ok=True)
-        # One process: a worker of a root master changes to another user, who could not store uploads.
-        blocks = "".join(
-            f"""
+    def block(self, name: str, port: int) -> str:
+        """The server block of one name."""
+        return f"""
   server {{
     listen 127.0.0.1:{port} backlog=2048;
     add_header X-Endpoint {name} always;
@@ -112,8 +110,12 @@ class Nginx(Server):
       client_max_body_size 0;
     }}
   }}"""
-            for name, port in zip(self.names, self.ports, strict=True)
-        )
+
+    def command(self) -> list[str | Path]:
+        for folder in ("uploads", "temporary"):
+            (self.directory / folder).mkdir(exist_ok=True)
+        # One process: a worker of a root master changes to another user, who could not store uploads.
+        blocks = "".join(self.block(name, port) for name, port in zip(self.names, self.ports, strict=True))
         temporary = "".join(
             f"  {kind}_temp_path {self.directory}/temporary;\n"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -31,12 +31,18 @@ def test_bodies_stream_both_ways() -> None:
 
 
 def test_an_answer_that_ends_before_the_request_closes_the_connection() -> None:
-    assert after(Event.REQUEST_HEAD, Event.RESPONSE_WHOLE) == State.CUT
+    assert after(Event.REQUEST_HEAD, Event.RESPONSE_WHOLE, Event.GIVE_UP) == State.CUT
     assert after(Event.REQUEST_EXPECT, Event.RESPONSE_WHOLE) == State.CUT
     early = after(Event.REQUEST_HEAD, Event.RESPONSE_HEAD, Event.REQUEST_DATA, Event.RESPONSE_DATA)
     assert early == State.EARLY
-    assert after(Event.RESPONSE_END, state=early) == State.CUT
+    assert after(Event.RESPONSE_END, Event.GIVE_UP, state=early) == State.CUT
     assert after(Event.REQUEST_END, Event.RESPONSE_END, state=early) == State.IDLE
+
+
+def test_a_short_rest_may_still_come() -> None:
+    draining = after(Event.REQUEST_HEAD, Event.RESPONSE_WHOLE)
+    assert draining == State.DRAINING
+    assert after(Event.REQUEST_DATA, Event.REQUEST_END, state=draining) == State.IDLE
 
 
 def test_a_client_that_waits_is_told_to_go_on_or_goes_on_by_itself() -> None:
@@ -57,7 +63,9 @@ def test_protocols_are_switched_only_when_the_request_is_whole() -> None:
 @pytest.mark.parametrize("name", STATES)
 def test_every_exchange_that_goes_on_can_break_and_none_that_is_over(name: str) -> None:
     row = NEXT[STATES[name]]
-    if name in OVER:
+    if name == "DRAINING":
+        assert row[Event.GIVE_UP] == State.CUT, "all has been answered, nothing can be broken"
+    elif name in OVER:
         assert Event.BREAK not in row
     else:
         assert row[Event.BREAK] == State.BROKEN

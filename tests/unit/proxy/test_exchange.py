@@ -307,24 +307,6 @@ def test_expect_100_continue_passes_and_so_does_its_answer(proxy: Proxy) -> None
     assert not client.closing
 
 
-def test_an_early_final_response_stops_the_body(proxy: Proxy) -> None:
-    """11: relayed; the rest of the body is not wanted, and the client is told that the connection ends."""
-    client = proxy.client(request("PUT /", "Content-Length: 1000", body=b"some"))
-    endpoint = proxy.accept()
-    endpoint.taken()
-    refusal = ok(b"no", status="413 Content Too Large")
-    endpoint.feed(refusal)
-
-    assert client.data == refusal.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    assert endpoint.closing, "half a request was sent on it"
-    assert client.eof_written
-    assert not client.closing, "closing now could destroy the answer on its way (RFC 9112 9.6)"
-    client.feed(b"x" * 996)
-    assert endpoint.data == b""
-    assert proxy.counted == [("PUT", "4xx", "none", 1)]
-    assert proxy.states[0].attempts[0] == 1
-
-
 def test_a_long_early_response_may_be_outlived_by_the_body(proxy: Proxy) -> None:
     """Both directions stream at once, as an echo service does it."""
     client = proxy.client(request("POST /", "Content-Length: 6", body=b"ab"))
@@ -337,17 +319,6 @@ def test_a_long_early_response_may_be_outlived_by_the_body(proxy: Proxy) -> None
     assert client.data == ok(b"ABCDEF")
     assert not client.closing
     assert proxy.states[0].pool.idle == [endpoint.protocol]
-
-
-def test_a_streamed_response_that_ends_before_the_request_does(proxy: Proxy) -> None:
-    client = proxy.client(request("POST /", "Content-Length: 6", body=b"ab"))
-    endpoint = proxy.accept()
-    endpoint.feed(ok(b"ABCD")[:-2], b"CD")
-
-    assert client.data == ok(b"ABCD")
-    assert client.eof_written
-    assert endpoint.closing
-    assert proxy.counted == [("POST", "2xx", "none", 1)]
 
 
 # Counting

@@ -107,8 +107,7 @@ def test_an_answer_ends_the_wait_for_a_slow_endpoint(proxy: Proxy) -> None:
     endpoint = proxy.accept()
     endpoint.fill()
     endpoint.feed(ok(b"no", status="413 Content Too Large"))
-    assert client.reading, "what it still sends is thrown away"
-    assert endpoint.closing
+    assert client.reading, "what it still sends is short"
 
 
 def test_an_answer_ends_the_wait_also_when_the_request_was_whole(proxy: Proxy) -> None:
