@@ -121,10 +121,12 @@ http {{
         return Peer(self.name, _version([program, "-v"]), pid, http, redis)
 
 
+@dataclass(frozen=True, slots=True)
 class Sidecar:
-    """The sidecar of this checkout, started by a Python that has its dependencies."""
+    """The sidecar of a checkout (this one), started by a Python that has its dependencies."""
 
-    name = "sidecar"
+    name: str = "sidecar"
+    root: Path = ROOT
 
     def start(self, programs: Programs, origins: Origins, cpus: set[int]) -> Peer:
         """Start it. Raises `UnavailableError`."""
@@ -139,12 +141,12 @@ sidecar:
   admin: 127.0.0.1:{free_port()}
   metrics: 127.0.0.1:{free_port()}
 """
-        config = programs.directory / "sidecar.yml"
+        config = programs.directory / f"{self.name}.yml"
         config.write_text(text)
         # -P: what is imported is the checkout's, which PYTHONPATH names, and not the current directory's.
         command = [
             "env",
-            f"PYTHONPATH={ROOT}",
+            f"PYTHONPATH={self.root}",
             "AUTOBOT_DEPLOYMENT_MODE=local",
             python,
             "-P",
@@ -153,7 +155,7 @@ sidecar:
         ]
         ports = [http, redis] if redis else [http]
         pid = programs.start(self.name, [*command, "run", "--config", str(config)], ports, cpus)
-        told = _version(["env", f"PYTHONPATH={ROOT}", python, "-P", "-m", "sidecar", "--version"])
+        told = _version(["env", f"PYTHONPATH={self.root}", python, "-P", "-m", "sidecar", "--version"])
         return Peer(self.name, told, pid, http, redis)
 
 
@@ -170,7 +172,7 @@ def _program(name: str, peer: str) -> str:
 def _python() -> str:
     """This Python, or the one of the checkout's test environment."""
     for python in (sys.executable, str(ROOT / ".venv" / "bin" / "python")):
-        check = [python, "-c", "import uvloop, msgspec, yaml, aiohttp, prometheus_client"]
+        check = [python, "-c", "import uvloop, yaml, aiohttp, prometheus_client"]
         if (
             os.access(python, os.X_OK)
             and subprocess.run(check, capture_output=True, check=False).returncode == 0

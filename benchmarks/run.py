@@ -1,9 +1,10 @@
-"""Side by side: `python3 benchmarks/run.py [--quick] [--seconds N] [--scenario NAME ...] [--json FILE]`.
+"""Side by side: `python3 benchmarks/run.py [--quick] [--seconds N] [--scenario NAME ...] [--before DIR] [--json FILE]`.
 
 Three nginx origins, then HAProxy, nginx and this checkout's sidecar before them, one worker each, all on
 loopback. In every scenario the proxies take turns (A B C A B C ...), and what counts is the CPU time of the
 proxy's own process for each request: it holds on a noisy machine where throughput does not. A peer that is not
-installed is left out by name. Everything that was started is ended, also on Ctrl-C.
+installed is left out by name. `--before` takes another checkout's sidecar along, to see what a change costs.
+Everything that was started is ended, also on Ctrl-C.
 
 Reading order: this, `peers`, `origins`, `load`, `measure`, `programs`, `table`.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 from load import LoadError, Scenario, Turn, run_turn
 from measure import Memory, cpu_seconds, memory, split_cpus
 from origins import LARGE, SMALL, Origins, start_origins
-from peers import PEERS, Peer, UnavailableError
+from peers import PEERS, HAProxy, Nginx, Peer, Sidecar, UnavailableError
 from programs import Programs, find
 from table import Result, as_data, render
 
@@ -50,7 +51,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder, Programs(Path(folder)) as programs:
             proxy_cpus, other_cpus = split_cpus()
             origins = start_origins(programs, other_cpus)
-            peers = _start_peers(programs, origins, proxy_cpus)
+            kinds = [*PEERS[:-1], *([Sidecar("before", options.before)] if options.before else []), PEERS[-1]]
+            peers = _start_peers(kinds, programs, origins, proxy_cpus)
             idle = {peer.name: memory(peer.pid) for peer in peers}
             print(f"{_machine(proxy_cpus, other_cpus)}; {rounds} turns of {seconds:g} s each\n", flush=True)
             for scenario in options.scenarios:
@@ -81,23 +83,30 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} turns of {SHORTEST:g} s")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of a turn, at least {SHORTEST:g}")
     parser.add_argument("--scenario", action="append", choices=names, help="only this one; may be repeated")
+    parser.add_argument(
+        "--before", type=Path, metavar="DIR", help="another checkout of the sidecar, to compare"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     options = parser.parse_args()
     if not SHORTEST <= options.seconds <= 60:
         parser.error(
             f"--seconds must be from {SHORTEST:g} to 60: shorter turns have too few clock ticks to count"
         )
+    if options.before and not (options.before / "sidecar" / "__main__.py").is_file():
+        parser.error(f"--before: {options.before} is no checkout of the sidecar")
     options.scenarios = [s for s in SCENARIOS if not options.scenario or s.name in options.scenario]
     return options
 
 
-def _start_peers(programs: Programs, origins: Origins, cpus: set[int]) -> list[Peer]:
+def _start_peers(
+    kinds: list[HAProxy | Nginx | Sidecar], programs: Programs, origins: Origins, cpus: set[int]
+) -> list[Peer]:
     peers = []
-    for kind in PEERS:
+    for kind in kinds:
         try:
             peers.append(kind.start(programs, origins, cpus))
         except (UnavailableError, RuntimeError) as error:
-            if kind is PEERS[-1]:  # whom the others are compared with
+            if kind.name in ("sidecar", "before"):  # whom the others are compared with
                 raise RuntimeError(str(error)) from None
             print(f"left out: {error}", flush=True)
     return peers

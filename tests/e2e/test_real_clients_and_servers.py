@@ -285,7 +285,6 @@ def test_one_connection_on_each_side_serves_a_session(pair: Pair) -> None:
 
 
 @pytest.mark.server("nginx")
-@pytest.mark.xfail(strict=True, reason="both connections are closed as soon as the answer is complete")
 def test_an_answer_before_a_short_body_ends_no_connection(sites: dict[str, Site]) -> None:
     """requests and httpx send head and body one after the other, and nginx's `return` waits for no body."""
     site = sites["nginx"]
