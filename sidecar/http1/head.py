@@ -92,17 +92,17 @@ def scan_request(data: bytes, start: int = 0, limit: int = MAX_HEAD) -> RequestH
         head.length = CHUNKED
     elif length is not None:
         head.length = length
+    if minor == 0:
+        lines[0] = b"%b %b HTTP/1.1" % (name, target)  # a proxy speaks its own version (RFC 9112 2.3)
     if target[0] != _SLASH and target != b"*":
         host = _settle_target(head, lines, host)
+        lines[0] = b"%b %b HTTP/1.1" % (name, head.target)
     if not host:
         if minor:
             raise ProtocolError("Host is missing")
         lines.insert(1, b"Host: ")
         host = 1
     head._host = host
-    if minor == 0 or head.target is not target:
-        # A proxy speaks its own version (RFC 9112 2.3).
-        lines[0] = b"%b %b HTTP/1.1" % (name, head.target)
     return head
 
 
@@ -195,11 +195,12 @@ def _read_fields(
             raise ProtocolError("a header line is not a name, a colon and a value")
         if kind == ORDINARY:
             continue
-        if kind == CONNECTION:
-            options += _options(value)
-            dropped.append(at)
-        elif kind == DROPPED:
-            dropped.append(at)
+        if kind == HOST:
+            if not request:
+                continue
+            if host or not is_authority(value.strip(b" \t")):
+                raise ProtocolError("Host is repeated or not a host and port")
+            host = at
         elif kind == CONTENT_LENGTH:
             value = value.strip(b" \t")
             length = _content_length(value, length)
@@ -207,17 +208,18 @@ def _read_fields(
                 lines[at] = b"%b: %d" % (name, length)
                 if isinstance(head, ResponseHead):
                     head.passes_whole = False
+        elif kind == CONNECTION:
+            options += _options(value)
+            dropped.append(at)
         elif kind == TRANSFER_ENCODING:
             coding = _transfer_coding(value, coding)
             lines[at] = name + b": chunked"  # in the one spelling that nobody can miss
+        elif kind == DROPPED:
+            dropped.append(at)
         elif kind == LOOKALIKE:
             raise ProtocolError("a name that some servers read as Content-Length or Transfer-Encoding")
-        elif kind != HOST:
+        else:
             rare = [*rare, at]
-        elif request:
-            if host or not is_authority(value.strip(b" \t")):
-                raise ProtocolError("Host is repeated or not a host and port")
-            host = at
     if coding is not None and (length is not None or head.minor == 0):
         raise ProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
     if options:
@@ -232,11 +234,12 @@ def _read_fields(
             read_request_extras(head, lines, rare, options, dropped, bodiless=bodiless)
         else:
             read_response_extras(head, lines, rare, options, dropped)
-    if dropped:
-        for at in sorted({*dropped}, reverse=True):  # one line may go for two reasons
-            del lines[at]
-            if at < host:
-                host -= 1
+    if len(dropped) > 1:
+        dropped = sorted({*dropped}, reverse=True)  # one line may go for two reasons
+    for at in dropped:
+        del lines[at]
+        if at < host:
+            host -= 1
     return length, coding is not None, host
 
 

@@ -52,6 +52,7 @@ MAX_EMPTY_LINES = 16
 _CR = 13
 _LF = 10
 _OTHER_METHOD = len(METHODS) - 1
+_NOTHING_OPEN = State.IDLE  # of the exchange; looked up for every request, where a class's name costs more
 
 
 class DownstreamConnection:
@@ -257,7 +258,7 @@ class DownstreamConnection:
         """The exchange has ended and its response is written: the next request, or the end."""
         if self.gate.reasons:
             self.gate.release(PEER_FULL | UNSENT)
-        if not self.keep_alive or self.exchange.state != State.IDLE:
+        if not self.keep_alive or self.exchange.state != _NOTHING_OPEN:
             self._finish()
             return
         self.state = IDLE
