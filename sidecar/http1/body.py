@@ -9,12 +9,24 @@ hides), and so are trailer fields that nobody announced or that may not stand th
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.errors import ProtocolError, Reason
 from sidecar.http1.fields import CONTROLS, ORDINARY, classify
+from sidecar.http1.message import CHUNKED, UNTIL_CLOSE
 
-__all__ = ["MAX_TRAILERS", "BodyReader", "ChunkedReader", "LengthReader", "UntilCloseReader"]
+if TYPE_CHECKING:
+    from sidecar.http1.message import RequestHead, ResponseHead
+
+__all__ = [
+    "MAX_TRAILERS",
+    "BodyReader",
+    "ChunkedReader",
+    "LengthReader",
+    "UntilCloseReader",
+    "request_reader",
+    "response_reader",
+]
 
 MAX_SIZE_DIGITS = 15  # of hexadecimal, leading zeros among them
 # Bytes of one chunk: what a reader that counts in 32 bits with a sign takes for the same number (HAProxy's bound).
@@ -257,3 +269,21 @@ class ChunkedReader:
         name = name.lower()
         if name not in _FORBIDDEN_TRAILERS and (self._announced is None or name in self._announced):
             pieces.append(line + b"\r\n")
+
+
+def request_reader(head: RequestHead) -> BodyReader:
+    """What follows the body of a request that has one."""
+    if head.length == CHUNKED:
+        return ChunkedReader(head.extras.trailers)
+    return LengthReader(head.length)
+
+
+def response_reader(head: ResponseHead, request: RequestHead) -> BodyReader:
+    """What follows the body of a response, and frames it for who asked: HTTP/1.0 knows no chunks."""
+    if head.length == UNTIL_CLOSE:
+        return UntilCloseReader(reframe=request.minor == 1)
+    if head.length != CHUNKED:
+        return LengthReader(head.length)
+    if not request.minor:
+        return ChunkedReader(decode=True)
+    return ChunkedReader(None if request.extras.takes_trailers else head.extras.trailers)

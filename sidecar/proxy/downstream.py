@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError, Reason
-from sidecar.http1 import BodyReader, ChunkedReader, LengthReader, scan_request
+from sidecar.http1 import BodyReader, LengthReader, scan_request
+from sidecar.http1.body import request_reader
 from sidecar.http1.head import too_large
-from sidecar.http1.message import CHUNKED, HEAD_METHOD
+from sidecar.http1.message import HEAD_METHOD
 from sidecar.http1.state import State
 from sidecar.model.stats import METHODS
 from sidecar.proxy.exchange import Exchange
@@ -177,9 +178,7 @@ class DownstreamConnection:
             body = data[at : at + length]
             at += length
         else:
-            reader: BodyReader = (
-                ChunkedReader(head.extras.trailers) if length == CHUNKED else LengthReader(length)
-            )
+            reader = request_reader(head)
             body, at = reader.feed(data, at)
             if not reader.done:
                 self._reader = reader

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError, Reason
-from sidecar.http1 import BodyReader, ChunkedReader, LengthReader, UntilCloseReader
-from sidecar.http1.message import CHUNKED, NO_EXTRAS, UNTIL_CLOSE
+from sidecar.http1.body import response_reader
+from sidecar.http1.message import NO_EXTRAS, UNTIL_CLOSE
 from sidecar.http1.state import NEXT, Event, State
 from sidecar.model import OUTCOME_BY_STATUS, Outcome
 from sidecar.proxy.attempt import REPLAY_BYTES, Attempts
@@ -171,7 +171,10 @@ class Exchange(Attempts):
 
     def _respond_in_pieces(self, head: ResponseHead, data: bytes, at: int) -> None:
         client = self.client
-        reader = self._response_reader(head)
+        reader = response_reader(head, self.head)
+        if head.length < 0 and not self.head.minor:  # HTTP/1.0 has no other end for it than the connection's
+            client.keep_alive = False
+            head.drop_framing()
         broken = None
         try:
             piece, end = reader.feed(data, at)
@@ -200,20 +203,6 @@ class Exchange(Attempts):
             # A probe's stream may go on for hours: its head answers the breaker's question already.
             self.cluster.judge(endpoint, self._outcome, self._context.clock.monotonic(), self._permit)
         self._after_piece(done=reader.done, excess=end < len(data))
-
-    def _response_reader(self, head: ResponseHead) -> BodyReader:
-        """The reader for a body that did not come whole, and what its framing means for the client's side."""
-        if head.length == UNTIL_CLOSE:
-            if not self.head.minor:
-                self.client.keep_alive = False  # HTTP/1.0 has no other end than the connection's
-            return UntilCloseReader(reframe=bool(self.head.minor))
-        if head.length != CHUNKED:
-            return LengthReader(head.length)
-        if self.head.minor:
-            return ChunkedReader(None if self.head.extras.takes_trailers else head.extras.trailers)
-        self.client.keep_alive = False
-        head.drop_framing()
-        return ChunkedReader(decode=True)
 
     def relay(self, piece: bytes, *, done: bool, excess: bool) -> None:
         """More of the response body. excess: bytes came behind its end."""
