@@ -252,6 +252,8 @@ class Bench:
             if refused and not (answer and _is_refusal(answer) and closed):
                 yield f"{message.name!r} was refused by {answer and (answer.name, answer.fields)}, ended: {closed}"
             early = bool(target) and any(end.early and not end.kept for end in self._ends) and closed
+            if message.verdict is Verdict.INCOMPLETE and not closed:  # the short rest of it is waited for
+                early |= any(end.early for end in self._ends) and not self.proxy.states[0].pool.idle
             if message.verdict is Verdict.SOUND and not target:
                 yield f"{message.name!r} is sound and was not answered by the endpoint"
             if message.verdict is Verdict.REFUSED and not refused and not (message.in_body and early):
