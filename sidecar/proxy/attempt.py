@@ -111,6 +111,7 @@ class Attempts(ABC):
 
     def _open(self, endpoint: EndpointState) -> None:
         """Open a connection to `endpoint`, or wait for one, or give up."""
+        self._touch()
         admission = endpoint.pool.admit(self, probe=endpoint.breaker.state is BreakerState.HALF_OPEN)
         if admission is Admission.OPEN:
             policy = self.cluster.policy

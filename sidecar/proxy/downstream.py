@@ -11,6 +11,7 @@ LINGER   the last response is written, input is not   2 s            thrown away
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError, Reason
@@ -230,10 +231,10 @@ class DownstreamConnection:
     # Answering
 
     @property
-    def body_left(self) -> int:
-        """Bytes of the request's body that have not come; -1 when that is not known."""
+    def body_left(self) -> float:
+        """Bytes of the request's body that have not come; infinity when nobody knows."""
         reader = self._reader
-        return reader.left if isinstance(reader, LengthReader) else -1
+        return reader.left if isinstance(reader, LengthReader) else math.inf
 
     def connection_line(self) -> bytes:
         """The Connection line of a response that begins now, and the decision it tells."""
