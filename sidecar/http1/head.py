@@ -6,7 +6,7 @@ the few lines that belong to one hop left out or made anew (`hop`), so names kee
 duplicates stay, and a target in origin-form is never touched.
 
 What is wrong with a head is found in one order, however its bytes are split: at the first byte, at the end of
-the first line, at the first bare CR or LF, at the limit, and the rest once the blank line has come.
+the first line, at the first bare CR or LF, at a line too many, at the limit, and the rest once the blank line has come.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def scan_request(data: bytes, start: int = 0, limit: int = MAX_HEAD) -> RequestH
         line_end = data.find(b"\r\n", start, start + limit)
         if line_end >= 0:  # another protocol's client need not wait for a time-out to hear that this is HTTP
             _read_request_line(data[start:line_end])
-        _refuse_bare_ends(data, start, start + limit)
+        _refuse_early(data, start, start + limit)
         if len(data) - start > limit:
             raise too_large(data, start, limit)
         return None
@@ -158,19 +158,30 @@ def _settle_target(head: RequestHead, lines: list[bytes], host: int) -> int:
 
 def _check_lines(data: bytes, start: int, end: int, ends: int) -> None:
     """Refuse control characters (a bare CR or LF among them) and too many lines. ends: line ends in between."""
+    if ends > MAX_LINES:
+        _refuse_early(data, start, end + 2)
     block = data[start:end]
     if len(block.translate(None, CONTROLS)) != len(block) - 2 * ends:
         raise ProtocolError(_BAD_BYTES)
-    if ends > MAX_LINES:
-        raise ProtocolError(f"more than {MAX_LINES} header lines", 431, Reason.TOO_LARGE)
 
 
-def _refuse_bare_ends(data: bytes, start: int, stop: int) -> None:
-    """Refuse an unfinished head that can no longer become a valid one, instead of waiting for its end."""
+def _refuse_early(data: bytes, start: int, stop: int) -> None:
+    """Refuse an unfinished head that can no longer become a valid one, instead of waiting for its end.
+
+    What comes behind the line that is one too many does not count, as nobody would have waited for it.
+    """
     pairs = data.count(b"\r\n", start, stop)
+    most = MAX_LINES + 2  # the first line, and one too many
+    if pairs >= most:
+        stop = start
+        for _ in range(most):
+            stop = data.find(b"\r\n", stop) + 2
+        pairs = most
     pending = data[start:stop].endswith(b"\r")  # its LF may be on the way
     if data.count(b"\n", start, stop) != pairs or data.count(b"\r", start, stop) - pending != pairs:
         raise ProtocolError(_BAD_BYTES)
+    if pairs == most:
+        raise ProtocolError(f"more than {MAX_LINES} header lines", 431, Reason.TOO_LARGE)
 
 
 def _read_fields(
@@ -217,7 +228,8 @@ def _read_fields(
         elif kind == DROPPED:
             dropped.append(at)
         elif kind == LOOKALIKE:
-            raise ProtocolError("a name that some servers read as Content-Length or Transfer-Encoding")
+            if request:
+                raise ProtocolError("a name that some servers read as Content-Length or Transfer-Encoding")
         else:
             rare = [*rare, at]
     if coding is not None and (length is not None or head.minor == 0):
@@ -253,7 +265,7 @@ def scan_response(data: bytes, start: int, method: int, limit: int = MAX_HEAD) -
     end = data.find(b"\r\n\r\n", start, start + limit)
     if end < 0:
         _check_protocol(data, start)
-        _refuse_bare_ends(data, start, start + limit)
+        _refuse_early(data, start, start + limit)
         if len(data) - start > limit:
             raise ProtocolError("the response head is too large")
         return None

@@ -128,6 +128,13 @@ class ResponseHead:
         self.passes_whole = minor == 1
         self.extras = NO_EXTRAS
 
+    def drop_coding(self) -> None:
+        """Take Transfer-Encoding out: HTTP/1.0 clients know none, also where there is no body (RFC 9112 6.1)."""
+        kept = [line for line in self._lines if classify(line.partition(b":")[0]) != TRANSFER_ENCODING]
+        if len(kept) != len(self._lines):
+            self._lines[:] = kept
+            self.passes_whole = False
+
     def drop_framing(self) -> None:
         """Take Content-Length and Transfer-Encoding out: the body goes on in another framing, or there is none."""
         self.passes_whole = False

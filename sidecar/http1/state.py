@@ -34,8 +34,8 @@ class State:
     IDLE: Final = 0
     EXPECTING: Final = 1
     SENDING: Final = 2
-    SENT: Final = 3
-    EARLY: Final = 4
+    EARLY: Final = 3  # up to here the request's body is under way
+    SENT: Final = 4
     ANSWERING: Final = 5
     DRAINING: Final = 6
     CUT: Final = 7

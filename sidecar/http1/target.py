@@ -8,10 +8,11 @@ where two fields name a host, two programs may believe different ones.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from sidecar.errors import ProtocolError
 
-__all__ = ["is_authority", "origin_form", "same_authority"]
+__all__ = ["MAX_AUTHORITY", "is_authority", "origin_form", "same_authority"]
 
 # A reg-name or IPv4 address, then perhaps a port. No user info (RFC 9110 4.2.4), no second colon. Written without
 # a group for the port, which the digits of the name make superfluous: that halves what it costs.
@@ -23,12 +24,24 @@ _BRACKETED = re.compile(
 ).fullmatch
 # Bytes above 127 pass, as applications send raw UTF-8 and endpoints read it.
 _ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#@]+)([/?][!-~\x80-\xff]*)?")
+MAX_AUTHORITY = 771  # bytes: 3 * 255, and a port
 _DEFAULT_PORT = {b"http": b":80", b"https": b":443"}
 
 
 def is_authority(value: bytes) -> bool:
-    """Whether `value` is a host with an optional port; empty is, as a Host of a target without one may be."""
-    return _PLAIN(value) is not None or _BRACKETED(value) is not None
+    """Whether `value` is a host with an optional port; empty is, as a Host of a target without one may be.
+
+    A name of DNS has at most 255 octets (RFC 1035 2.3.4), its escapes in a URL three times that.
+    """
+    return len(value) <= MAX_AUTHORITY and _is_authority(value)
+
+
+@lru_cache(maxsize=256)  # what applications call is a handful of names, each in every request
+def _is_authority(value: bytes) -> bool:
+    if _PLAIN(value) is None and _BRACKETED(value) is None:
+        return False
+    port = value.rpartition(b":")[2]
+    return not port.isdigit() or b":" not in value or int(port) <= 65535 or value.endswith(b"]")
 
 
 def origin_form(target: bytes, *, options: bool) -> tuple[bytes, bytes, bytes]:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import Reason
+from sidecar.http1.state import State
 from sidecar.model import Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
@@ -33,11 +34,13 @@ __all__ = ["REPLAY_BYTES", "Attempts"]
 
 REPLAY_BYTES = 65536  # of a request body kept for another attempt (behaviour.md; Envoy's default is 1 MiB)
 
+_SENT = State.SENT
+
 
 class Attempts(ABC):
     """The attempts of an exchange, one after another; `Exchange` is what is made of it.
 
-    client: the connection it answers to. head: of the request.
+    client: the connection it answers to. head: of the request. state: see `http1.state`.
     connection: the endpoint's, while one carries it; endpoint: where the attempt is.
     """
 
@@ -56,6 +59,7 @@ class Attempts(ABC):
         "connection",
         "endpoint",
         "head",
+        "state",
     )
 
     head: RequestHead
@@ -74,6 +78,7 @@ class Attempts(ABC):
         self.endpoint: EndpointState | None = None
         self._dial: Dial | None = None
         self._permit = 0
+        self.state = State.IDLE
 
     @abstractmethod
     def _fail(self, reason: Reason, status: int = 0, message: str = "") -> None:
@@ -84,8 +89,8 @@ class Attempts(ABC):
         """Something moved: the time-out begins again."""
 
     @abstractmethod
-    def _restart_pace(self, brought: int) -> None:
-        """Somebody takes the client's body only now: its pace counts anew. brought: bytes that are there already."""
+    def _set_pace(self, brought: int) -> None:
+        """Somebody takes the client's body from now on: what it has to come by. brought: bytes of it that are there."""
 
     # Getting there
 
@@ -174,8 +179,10 @@ class Attempts(ABC):
         ):  # the wait is over, and a slow endpoint that an earlier attempt was at is not this one
             gate.release(UNSENT | PEER_FULL)
         connection.start(self, self.head.render(connection.endpoint.authority, self._body))  # type: ignore[arg-type] # an Exchange
-        if self._context.min_body_rate:
-            self._restart_pace(len(self._body))
+        if self.client.write_full:  # since an interim response of an earlier attempt
+            connection.gate.hold(PEER_FULL)
+        if self.state < _SENT:
+            self._set_pace(len(self._body))
         if len(self._body) > REPLAY_BYTES:
             self._replayable = False
             self._body = b""

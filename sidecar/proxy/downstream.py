@@ -123,7 +123,7 @@ class DownstreamConnection:
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
                 self.transport.abort()
-        elif state == HEAD and b"\n" not in data and b"\r" not in data and self._held != b"\r":
+        elif state == HEAD and b"\n" not in data and b"\r" not in data and not self._held.endswith(b"\r"):
             # No head ends without a line end: looking again would make one sent byte by byte quadratic.
             self._held += data
             self._check_held_head()

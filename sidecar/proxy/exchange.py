@@ -37,8 +37,8 @@ __all__ = ["BODY_GRACE", "Exchange"]
 # What a body may take before `min_body_rate` is asked of it: a slow start is no offence (Kestrel's 5 s).
 BODY_GRACE = 5.0  # seconds
 
-# What is left of a request's body once its answer is complete, and is still taken so that both connections live on:
-# clients that send head and body apart are often answered in between (a 401 by a server that reads no body).
+# What is left of a request's body once its answer is complete, and is still taken (and thrown away) so that the
+# client's connection lives on: clients that send head and body apart are often answered in between, by a 401 say.
 DRAIN_BYTES = 65536
 DRAIN_SECONDS = 2.0
 
@@ -52,15 +52,11 @@ _SUCCESS = Outcome.SUCCESS
 _REQUEST_WHOLE = Event.REQUEST_WHOLE
 _RESPONSE_WHOLE = Event.RESPONSE_WHOLE
 
-_BODY_COMING = (State.EXPECTING, State.SENDING, State.EARLY)
 _ANSWER_BEGUN = (State.EARLY, State.ANSWERING)
 
 
 class Exchange(Attempts):
-    """The exchange of one client connection: one object, used for one request after another.
-
-    state: see `http1.state`.
-    """
+    """The exchange of one client connection: one object, used for one request after another."""
 
     __slots__ = (
         "_body_due",
@@ -68,13 +64,11 @@ class Exchange(Attempts):
         "_started",
         "_status",
         "_unsent",
-        "state",
     )
 
     def __init__(self, context: ProxyContext, cluster: Cluster, client: DownstreamConnection) -> None:
         super().__init__(context, cluster, client)
         self._body_due = NEVER
-        self.state = State.IDLE
 
     # The request
 
@@ -106,8 +100,11 @@ class Exchange(Attempts):
         before = self.state
         self.state = NEXT[before][Event.REQUEST_END if done else Event.REQUEST_DATA]
         if before == _DRAINING:
-            self._drain(piece, done=done)
+            if done:
+                self.client.exchange_over()
             return
+        if before == State.EXPECTING:
+            self._set_pace(0)
         if self._context.min_body_rate:
             self._body_due += len(piece) / self._context.min_body_rate
         connection = self.connection
@@ -128,28 +125,38 @@ class Exchange(Attempts):
 
     def endpoint_full(self, full: bool) -> None:
         """The endpoint reads slowly, or has caught up; what the client's pace is, cannot be told meanwhile."""
-        if self._context.min_body_rate:
-            self._restart_pace(0)
+        if self.state != State.EXPECTING:
+            self._set_pace(0)
         if full:
             self.client.gate.hold(PEER_FULL)
         else:
             self.client.gate.release(PEER_FULL)
         self._touch()
 
-    def _restart_pace(self, brought: int) -> None:
-        self._body_due = self._context.sweep.soon + BODY_GRACE + brought / self._context.min_body_rate
+    def _set_pace(self, brought: int) -> None:
+        rate = self._context.min_body_rate
+        if self.state == State.EXPECTING:
+            self._body_due = self._context.sweep.soon + self.cluster.policy.continue_timeout
+        elif rate:
+            self._body_due = self._context.sweep.soon + BODY_GRACE + brought / rate
+        else:
+            self._body_due = NEVER
 
     def _ask_for_body(self) -> None:
         """The endpoint does not say whether it wants the body: the client waits no longer (RFC 9110 10.1.1)."""
         self.state = NEXT[self.state][Event.CONTINUE]
         self.client.transport.write(CONTINUE)
+        self._set_pace(0)
         self._touch()
 
     # The response
 
     def relay_interim(self, head: ResponseHead) -> None:
         """Pass a 1xx response on (RFC 9110 15.2); HTTP/1.0 clients would not understand it."""
-        self.state = NEXT[self.state][Event.CONTINUE if head.status == 100 else Event.INTERIM]
+        before = self.state
+        self.state = NEXT[before][Event.CONTINUE if head.status == 100 else Event.INTERIM]
+        if before != self.state:
+            self._set_pace(0)
         if self.head.minor:
             self.client.transport.write(head.render(b""))
         self._touch()
@@ -158,14 +165,16 @@ class Exchange(Attempts):
         """The final response's head, and in `data` from `at` what has come of its body."""
         client = self.client
         self._reusable = head.keep_alive
+        if self.state < _SENT:
+            self._settle_rest()
+        if not self.head.minor:
+            head.drop_coding()
         if head.length != len(data) - at:
             self._respond_in_pieces(head, data, at)
             return
         # The whole response in one read: what nearly every small one is.
         self._status = head.status
         self.state = NEXT[self.state][_RESPONSE_WHOLE]
-        if self.state != _IDLE:
-            self._settle_rest()
         extra = client.connection_line()
         whole = not extra and head.passes_whole and at == head.size
         client.transport.write(data if whole else head.render(extra, data[at:]))
@@ -185,12 +194,7 @@ class Exchange(Attempts):
             broken = error
             piece, error.passed, end = error.passed, b"", len(data)
         self._status = head.status  # from here on the client has got something
-        waited = self.state == State.EXPECTING
         self.state = NEXT[self.state][Event.RESPONSE_HEAD]
-        if self.state == State.EARLY and (waited or (head.status >= 300 and client.body_left > DRAIN_BYTES)):
-            client.keep_alive = (
-                False  # it may as well be said: the rest of the request will not be waited for
-            )
         extra = client.connection_line()
         if head.length == UNTIL_CLOSE and self.head.minor:
             extra += b"Transfer-Encoding: chunked\r\n"
@@ -219,47 +223,23 @@ class Exchange(Attempts):
             return
         if excess:
             self._reusable = False  # they would answer the next request (response splitting)
-        if self.state != _IDLE:
-            self._settle_rest()
         self._complete(self._context.clock.monotonic())
-
-    # The rest of a request that has been answered already
 
     def _settle_rest(self) -> None:
-        """The response is whole and the request is not: wait for its rest, or for nothing more."""
-        if self.state == _DRAINING and not (self.client.keep_alive and self.client.body_left <= DRAIN_BYTES):
-            self.state = NEXT[self.state][Event.GIVE_UP]
-        if self.state == State.CUT:
+        """The request is answered before its end: wait for that only where it is near, and say so where it is not.
+
+        What is left is for nobody: an endpoint that answered without reading on may take it for the next request.
+        """
+        if self.state == State.EXPECTING:
+            self._body_due = NEVER  # it may never send the body now, or it may
             self.client.keep_alive = False
-
-    def _drain(self, piece: bytes, *, done: bool) -> None:
-        """More of the rest, for an endpoint that may still read it."""
-        connection = self.connection
-        assert connection is not None
-        if connection.transport.is_closing():
-            self._reusable = False
-        else:
-            connection.transport.write(piece)
-        if done:
-            self._complete(self._context.clock.monotonic())
-
-    def _stop_draining(self) -> None:
-        """The rest does not come. The response had ended well before."""
-        self.state = NEXT[self.state][Event.GIVE_UP]
-        self.client.keep_alive = False
-        self._complete(self._context.clock.monotonic())
-
-    # The end of the response
+        elif self.client.body_left > DRAIN_BYTES:
+            self.client.keep_alive = False
 
     def _complete(self, now: float) -> None:
         """The response has ended well."""
         connection = self.connection
         assert connection is not None
-        if self.state == _DRAINING:
-            connection.leave_exchange()
-            self.client.gate.release(PEER_FULL | UNSENT)  # what is left is short enough to be kept
-            self.client.deadline = self._context.sweep.soon + DRAIN_SECONDS
-            return
         self.connection = None
         endpoint = connection.endpoint
         self._attempt_over(self._outcome, now)
@@ -274,6 +254,18 @@ class Exchange(Attempts):
             connection.rest(self.cluster.policy.idle_timeout)
         else:
             connection.close()
+        if self.state != _DRAINING:
+            self.client.exchange_over()
+        elif self.client.keep_alive:
+            self.client.gate.release(PEER_FULL | UNSENT)
+            self.client.deadline = self._context.sweep.soon + DRAIN_SECONDS
+        else:
+            self._stop_draining()
+
+    def _stop_draining(self) -> None:
+        """The rest of the request is too long, or does not come."""
+        self.state = NEXT[self.state][Event.GIVE_UP]
+        self.client.keep_alive = False
         self.client.exchange_over()
 
     @property
@@ -367,7 +359,7 @@ class Exchange(Attempts):
                 self._fail(Reason.REQUEST_TIMEOUT)
         elif self.state == State.EXPECTING:
             self._ask_for_body()
-        elif self.state in _BODY_COMING and not connection.write_full:
+        elif self.state < _SENT and not connection.write_full:
             slow = self._body_due <= self._context.clock.monotonic()
             self._give_up(Outcome.CANCELLED)
             message = (
@@ -440,9 +432,5 @@ class Exchange(Attempts):
     def _bring_forward(self, connection: UpstreamConnection) -> None:
         """What comes before the time-out while the request's body is under way."""
         client = self.client
-        if self.state == State.EXPECTING:
-            client.deadline = min(
-                client.deadline, self._context.sweep.soon + self.cluster.policy.continue_timeout
-            )
-        elif not connection.write_full:
+        if self.state == State.EXPECTING or not connection.write_full:
             client.deadline = min(client.deadline, self._body_due)

@@ -87,11 +87,6 @@ class UpstreamConnection:
         self.deadline = NEVER
         self.transport.write(request)
 
-    def leave_exchange(self) -> None:
-        """The response is over, while the rest of its request goes on: what the endpoint still says is for nobody."""
-        self.exchange = None
-        self.reader = None
-
     def rest(self, idle_timeout: float) -> None:
         """The exchange is over and the connection may be used again: into the pool, or to who waits for it."""
         self.exchange = None
@@ -120,7 +115,8 @@ class UpstreamConnection:
     def _receive_head(self, exchange: Exchange, data: bytes) -> None:
         if self._held:
             # No head ends without a line end, and once its beginning is right there is nothing else to see.
-            if b"\n" not in data and len(self._held) > 7 and len(self._held) + len(data) <= self._limit:
+            told = b"\n" in data or b"\r" in data or len(self._held) <= 7 or self._held.endswith(b"\r")
+            if not told and len(self._held) + len(data) <= self._limit:
                 self._held += data
                 return
             data = self._held + data
@@ -174,18 +170,21 @@ class UpstreamConnection:
             self.pool.release(self)
 
     def eof_received(self) -> bool:
-        """The endpoint will send no more; there is nothing more to do here for any exchange either."""
-        if self.exchange is None:
-            self._leave()
+        """The endpoint will send no more: the end of any exchange, whatever of its request is still unsent."""
+        self._over(clean=True)
+        self.transport.abort()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, whoever ended it."""
+        self._over(clean=exc is None)
+
+    def _over(self, *, clean: bool) -> None:
         exchange, self.exchange = self.exchange, None
         self._leave()  # first: at a full bound the next attempt needs this very room
         if exchange is not None:
             reader = self.reader
-            ending = reader.ending if exc is None and isinstance(reader, UntilCloseReader) else None
+            ending = reader.ending if clean and isinstance(reader, UntilCloseReader) else None
             exchange.connection_ended(self, ending)
 
     def pause_writing(self) -> None:

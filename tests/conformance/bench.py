@@ -239,7 +239,13 @@ class Bench:
         if len(got) != len(everything):
             yield f"the client got {[(message.verdict.value, message.name) for message in everything]}"
         answered: list[bytes] = []
-        whole = 0
+        # What was answered before it had come: its connection is no other request's, and its rest is nobody's.
+        early_targets = {
+            message.name
+            for end in self._ends
+            if end.early and not end.kept
+            for message in read_requests(end.heard)[-1:]
+        }
         refused = False
         for message in asked:
             answer = got.pop(0) if got else None
@@ -247,21 +253,19 @@ class Bench:
             refused = bool(answer and not target)
             if target and not same_target(message.name, target[0]):
                 yield f"{message.name!r} got the answer to {target[0]!r}"
-            if target:
+            early = bool(target) and target[0] in early_targets
+            if target and not early:
                 answered.append(target[0])
             if refused and not (answer and _is_refusal(answer) and closed):
                 yield f"{message.name!r} was refused by {answer and (answer.name, answer.fields)}, ended: {closed}"
-            early = bool(target) and any(end.early and not end.kept for end in self._ends) and closed
-            if message.verdict is Verdict.INCOMPLETE and not closed:  # the short rest of it is waited for
-                early |= any(end.early for end in self._ends) and not self.proxy.states[0].pool.idle
             if message.verdict is Verdict.SOUND and not target:
                 yield f"{message.name!r} is sound and was not answered by the endpoint"
             if message.verdict is Verdict.REFUSED and not refused and not (message.in_body and early):
                 yield f"{message.name!r} was to be refused"
             if message.verdict is Verdict.INCOMPLETE and target and not early:
                 yield f"{message.name!r} was answered before it was whole"
-            whole += bool(target) and not early
-            if not target or early or not message.persists:
+            ends = bool(answer and answer.values(b"connection") == [b"close"])
+            if not target or (early and ends) or not message.persists:
                 break
             if closed and message.verdict is not Verdict.SOUND:
                 break  # served, and the end of the connection, as it may be
@@ -270,7 +274,7 @@ class Bench:
         heard = [end.heard for end in self._ends if end.heard]
         sent = [message for bytes_heard in heard for message in read_requests(bytes_heard)]
         complete = [message.name for message in sent if message.verdict in SURE]
-        if complete != answered[:whole]:
+        if complete != answered:
             yield f"the endpoint was sent {complete!r} and answered {answered!r}"
         begun = [message for message in asked if message.in_body or message.verdict is not Verdict.REFUSED]
         if len(sent) > len(begun):

@@ -182,7 +182,9 @@ class Ours:
     def _may_be_refused(self, piece: bytes) -> bool:
         """Whether a head that has begun is looked at again though no line has ended, as the connections do."""
         begun = self._wire[self._at : len(self._wire) - len(piece)]
-        return b"\r" in piece or begun == b"\r" if self._kind is Kind.REQUESTS else len(begun) <= 7
+        return (
+            b"\r" in piece or begun.endswith(b"\r") or (self._kind is not Kind.REQUESTS and len(begun) <= 7)
+        )
 
     def _skip_empty_line(self) -> bool:
         """Whether an empty line stood before a request line, as may be (RFC 9112 2.2), or has begun to."""

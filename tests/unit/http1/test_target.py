@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.errors import ProtocolError
 from sidecar.http1 import scan_request
-from sidecar.http1.target import is_authority, origin_form, same_authority
+from sidecar.http1.target import MAX_AUTHORITY, is_authority, origin_form, same_authority
 
 
 @pytest.mark.parametrize(
@@ -138,3 +138,12 @@ def test_the_target_says_the_host_where_http_1_0_does_not() -> None:
         render(b"GET http://a:1/x HTTP/1.0\r\nX: 1\r\n\r\n")
         == b"GET /x HTTP/1.1\r\nHost: a:1\r\nX: 1\r\n\r\n"
     )
+
+
+def test_a_port_is_one_and_a_name_is_not_endless() -> None:
+    assert is_authority(b"a:65535")
+    assert not is_authority(b"a:65536")
+    assert is_authority(b"65536")
+    assert is_authority(b"[::65536]")
+    assert is_authority(b"a" * MAX_AUTHORITY)
+    assert not is_authority(b"a" * (MAX_AUTHORITY + 1))

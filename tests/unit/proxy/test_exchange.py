@@ -347,3 +347,16 @@ def test_endpoints_take_turns(make_proxy: MakeProxy) -> None:
         proxy.exchange(request(), ok())
     assert [state.attempts[0] for state in proxy.states] == [2, 2, 2]
     assert proxy.cluster.stats.connects[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "status"), [("HEAD /", "200 OK"), ("GET /", "304 Not Modified"), ("GET /", "200 OK")]
+)
+def test_http_1_0_is_told_no_transfer_coding(proxy: Proxy, line: str, status: str) -> None:
+    """RFC 9112 6.1."""
+    client = proxy.client(request(line, version="1.0"))
+    endpoint = proxy.accept()
+    endpoint.feed(ok(b"", "A: 1", "Transfer-Encoding: chunked", status=status, length=False))
+    if status == "200 OK" and line == "GET /":
+        endpoint.feed(b"2\r\nok\r\n0\r\n\r\n")
+    assert client.data.startswith(f"HTTP/1.1 {status}\r\nA: 1\r\n\r\n".encode())

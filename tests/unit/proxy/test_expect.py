@@ -105,16 +105,14 @@ def test_a_streamed_answer_instead_of_100(proxy: Proxy) -> None:
     assert client.eof_written
 
 
-def test_an_interim_response_leaves_the_client_waiting(proxy: Proxy) -> None:
+def test_an_interim_response_leaves_the_client_waiting_and_makes_it_wait_no_longer(proxy: Proxy) -> None:
     client = proxy.client(ASKED)
     endpoint = proxy.accept()
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     proxy.pass_time(0.8)
     endpoint.feed(hints)
     assert client.taken() == hints
-    proxy.pass_time(0.8)
-    assert client.data == b"", "it shows that the endpoint is at work"
-    proxy.pass_time(0.5)
+    proxy.pass_time(0.4)
     assert client.taken() == CONTINUE
 
 

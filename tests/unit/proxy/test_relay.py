@@ -344,3 +344,18 @@ def test_a_quiet_client_that_never_reads_its_answers_is_closed(proxy: Proxy) -> 
     endpoint.protocol.data_received(ok())
     proxy.pass_time(60.2)
     assert client.aborted
+
+
+def test_a_full_client_holds_the_connection_of_the_next_attempt_too(proxy: Proxy) -> None:
+    """An interim response of the first attempt may have filled it."""
+    client = proxy.client(request())
+    first = proxy.accept()
+    first.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    client.fill()
+    assert not first.reading
+    first.lose(ConnectionResetError())
+    second = proxy.accept()
+    assert not second.reading
+    client.drain()
+    assert second.reading
+    second.feed(ok())

@@ -95,3 +95,16 @@ def test_waiting_for_a_connection_is_no_fault_of_the_client(make_proxy: MakeProx
     assert client.data == b"", "its time begins now"
     proxy.pass_time(1.5)
     assert error_of(client.data) == (408, "request_timeout")
+
+
+def test_the_pace_is_asked_for_beside_an_early_answer_too(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(timeout=60.0, context={"min_body_rate": 100})
+    client, endpoint = begun(proxy)
+    endpoint.feed(ok(b"0123456789")[:-5])
+    for _ in range(10):
+        proxy.pass_time(1.0)
+        if client.closing:
+            break
+        client.feed(b"x")
+    assert client.aborted
+    assert endpoint.aborted
