@@ -96,7 +96,7 @@ def sessions(clusters: list[Cluster]) -> Iterator[Metric]:
     """Of upstreams that are proxied per connection, and of those where requests have switched protocols."""
     yield counter(
         "tcp_sessions_total",
-        "Ended TCP sessions, by why they ended.",
+        "Ended TCP sessions and tunnels of upgraded requests, by why they ended.",
         ("upstream", "close_reason"),
         (
             ((cluster.name, reason.label), cluster.stats.sessions[reason])
@@ -107,7 +107,7 @@ def sessions(clusters: list[Cluster]) -> Iterator[Metric]:
     yield _per_upstream(
         gauge,
         "tcp_sessions_active",
-        "TCP sessions open now.",
+        "TCP sessions and tunnels of upgraded requests open now.",
         clusters,
         lambda cluster: cluster.stats.sessions_active,
     )

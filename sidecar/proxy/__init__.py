@@ -2,11 +2,13 @@
 
     listener    a localhost port, and what is made of a connection to it
     downstream  the application's connection: request heads, pipelining, keep-alive, lingering close
-    exchange    one request and its response: picking, sending, retrying, and its one end
+    attempt     how it gets to an endpoint: picking, connecting, sending, trying again
+    exchange    one request and its response, and its one end
     upstream    the endpoint's connection: response heads and bodies
     relay       back-pressure between the two
     respond     the answers that the proxy gives itself
-    tcp         one opaque session, from accept to the last byte
+    session     two connections joined: after 101, and for redis and tcp
+    tcp         how a connection to a redis or tcp port gets its endpoint
 
 and beside them `context` (what all connections share), `dial` (opening a connection), `resolve` (names) and
 `sweep` (deadlines). Everything but `dial` and `resolve` is a callback on a protocol object: no task, future,

@@ -68,4 +68,13 @@ class Sweep:
         for member in [member for member in self.members if member.deadline <= now]:
             # One that expires may end others, or give them more time, that are due in the same pass.
             if member.deadline <= now and member in self.members:
-                member.expire()
+                self._expire(member)
+
+    def _expire(self, member: Expiring) -> None:
+        """A mistake in one member must not be the end of the others' deadlines, nor come again in each pass."""
+        try:
+            member.expire()
+        except Exception as error:
+            member.deadline = NEVER
+            member.shut()
+            self._loop.call_exception_handler({"message": "a deadline's callback failed", "exception": error})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError
 from sidecar.http1 import BodyReader, UntilCloseReader, scan_response
+from sidecar.http1.state import IllegalEventError
 from sidecar.proxy.relay import PEER_FULL, ReadGate
 from sidecar.proxy.sweep import NEVER
 
@@ -111,6 +112,9 @@ class UpstreamConnection:
                 exchange.relay(piece, done=self.reader.done, excess=end < len(data))
         except ProtocolError as error:
             exchange.response_broken(error)
+        except IllegalEventError:  # no fault of the endpoint's, and nothing to try again
+            exchange.client.shut()
+            raise
 
     def _receive_head(self, exchange: Exchange, data: bytes) -> None:
         if self._held:

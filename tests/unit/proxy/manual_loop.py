@@ -108,12 +108,17 @@ class Connecting:
 
 
 class ManualLoop:
-    """The four methods of a loop that the data path uses. Nothing happens by itself."""
+    """The methods of a loop that the data path uses. Nothing happens by itself. problems: what was reported."""
 
     def __init__(self) -> None:
         self.tasks: list[ManualTask] = []
         self.attempts: list[Connecting] = []
         self.timers: list[ManualTimer] = []
+        self.problems: list[Any] = []
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keep it in `problems`."""
+        self.problems.append(context["exception"])
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> ManualTimer:
         """Keep it in `timers`."""

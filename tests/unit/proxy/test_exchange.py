@@ -360,3 +360,31 @@ def test_http_1_0_is_told_no_transfer_coding(proxy: Proxy, line: str, status: st
     if status == "200 OK" and line == "GET /":
         endpoint.feed(b"2\r\nok\r\n0\r\n\r\n")
     assert client.data.startswith(f"HTTP/1.1 {status}\r\nA: 1\r\n\r\n".encode())
+
+
+TRAILERS = b"2\r\nok\r\n0\r\nX-Said: 1\r\nX-Unsaid: 2\r\nAuthorization: 3\r\n\r\n"
+ONLY_SAID = b"2\r\nok\r\n0\r\nX-Said: 1\r\n\r\n"
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_announced_trailers_of_a_request_pass_and_no_others(proxy: Proxy, apart: bool) -> None:
+    head = request("POST /", "Trailer: X-Said, Authorization", CHUNKED)
+    proxy.client(*([head, TRAILERS] if apart else [head + TRAILERS]))
+    assert proxy.accept().data.partition(b"\r\n\r\n")[2] == ONLY_SAID
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_announced_trailers_of_a_response_pass_and_no_others(proxy: Proxy, apart: bool) -> None:
+    client = proxy.client(request())
+    head = ok(b"", "Trailer: X-Said, Authorization", CHUNKED, length=False)
+    proxy.accept().feed(*([head, TRAILERS] if apart else [head + TRAILERS]))
+    assert client.data.partition(b"\r\n\r\n")[2] == ONLY_SAID
+
+
+def test_a_client_that_takes_trailers_gets_them_unannounced_too(proxy: Proxy) -> None:
+    client = proxy.client(request("GET /", "TE: trailers", "Connection: TE"))
+    endpoint = proxy.accept()
+    assert endpoint.data.endswith(b"TE: trailers\r\nConnection: TE\r\n\r\n")
+    endpoint.feed(ok(TRAILERS, CHUNKED, length=False))
+    assert client.data.endswith(b"X-Said: 1\r\nX-Unsaid: 2\r\n\r\n")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from unit.proxy.harness import Proxy, error_of, ok, request
 
+from sidecar.http1.state import NEXT, Event, IllegalEventError, State
 from sidecar.model import Outcome
 
 MakeProxy = Callable[..., Proxy]
@@ -128,3 +129,38 @@ def test_a_body_that_stops_after_the_response_has_begun_breaks_the_connection(ma
     assert client.aborted
     assert proxy.counted == [("POST", "2xx", "request_timeout", 1)]
     assert proxy.states[0].breaker.failures == 0, "it is the client that does not move"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4])
+def test_a_body_that_turns_bad_is_broken_off_at_the_same_byte_however_it_comes(
+    proxy: Proxy, cut: int
+) -> None:
+    client = proxy.client(request())
+    endpoint = proxy.accept()
+    answer = ok(b"2\r\nok\r\nzz\r\n", "Transfer-Encoding: chunked", length=False)
+    endpoint.feed(*filter(None, [answer[: len(answer) - cut], answer[len(answer) - cut :]]))
+    assert client.data == ok(b"2\r\nok\r\n", "Transfer-Encoding: chunked", length=False)
+    assert client.aborted, "never a fake clean end"
+    assert endpoint.aborted
+    assert proxy.counted == [("GET", "2xx", "bad_response", 1)]
+
+
+# Mistakes of our own
+
+
+def test_an_event_that_may_not_be_resets_the_client_and_is_tried_nowhere_else(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = proxy.client(request())
+    endpoint = proxy.accept()
+    endpoint.taken()
+    monkeypatch.setitem(NEXT[State.SENT], Event.RESPONSE_WHOLE, NEXT[State.SENT][Event.RESPONSE_WHOLE])
+    monkeypatch.delitem(NEXT[State.SENT], Event.RESPONSE_WHOLE)
+    with pytest.raises(IllegalEventError, match="RESPONSE_WHOLE in state SENT"):
+        endpoint.feed(ok())
+    assert client.aborted
+    client.lose()
+    endpoint.lose(OSError("as the loop ends a connection whose protocol failed"))
+    assert proxy.connecting == []
+    assert proxy.counted == [("GET", "4xx", "client_gone", 1)]
+    assert proxy.states[0].breaker.failures == 0
