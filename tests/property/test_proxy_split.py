@@ -250,3 +250,64 @@ def test_every_single_byte_alone_gives_the_same_bytes() -> None:
     every = list(range(2000))
     whole = run(pairs)
     assert run(pairs, b"", every, every, [], whole) == whole
+
+
+def early(
+    request_so_far: bytes, answer: bytes, cuts: list[int], rest: bytes, ends: bool
+) -> tuple[object, ...]:
+    """What a client gets whose request is answered before its end, and what it is then told of what follows."""
+    proxy = Proxy()
+    proxy.begun = 1
+    client = proxy.client(request_so_far)
+    endpoint = proxy.accept()
+    for piece in cut(answer, cuts):
+        if not endpoint.closing:
+            endpoint.feed(piece)
+    if ends and not endpoint.closing:
+        endpoint.feed_eof()
+    answered = client.data
+    client.feed(rest)
+    proxy.settle()
+    proxy.refusals = sum(proxy.cluster.stats.requests) - 1
+    seen = (
+        answered,
+        client.data,
+        client.closing,
+        client.eof_written,
+        client.aborted,
+        endpoint.closing,
+        proxy.counted,
+    )
+    proxy.finish()
+    return seen
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    asked=st.sampled_from(
+        [
+            request("POST /", "Content-Length: 5", body=b"a"),
+            request("POST /", "Content-Length: 5", "Expect: 100-continue"),
+            request("POST /", "Content-Length: 100000", body=b"a"),
+            request("POST /", CHUNKED, body=b"1\r\na\r\n"),
+            request("POST /", "Content-Length: 5", "Connection: close", body=b"a"),
+        ]
+    ),
+    answer=st.sampled_from(
+        [
+            ok(b"no", status="401 Unauthorized"),
+            ok(b"yes"),
+            ok(chunked(b"ab", b"c"), CHUNKED, length=False),
+            HINTS + ok(b"", status="204 No Content", length=False),
+            ok(b"2\r\nokx", CHUNKED, length=False),
+            ok(b"more") + b"POISON",
+        ]
+    ),
+    cuts=st.lists(st.integers(0, 300), max_size=10),
+    rest=st.sampled_from([b"bcde", b"bcdeGET / HTTP/1.1\r\n", b"b"]),
+    ends=st.booleans(),
+)
+def test_any_split_of_an_early_answer_gives_the_same(
+    asked: bytes, answer: bytes, cuts: list[int], rest: bytes, ends: bool
+) -> None:
+    assert early(asked, answer, cuts, rest, ends) == early(asked, answer, [], rest, ends)
