@@ -334,9 +334,8 @@ def _content_length(value: bytes, earlier: int | None) -> int:
 
 
 def _transfer_coding(value: bytes, earlier: bytes | None) -> bytes:
-    value = value.strip(
-        b" "
-    ).lower()  # no tab: it is allowed, but there are readers who see another coding then
+    # Spaces, and no tab: it is allowed, but there are readers who see another coding then.
+    value = value.strip(b" ").lower()
     if earlier is not None:
         raise ProtocolError("Transfer-Encoding is repeated")
     if value != b"chunked":

@@ -112,7 +112,10 @@ class UpstreamConnection:
                 exchange.relay(piece, done=self.reader.done, excess=end < len(data))
         except ProtocolError as error:
             exchange.response_broken(error)
-        except IllegalEventError:  # no fault of the endpoint's, and nothing to try again
+        except (
+            IllegalEventError
+        ):  # no fault of the endpoint's, and nothing to try again when its connection ends
+            self.exchange = None
             exchange.client.shut()
             raise
 

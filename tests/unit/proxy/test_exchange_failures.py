@@ -159,8 +159,8 @@ def test_an_event_that_may_not_be_resets_the_client_and_is_tried_nowhere_else(
     with pytest.raises(IllegalEventError, match="RESPONSE_WHOLE in state SENT"):
         endpoint.feed(ok())
     assert client.aborted
-    client.lose()
     endpoint.lose(OSError("as the loop ends a connection whose protocol failed"))
     assert proxy.connecting == []
+    client.lose()
     assert proxy.counted == [("GET", "4xx", "client_gone", 1)]
     assert proxy.states[0].breaker.failures == 0
