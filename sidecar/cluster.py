@@ -10,15 +10,18 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-from sidecar.balance import POLICIES, Picker
+from sidecar.balance import POLICIES
 from sidecar.errors import Reason
-from sidecar.model import EndpointState, Outcome, UpstreamStats
+from sidecar.model.endpoint import EndpointState
+from sidecar.model.outcome import Outcome
+from sidecar.model.stats import UpstreamStats
 from sidecar.pool import ConnectionLimit, EndpointPool
 from sidecar.resilience import Breaker, BreakerState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from sidecar.balance.picker import Picker
     from sidecar.clock import Clock
     from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
 
@@ -125,7 +128,7 @@ class Cluster:
 
         permit: `state.breaker.permit` when the attempt began.
         """
-        state.attempts[outcome] += 1
+        state.count(outcome)
         if outcome is not _SUCCESS or state.breaker.failures:  # else nothing changes, as is usual
             self.judge(state, outcome, now, permit)
 

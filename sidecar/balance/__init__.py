@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from sidecar.balance.picker import Picker
 from sidecar.balance.round_robin import RoundRobin
 
 if TYPE_CHECKING:
@@ -17,13 +18,6 @@ if TYPE_CHECKING:
     from sidecar.model import EndpointState
 
 __all__ = ["POLICIES", "Picker", "Policy", "RoundRobin"]
-
-
-class Picker(Protocol):
-    """What the data path asks: constant time, no allocation, no I/O."""
-
-    def pick(self) -> EndpointState | None:
-        """The endpoint for the next attempt; None only when built from no endpoints."""
 
 
 class Policy(Protocol):

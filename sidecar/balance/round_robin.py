@@ -10,10 +10,12 @@ from __future__ import annotations
 from math import gcd
 from typing import TYPE_CHECKING
 
+from sidecar.balance.picker import Picker
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sidecar.model import EndpointState
+    from sidecar.model.endpoint import EndpointState
 
 __all__ = ["MAX_CYCLE", "RoundRobin", "lay_out"]
 
@@ -22,7 +24,7 @@ MAX_CYCLE = (
 )
 
 
-class RoundRobin:
+class RoundRobin(Picker):
     """Picks endpoints in the order of `lay_out`, for ever. `previous` hands over its place in the cycle."""
 
     __slots__ = ("_cycle", "_next")

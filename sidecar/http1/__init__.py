@@ -1,7 +1,7 @@
 """HTTP/1.1 without I/O: bytes in, decisions out (RFC 9110, RFC 9112).
 
 Reading order: `fields` (which header fields mean something to a proxy), `target` (request targets and Host),
-`head` (request and response heads: one strict scan), `hop` (what belongs to one hop), `message` (what a scan
+`head` (request and response heads: one strict scan), `scan` (which scan the data path calls), `hop` (what belongs to one hop), `message` (what a scan
 has found, and the head that goes on to the other side), `body` (where a body ends), `state` (both directions
 of an exchange in one table).
 
@@ -12,8 +12,8 @@ second, smuggled request hides (RFC 9112 section 11.2).
 from __future__ import annotations
 
 from sidecar.http1.body import BodyReader, ChunkedReader, LengthReader, UntilCloseReader
-from sidecar.http1.head import scan_request, scan_response
 from sidecar.http1.message import RequestHead, ResponseHead
+from sidecar.http1.scan import scan_request, scan_response
 
 __all__ = [
     "BodyReader",

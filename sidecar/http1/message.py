@@ -142,9 +142,9 @@ class ResponseHead:
             line for line in self._lines[1:] if classify(line.partition(b":")[0]) not in _FRAMING
         ]
 
-    def render(self, extra: bytes, body: bytes = b"") -> bytes:
-        """The head for the client, followed by what has come of the body, in one piece.
+    def render(self, extra: bytes, data: bytes = b"", at: int = 0) -> bytes:
+        """The head for the client, followed by what has come of the body (`data` from `at`), in one piece.
 
         extra: header lines of our own hop, each with its line end, for example `Connection: close`.
         """
-        return b"%b\r\n%b\r\n%b" % (b"\r\n".join(self._lines), extra, body)
+        return b"%b\r\n%b\r\n%b" % (b"\r\n".join(self._lines), extra, data[at:])

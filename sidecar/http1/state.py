@@ -23,9 +23,9 @@ program, not of a peer (those are `ProtocolError`s, found before), and raises `I
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import Final
 
-__all__ = ["NEXT", "Event", "IllegalEventError", "State"]
+__all__ = ["NEXT", "Event", "IllegalEventError", "State", "follow"]
 
 
 class State:
@@ -123,17 +123,24 @@ class IllegalEventError(Exception):
     """An event in a state that has no place for it: a mistake of this program. It names both."""
 
 
-class _Row(dict[int, int]):
-    """What follows one state."""
+# NEXT[state][event] is the next state; an event that has no place there is no key.
+NEXT: Final = tuple(_TABLE[number] for name, number in vars(State).items() if name.isupper())
 
-    def __init__(self, state: str, row: dict[int, int]) -> None:
-        super().__init__(row)
-        self._state = state
-
-    def __missing__(self, event: int) -> NoReturn:
-        names = {number: name for name, number in vars(Event).items() if name.isupper()}
-        raise IllegalEventError(f"{names.get(event, event)} in state {self._state}")
+_EVENTS = 1 + max(number for name, number in vars(Event).items() if name.isupper())
+_ILLEGAL = 255
+# The same, flat: what `follow` reads costs neither an object nor a hash.
+_FLAT = bytes(row.get(event, _ILLEGAL) for row in NEXT for event in range(_EVENTS))
 
 
-# NEXT[state][event] is the next state.
-NEXT: Final = tuple(_Row(name, _TABLE[number]) for name, number in vars(State).items() if name.isupper())
+def follow(state: int, event: int) -> int:
+    """The state after `event` in `state`. Raises IllegalEventError, which names both, where there is none."""
+    after = _FLAT[state * _EVENTS + event]
+    if after == _ILLEGAL:
+        raise _illegal(state, event)
+    return after
+
+
+def _illegal(state: int, event: int) -> IllegalEventError:
+    states = {number: name for name, number in vars(State).items() if name.isupper()}
+    events = {number: name for name, number in vars(Event).items() if name.isupper()}
+    return IllegalEventError(f"{events[event]} in state {states[state]}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sidecar.model.outcome import Outcome
+from sidecar.model.stats import zeros
 
 if TYPE_CHECKING:
     from sidecar.pool import EndpointPool
@@ -45,16 +46,21 @@ class EndpointState:
     removed: the source no longer names it; what is busy may finish, nothing is pooled.
     """
 
-    __slots__ = ("attempts", "authority", "breaker", "endpoint", "in_flight", "pool", "removed")
+    __slots__ = ("_attempts", "attempts", "authority", "breaker", "endpoint", "in_flight", "pool", "removed")
 
     def __init__(self, endpoint: Endpoint, authority: bytes, breaker: Breaker, pool: EndpointPool) -> None:
         self.endpoint = endpoint
         self.authority = authority
         self.breaker = breaker
         self.pool = pool
-        self.attempts = [0] * len(Outcome)
+        self.attempts = zeros(len(Outcome))
+        self._attempts = self.attempts  # as compiled code sees it
         self.in_flight = 0
         self.removed = False
+
+    def count(self, outcome: int) -> None:
+        """An attempt has ended so."""
+        self._attempts[outcome] += 1
 
     def __repr__(self) -> str:
         return f"<EndpointState {self.endpoint.address} {self.breaker.state.label}>"

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import (
 )
 
 from sidecar.model import CloseReason, EndpointState, Outcome
-from sidecar.model.stats import DURATION_BUCKETS, RETRY_REASONS
+from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, RETRY_REASONS
 from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def _durations(clusters: list[Cluster]) -> Metric:
     )
     for cluster in clusters:
         stats = cluster.stats
-        for code_class, counts in enumerate(stats.durations):
+        for code_class in range(CODE_CLASSES):
+            counts = stats.duration_counts(code_class)
             total = 0
             buckets: list[tuple[str, float]] = []
             for bound, count in zip(_BOUNDS, counts, strict=True):

@@ -10,7 +10,6 @@ What an attempt costs and what came of it is told once, in `_attempt_over`: the 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +18,20 @@ from sidecar.http1.state import State
 from sidecar.model import Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
-from sidecar.proxy.relay import PEER_FULL, UNSENT
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
-    from sidecar.http1 import RequestHead
-    from sidecar.model import EndpointState
+    from sidecar.http1.message import RequestHead
+    from sidecar.model.endpoint import EndpointState
     from sidecar.proxy.context import ProxyContext
     from sidecar.proxy.downstream import DownstreamConnection
 
-__all__ = ["REPLAY_BYTES", "Attempts"]
-
-REPLAY_BYTES = 65536  # of a request body kept for another attempt (behaviour.md; Envoy's default is 1 MiB)
-
-_SENT = State.SENT
+__all__ = ["Attempts"]
 
 
-class Attempts(ABC):
+class Attempts:
     """The attempts of an exchange, one after another; `Exchange` is what is made of it.
 
     client: the connection it answers to. head: of the request. state: see `http1.state`.
@@ -80,17 +74,17 @@ class Attempts(ABC):
         self._permit = 0
         self.state = State.IDLE
 
-    @abstractmethod
     def _fail(self, reason: Reason, status: int = 0, message: str = "") -> None:
         """No attempt has brought a response, and there will be no other."""
+        raise NotImplementedError
 
-    @abstractmethod
+    def _send(self, connection: UpstreamConnection) -> None:
+        """There is a connection: the request goes over it."""
+        raise NotImplementedError
+
     def _touch(self) -> None:
         """Something moved: the time-out begins again."""
-
-    @abstractmethod
-    def _set_pace(self, brought: int) -> None:
-        """Somebody takes the client's body from now on: what it has to come by. brought: bytes of it that are there."""
+        raise NotImplementedError
 
     # Getting there
 
@@ -169,24 +163,6 @@ class Attempts(ABC):
             self._retry(reason, now)
         else:
             self._fail(reason)
-
-    def _send(self, connection: UpstreamConnection) -> None:
-        """Write the head and what has come of the body in one piece."""
-        self.connection = connection
-        gate = self.client.gate
-        if (
-            gate.reasons
-        ):  # the wait is over, and a slow endpoint that an earlier attempt was at is not this one
-            gate.release(UNSENT | PEER_FULL)
-        connection.start(self, self.head.render(connection.endpoint.authority, self._body))  # type: ignore[arg-type] # an Exchange
-        if self.client.write_full:  # since an interim response of an earlier attempt
-            connection.gate.hold(PEER_FULL)
-        if self.state < _SENT:
-            self._set_pace(len(self._body))
-        if len(self._body) > REPLAY_BYTES:
-            self._replayable = False
-            self._body = b""
-        self._touch()
 
     # Trying again
 

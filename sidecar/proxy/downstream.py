@@ -15,10 +15,10 @@ import math
 from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError, Reason
-from sidecar.http1 import BodyReader, LengthReader, scan_request
-from sidecar.http1.body import request_reader
+from sidecar.http1.body import BodyReader, LengthReader, request_reader
 from sidecar.http1.head import too_large
 from sidecar.http1.message import HEAD_METHOD
+from sidecar.http1.scan import scan_request
 from sidecar.http1.state import State
 from sidecar.model.stats import METHODS
 from sidecar.proxy.exchange import Exchange
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncio import Transport
 
     from sidecar.cluster import Cluster
-    from sidecar.http1 import RequestHead
+    from sidecar.http1.message import RequestHead
     from sidecar.proxy.context import ProxyContext
 
 __all__ = ["DownstreamConnection"]

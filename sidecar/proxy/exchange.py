@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from sidecar.errors import ProtocolError, Reason
 from sidecar.http1.body import response_reader
 from sidecar.http1.message import NO_EXTRAS, UNTIL_CLOSE
-from sidecar.http1.state import NEXT, Event, State
+from sidecar.http1.state import Event, State, follow
 from sidecar.model import OUTCOME_BY_STATUS, Outcome
-from sidecar.proxy.attempt import REPLAY_BYTES, Attempts
+from sidecar.proxy.attempt import Attempts
 from sidecar.proxy.relay import PEER_FULL, UNSENT, unsent
 from sidecar.proxy.respond import CONTINUE, STATUS_BY_REASON, last_hop_response
 from sidecar.proxy.session import Session
@@ -27,12 +27,14 @@ from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
-    from sidecar.http1 import RequestHead, ResponseHead
+    from sidecar.http1.message import RequestHead, ResponseHead
     from sidecar.proxy.context import ProxyContext
     from sidecar.proxy.downstream import DownstreamConnection
     from sidecar.proxy.upstream import UpstreamConnection
 
-__all__ = ["BODY_GRACE", "Exchange"]
+__all__ = ["BODY_GRACE", "REPLAY_BYTES", "Exchange"]
+
+REPLAY_BYTES = 65536  # of a request body kept for another attempt (behaviour.md; Envoy's default is 1 MiB)
 
 # What a body may take before `min_body_rate` is asked of it: a slow start is no offence (Kestrel's 5 s).
 BODY_GRACE = 5.0  # seconds
@@ -75,10 +77,10 @@ class Exchange(Attempts):
     def begin(self, head: RequestHead, body: bytes, done: bool) -> None:
         """Start with a request: its head, what has come of its body, and whether that is all."""
         if done:
-            self.state = NEXT[self.state][_REQUEST_WHOLE]
+            self.state = follow(self.state, _REQUEST_WHOLE)
         else:
             waits = head.extras.expects and not body
-            self.state = NEXT[self.state][Event.REQUEST_EXPECT if waits else Event.REQUEST_HEAD]
+            self.state = follow(self.state, Event.REQUEST_EXPECT if waits else Event.REQUEST_HEAD)
         self.head = head
         self._body = body
         self._replayable = True
@@ -95,10 +97,27 @@ class Exchange(Attempts):
         else:
             self._answer_as_last()
 
+    def _send(self, connection: UpstreamConnection) -> None:
+        """Write the head and what has come of the body in one piece."""
+        upstream = self.connection = connection
+        client = self.client
+        gate = client.gate
+        if gate.reasons:  # the wait is over, and an earlier attempt's slow endpoint is not this one
+            gate.release(UNSENT | PEER_FULL)
+        upstream.start(self, self.head.render(upstream.endpoint.authority, self._body))
+        if client.write_full:  # since an interim response of an earlier attempt
+            upstream.gate.hold(PEER_FULL)
+        if self.state < _SENT:
+            self._set_pace(len(self._body))
+        if len(self._body) > REPLAY_BYTES:
+            self._replayable = False
+            self._body = b""
+        self._touch()
+
     def send_body(self, piece: bytes, *, done: bool) -> None:
         """More of the request body."""
         before = self.state
-        self.state = NEXT[before][Event.REQUEST_END if done else Event.REQUEST_DATA]
+        self.state = follow(before, Event.REQUEST_END if done else Event.REQUEST_DATA)
         if before == _DRAINING:
             if done:
                 self.client.exchange_over()
@@ -144,7 +163,7 @@ class Exchange(Attempts):
 
     def _ask_for_body(self) -> None:
         """The endpoint does not say whether it wants the body: the client waits no longer (RFC 9110 10.1.1)."""
-        self.state = NEXT[self.state][Event.CONTINUE]
+        self.state = follow(self.state, Event.CONTINUE)
         self.client.transport.write(CONTINUE)
         self._set_pace(0)
         self._touch()
@@ -154,7 +173,7 @@ class Exchange(Attempts):
     def relay_interim(self, head: ResponseHead) -> None:
         """Pass a 1xx response on (RFC 9110 15.2); HTTP/1.0 clients would not understand it."""
         before = self.state
-        self.state = NEXT[before][Event.CONTINUE if head.status == 100 else Event.INTERIM]
+        self.state = follow(before, Event.CONTINUE if head.status == 100 else Event.INTERIM)
         if before != self.state:
             self._set_pace(0)
         if self.head.minor:
@@ -174,10 +193,10 @@ class Exchange(Attempts):
             return
         # The whole response in one read: what nearly every small one is.
         self._status = head.status
-        self.state = NEXT[self.state][_RESPONSE_WHOLE]
+        self.state = follow(self.state, _RESPONSE_WHOLE)
         extra = client.connection_line()
         whole = not extra and head.passes_whole and at == head.size
-        client.transport.write(data if whole else head.render(extra, data[at:]))
+        client.transport.write(data if whole else head.render(extra, data, at))
         self._complete(self._context.clock.monotonic())
 
     def _respond_in_pieces(self, head: ResponseHead, data: bytes, at: int) -> None:
@@ -194,7 +213,7 @@ class Exchange(Attempts):
             broken = error
             piece, error.passed, end = error.passed, b"", len(data)
         self._status = head.status  # from here on the client has got something
-        self.state = NEXT[self.state][Event.RESPONSE_HEAD]
+        self.state = follow(self.state, Event.RESPONSE_HEAD)
         extra = client.connection_line()
         if head.length == UNTIL_CLOSE and self.head.minor:
             extra += b"Transfer-Encoding: chunked\r\n"
@@ -217,7 +236,7 @@ class Exchange(Attempts):
         self._after_piece(done=done, excess=excess)
 
     def _after_piece(self, *, done: bool, excess: bool) -> None:
-        self.state = NEXT[self.state][Event.RESPONSE_END if done else Event.RESPONSE_DATA]
+        self.state = follow(self.state, Event.RESPONSE_END if done else Event.RESPONSE_DATA)
         if not done:
             self._touch()
             return
@@ -264,7 +283,7 @@ class Exchange(Attempts):
 
     def _stop_draining(self) -> None:
         """The rest of the request is too long, or does not come."""
-        self.state = NEXT[self.state][Event.GIVE_UP]
+        self.state = follow(self.state, Event.GIVE_UP)
         self.client.keep_alive = False
         self.client.exchange_over()
 
@@ -283,7 +302,7 @@ class Exchange(Attempts):
             raise ProtocolError("101 to a protocol that was not asked for")
         connection, self.connection = self.connection, None
         assert connection is not None
-        self.state = NEXT[self.state][Event.SWITCH]
+        self.state = follow(self.state, Event.SWITCH)
         now = self._context.clock.monotonic()
         self._attempt_over(Outcome.SUCCESS, now)
         self._end(head.status, Reason.NONE, now)
@@ -334,7 +353,7 @@ class Exchange(Attempts):
             self._stop_draining()
             return
         self._give_up(Outcome.CANCELLED)
-        self.state = NEXT[self.state][Event.BREAK]
+        self.state = follow(self.state, Event.BREAK)
         self._end(STATUS_BY_REASON[Reason.CLIENT_GONE], Reason.CLIENT_GONE, self._context.clock.monotonic())
 
     def expire(self) -> None:
@@ -390,7 +409,7 @@ class Exchange(Attempts):
         """Answer for the endpoint that did not, or break off the answer that cannot be completed."""
         now = self._context.clock.monotonic()
         if self.state in _ANSWER_BEGUN:
-            self.state = NEXT[self.state][Event.BREAK]
+            self.state = follow(self.state, Event.BREAK)
             self._end(self._status, reason, now)
             self.client.abort()  # never a fake clean end
             return
@@ -402,9 +421,9 @@ class Exchange(Attempts):
 
     def _whole(self) -> None:
         """A whole response of the proxy's own: the request's end is no longer waited for."""
-        self.state = NEXT[self.state][Event.RESPONSE_WHOLE]
+        self.state = follow(self.state, Event.RESPONSE_WHOLE)
         if self.state == _DRAINING:
-            self.state = NEXT[self.state][Event.GIVE_UP]
+            self.state = follow(self.state, Event.GIVE_UP)
         if self.state == State.CUT:
             self.client.keep_alive = False
 
@@ -425,7 +444,8 @@ class Exchange(Attempts):
 
     def _touch(self) -> None:
         """Something moved: the time-out begins again."""
-        self.client.deadline = self._context.sweep.soon + self.cluster.policy.timeout
+        client = self.client
+        client.deadline = self._context.sweep.soon + self.cluster.policy.timeout
         if self.state < _SENT and self.connection is not None:
             self._bring_forward(self.connection)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncio import Transport
 
     from sidecar.cluster import Cluster
-    from sidecar.model import EndpointState
+    from sidecar.model.endpoint import EndpointState
     from sidecar.proxy.context import ProxyContext
     from sidecar.proxy.downstream import DownstreamConnection
     from sidecar.proxy.upstream import UpstreamConnection

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncio import Transport
 
     from sidecar.cluster import Cluster
-    from sidecar.model import EndpointState
+    from sidecar.model.endpoint import EndpointState
     from sidecar.proxy.context import ProxyContext
 
 __all__ = ["TcpSession"]

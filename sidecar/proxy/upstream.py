@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError
-from sidecar.http1 import BodyReader, UntilCloseReader, scan_response
+from sidecar.http1.body import BodyReader, UntilCloseReader
+from sidecar.http1.scan import scan_response
 from sidecar.http1.state import IllegalEventError
 from sidecar.proxy.relay import PEER_FULL, ReadGate
 from sidecar.proxy.sweep import NEVER
@@ -13,7 +14,7 @@ from sidecar.proxy.sweep import NEVER
 if TYPE_CHECKING:
     from asyncio import Transport
 
-    from sidecar.model import EndpointState
+    from sidecar.model.endpoint import EndpointState
     from sidecar.pool import EndpointPool
     from sidecar.proxy.context import ProxyContext
     from sidecar.proxy.exchange import Exchange

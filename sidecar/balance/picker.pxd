@@ -1,0 +1,5 @@
+from sidecar.model.endpoint cimport EndpointState
+
+
+cdef class Picker:
+    cpdef EndpointState pick(self)

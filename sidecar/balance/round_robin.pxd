@@ -1,0 +1,8 @@
+from sidecar.balance.picker cimport Picker
+from sidecar.model.endpoint cimport EndpointState
+
+
+cdef class RoundRobin(Picker):
+    cdef public list _cycle
+    cdef public Py_ssize_t _next
+    cpdef EndpointState pick(self)

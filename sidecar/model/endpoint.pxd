@@ -1,0 +1,13 @@
+from sidecar.pool cimport EndpointPool
+from sidecar.resilience.breaker cimport Breaker
+
+
+cdef class EndpointState:
+    cdef public object endpoint, attempts
+    cdef long long[::1] _attempts
+    cdef public bytes authority
+    cdef public Breaker breaker
+    cdef public EndpointPool pool
+    cdef public long in_flight
+    cdef public bint removed
+    cpdef count(self, int outcome)

@@ -1,0 +1,24 @@
+from sidecar.cluster cimport Cluster
+from sidecar.http1.message cimport RequestHead
+from sidecar.model.endpoint cimport EndpointState
+from sidecar.proxy.context cimport ProxyContext
+
+
+cdef class Attempts:
+    cdef public ProxyContext _context
+    cdef public Cluster cluster
+    # Not typed: their classes' declarations need this one's, as the base of Exchange. Exchange types its locals.
+    cdef public object client, connection
+    cdef public EndpointState endpoint
+    cdef public RequestHead head
+    cdef public bytes _body
+    cdef public object _dial, _retry_reason, _tried
+    cdef public long _permit
+    cdef public bint _raced, _replayable
+    cdef public int _retries_left, state
+    cpdef _fail(self, reason, int status=*, str message=*)
+    cpdef _touch(self)
+    cpdef _attempt(self, double now)
+    cpdef _take_place(self, EndpointState endpoint)
+    cpdef _send(self, connection)
+    cpdef _attempt_over(self, outcome, double now)

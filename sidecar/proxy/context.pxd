@@ -1,0 +1,10 @@
+from sidecar.proxy.sweep cimport Sweep
+
+
+cdef class ProxyContext:
+    cdef public object loop, clock, resolver
+    cdef public Sweep sweep
+    cdef public double head_timeout, idle_timeout
+    cdef public long min_body_rate, max_clients, clients, refused
+    cdef public bint draining
+    cdef public set listening

@@ -1,0 +1,33 @@
+cimport cython
+from sidecar.http1.message cimport RequestHead, ResponseHead
+from sidecar.http1.state cimport follow
+from sidecar.model.endpoint cimport EndpointState
+from sidecar.proxy.attempt cimport Attempts
+from sidecar.proxy.downstream cimport DownstreamConnection
+from sidecar.proxy.relay cimport ReadGate
+from sidecar.proxy.upstream cimport UpstreamConnection
+
+cdef int _DRAINING, _IDLE, _SENT, _REQUEST_WHOLE, _RESPONSE_WHOLE
+cdef object _CLOSED, _NONE, _SUCCESS
+
+
+cdef class Exchange(Attempts):
+    cdef public double _body_due, _started
+    cdef public bint _reusable
+    cdef public int _status
+    cdef public long long _unsent
+    cpdef begin(self, RequestHead head, bytes body, bint done)
+    @cython.locals(upstream=UpstreamConnection, client=DownstreamConnection, gate=ReadGate)
+    cpdef _send(self, connection)
+    @cython.locals(connection=UpstreamConnection, client=DownstreamConnection)
+    cpdef send_body(self, bytes piece, bint done)
+    @cython.locals(client=DownstreamConnection)
+    cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)
+    @cython.locals(client=DownstreamConnection)
+    cpdef relay(self, bytes piece, bint done, bint excess)
+    cpdef _after_piece(self, bint done, bint excess)
+    @cython.locals(connection=UpstreamConnection, client=DownstreamConnection, endpoint=EndpointState)
+    cdef _complete(self, double now)
+    cdef _end(self, int status, reason, double now)
+    @cython.locals(client=DownstreamConnection)
+    cpdef _touch(self)

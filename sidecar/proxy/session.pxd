@@ -1,0 +1,29 @@
+from sidecar.cluster cimport Cluster
+from sidecar.model.endpoint cimport EndpointState
+from sidecar.proxy.context cimport ProxyContext
+from sidecar.proxy.relay cimport ReadGate
+
+
+cdef class Session:
+    cdef public ProxyContext _context
+    cdef public Cluster _cluster
+    cdef public EndpointState _endpoint
+    cdef public EndpointSide other
+    cdef public ReadGate gate
+    cdef public object transport
+    cdef public int _alive
+    cdef public bint _ended, _read_ended
+    cdef public double _idle_timeout, deadline
+    cdef public long long _unsent_before
+    cpdef data_received(self, bytes data)
+    cpdef relayed(self, bytes data)
+    cpdef _touch(self)
+
+
+cdef class EndpointSide:
+    cdef public Session _session
+    cdef public ReadGate gate
+    cdef public object transport
+    cdef public bytes _early
+    cdef public bint read_ended
+    cpdef data_received(self, bytes data)

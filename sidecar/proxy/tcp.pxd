@@ -1,0 +1,9 @@
+from sidecar.proxy.session cimport Session
+
+
+cdef class TcpSession(Session):
+    cdef public object _dial, _tried
+    cdef public bytes _early
+    cdef public long _permit
+    cdef public int _retries_left
+    cpdef data_received(self, bytes data)
