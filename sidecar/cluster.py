@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 
     from sidecar.balance.picker import Picker
     from sidecar.clock import Clock
-    from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
+    from sidecar.model.policy import UpstreamPolicy
+    from sidecar.model import Endpoint, Snapshot
 
 __all__ = ["Cluster"]
 
 _NEVER = float("inf")
-_SUCCESS = (
-    Outcome.SUCCESS
-)  # looked up for every request; an Enum's member costs ten times as much as a name here
+_SUCCESS = Outcome.SUCCESS  # for every request; an Enum's member costs ten times as much as a name here
 
 
 class Cluster:

@@ -1,3 +1,4 @@
+cimport cython
 from sidecar.balance.picker cimport Picker
 from sidecar.model.endpoint cimport EndpointState
 
@@ -5,4 +6,5 @@ from sidecar.model.endpoint cimport EndpointState
 cdef class RoundRobin(Picker):
     cdef public list _cycle
     cdef public Py_ssize_t _next
+    @cython.locals(cycle=list, index=Py_ssize_t)
     cpdef EndpointState pick(self)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 __all__ = ["UpstreamPolicy"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots=True, which a class with C attributes neither has nor needs
 class UpstreamPolicy:
     """The policies of one upstream. Times in seconds; defaults as in behaviour.md and the seed.
 

@@ -1,3 +1,9 @@
+cimport cython
+
+cdef int _BUCKETS, _CLASSES, _REASONS
+cdef double _QUICK
+
+
 cdef class UpstreamStats:
     cdef public object requests, durations, duration_sums
     cdef long long[::1] _requests, _durations
@@ -5,4 +11,5 @@ cdef class UpstreamStats:
     cdef public list connects, retries, sessions
     cdef public long long reuse_failures, overflows, bytes_sent, bytes_received
     cdef public long in_flight, sessions_active
+    @cython.locals(code_class=cython.int, bucket=cython.int)
     cpdef count_request(self, int method, int status, int reason, double seconds)

@@ -38,6 +38,7 @@ RETRY_REASONS = (
     Reason.RESET_BEFORE_HEADERS,
 )
 
+_CLASSES = CODE_CLASSES  # what `count_request` reads is the module's own, a C number when compiled
 _REASONS = len(Reason)
 _QUICK = DURATION_BUCKETS[0]
 _BUCKETS = len(DURATION_BUCKETS) + 1  # one for what is above all bounds
@@ -108,7 +109,7 @@ class UpstreamStats:
         """Record the end of an exchange. method: index into `METHODS`; status: 100 to 599."""
         code_class = status // 100
         bucket = 0 if seconds <= _QUICK else bisect_left(DURATION_BUCKETS, seconds)
-        self._requests[(method * CODE_CLASSES + code_class) * _REASONS + reason] += 1
+        self._requests[(method * _CLASSES + code_class) * _REASONS + reason] += 1
         self._durations[code_class * _BUCKETS + bucket] += 1
         self._duration_sums[code_class] += seconds
 

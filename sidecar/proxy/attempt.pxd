@@ -1,7 +1,11 @@
+cimport cython
 from sidecar.cluster cimport Cluster
 from sidecar.http1.message cimport RequestHead
 from sidecar.model.endpoint cimport EndpointState
+from sidecar.pool cimport EndpointPool
 from sidecar.proxy.context cimport ProxyContext
+
+cdef object _NONE
 
 
 cdef class Attempts:
@@ -18,7 +22,9 @@ cdef class Attempts:
     cdef public int _retries_left, state
     cpdef _fail(self, reason, int status=*, str message=*)
     cpdef _touch(self)
+    @cython.locals(endpoint=EndpointState)
     cpdef _attempt(self, double now)
     cpdef _take_place(self, EndpointState endpoint)
     cpdef _send(self, connection)
+    @cython.locals(endpoint=EndpointState)
     cpdef _attempt_over(self, outcome, double now)

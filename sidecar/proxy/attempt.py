@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempts"]
 
+_NONE = Reason.NONE  # for every request; an Enum's member costs ten times as much as a name here
+
 
 class Attempts:
     """The attempts of an exchange, one after another; `Exchange` is what is made of it.
@@ -126,7 +128,7 @@ class Attempts:
     def proceed(self, connection: Any) -> None:
         """The wait is over: with a connection that became free, or (None) with room to open one."""
         if connection is None:
-            self._attempt(self._context.clock.monotonic())
+            self._attempt(self._context.monotonic())
             return
         self._take_place(connection.endpoint)
         self._send(connection)
@@ -142,7 +144,7 @@ class Attempts:
         """The endpoint did not accept the connection: no byte was sent, so any request may try another."""
         self._dial = None
         if outcome is Outcome.LOCAL_SHORTAGE:
-            self._attempt_over(outcome, self._context.clock.monotonic())
+            self._attempt_over(outcome, self._context.monotonic())
             dial.endpoint.pool.release(None)
             self.cluster.stats.overflows += 1
             self._fail(Reason.OVERFLOW, message="the proxy has no descriptor left")
@@ -150,7 +152,7 @@ class Attempts:
         timed_out = outcome is Outcome.CONNECT_TIMEOUT
         self.cluster.stats.connects[2 if timed_out else 1] += 1
         endpoint = dial.endpoint
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         self._attempt_over(outcome, now)
         endpoint.pool.release(None)  # first: at a full bound the next attempt needs this very room
         reason = Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_REFUSED
@@ -213,7 +215,7 @@ class Attempts:
         if self.endpoint is None:
             self.cluster.limit.withdraw(self)
         else:
-            self._attempt_over(outcome, self._context.clock.monotonic())
+            self._attempt_over(outcome, self._context.monotonic())
         if dial is not None:
             dial.endpoint.pool.release(None)
 
@@ -229,6 +231,6 @@ class Attempts:
         self.endpoint = None
         endpoint.in_flight -= 1
         self.cluster.report(endpoint, outcome, now, self._permit)
-        if self._retry_reason:
+        if self._retry_reason is not _NONE:
             self.cluster.stats.retries[self._retry_reason][outcome is Outcome.SUCCESS] += 1
-            self._retry_reason = Reason.NONE
+            self._retry_reason = _NONE

@@ -18,7 +18,7 @@ __all__ = ["ProxyContext"]
 class ProxyContext:
     """The loop, the clock, the sweep, and what is the same for all listeners.
 
-    head_timeout: seconds in which a request head must arrive once its first byte has.
+    monotonic: the clock's, one look-up nearer. head_timeout: seconds in which a request head must arrive once its first byte has.
     idle_timeout: seconds a client connection may stay without a request.
     min_body_rate: bytes per second that a request body must bring; 0 asks for none.
     max_clients: connections accepted at once by all listeners together; clients: of these now;
@@ -37,6 +37,7 @@ class ProxyContext:
         "loop",
         "max_clients",
         "min_body_rate",
+        "monotonic",
         "refused",
         "resolver",
         "sweep",
@@ -54,6 +55,7 @@ class ProxyContext:
     ) -> None:
         self.loop = loop
         self.clock = clock
+        self.monotonic = clock.monotonic
         self.sweep = Sweep(loop, clock)
         self.head_timeout = head_timeout
         self.idle_timeout = idle_timeout

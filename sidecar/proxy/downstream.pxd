@@ -1,9 +1,13 @@
+cimport cython
 from sidecar.cluster cimport Cluster
 from sidecar.http1.message cimport RequestHead
 from sidecar.http1.scan cimport scan_request
 from sidecar.proxy.context cimport ProxyContext
 from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.relay cimport ReadGate
+
+cdef int IDLE, HEAD, BUSY, LINGER
+cdef int _CR, _LF, _NOTHING_OPEN, _OTHER_METHOD
 
 
 cdef class DownstreamConnection:
@@ -17,8 +21,11 @@ cdef class DownstreamConnection:
     cdef public bint keep_alive, write_full, _starting
     cdef public double deadline
     cdef public Py_ssize_t _lingered
+    @cython.locals(state=cython.int)
     cpdef data_received(self, bytes data)
+    @cython.locals(at=Py_ssize_t, size=Py_ssize_t, limit=Py_ssize_t, head=RequestHead)
     cdef _start_requests(self, bytes data)
+    @cython.locals(length=cython.longlong, size=Py_ssize_t, body=bytes)
     cdef Py_ssize_t _start_exchange(self, RequestHead head, bytes data, Py_ssize_t at) except -1
     cpdef bytes connection_line(self)
     cpdef exchange_over(self)

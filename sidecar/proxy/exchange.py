@@ -51,6 +51,7 @@ _SENT = State.SENT
 _CLOSED = BreakerState.CLOSED
 _NONE = Reason.NONE
 _SUCCESS = Outcome.SUCCESS
+_FIRST_BAD_STATUS = min(OUTCOME_BY_STATUS)
 _REQUEST_WHOLE = Event.REQUEST_WHOLE
 _RESPONSE_WHOLE = Event.RESPONSE_WHOLE
 
@@ -90,7 +91,7 @@ class Exchange(Attempts):
         self._tried = ()
         self._status = 0
         self._unsent = 0
-        self._started = self._context.clock.monotonic()
+        self._started = self._context.monotonic()
         self.cluster.stats.in_flight += 1
         if head.extras is NO_EXTRAS or head.extras.max_forwards:
             self._attempt(self._started)
@@ -109,7 +110,7 @@ class Exchange(Attempts):
             upstream.gate.hold(PEER_FULL)
         if self.state < _SENT:
             self._set_pace(len(self._body))
-        if len(self._body) > REPLAY_BYTES:
+        if self._body and len(self._body) > REPLAY_BYTES:
             self._replayable = False
             self._body = b""
         self._touch()
@@ -197,7 +198,7 @@ class Exchange(Attempts):
         extra = client.connection_line()
         whole = not extra and head.passes_whole and at == head.size
         client.transport.write(data if whole else head.render(extra, data, at))
-        self._complete(self._context.clock.monotonic())
+        self._complete(self._context.monotonic())
 
     def _respond_in_pieces(self, head: ResponseHead, data: bytes, at: int) -> None:
         client = self.client
@@ -226,7 +227,7 @@ class Exchange(Attempts):
         endpoint = connection.endpoint
         if endpoint.breaker.state is BreakerState.HALF_OPEN and not reader.done:
             # A probe's stream may go on for hours: its head answers the breaker's question already.
-            self.cluster.judge(endpoint, self._outcome, self._context.clock.monotonic(), self._permit)
+            self.cluster.judge(endpoint, self._outcome(), self._context.monotonic(), self._permit)
         self._after_piece(done=reader.done, excess=end < len(data))
 
     def relay(self, piece: bytes, *, done: bool, excess: bool) -> None:
@@ -242,7 +243,7 @@ class Exchange(Attempts):
             return
         if excess:
             self._reusable = False  # they would answer the next request (response splitting)
-        self._complete(self._context.clock.monotonic())
+        self._complete(self._context.monotonic())
 
     def _settle_rest(self) -> None:
         """The request is answered before its end: wait for that only where it is near, and say so where it is not.
@@ -261,7 +262,7 @@ class Exchange(Attempts):
         assert connection is not None
         self.connection = None
         endpoint = connection.endpoint
-        self._attempt_over(self._outcome, now)
+        self._attempt_over(self._outcome(), now)
         self._end(self._status, _NONE, now)
         if (
             self._reusable
@@ -287,10 +288,9 @@ class Exchange(Attempts):
         self.client.keep_alive = False
         self.client.exchange_over()
 
-    @property
     def _outcome(self) -> Outcome:
         """What the status says about the endpoint."""
-        return OUTCOME_BY_STATUS.get(self._status, _SUCCESS)
+        return _SUCCESS if self._status < _FIRST_BAD_STATUS else OUTCOME_BY_STATUS.get(self._status, _SUCCESS)
 
     def switch(self, head: ResponseHead, data: bytes, at: int) -> None:
         """101: HTTP has ended on both connections, and what follows is the new protocol's (RFC 9110 7.8).
@@ -303,7 +303,7 @@ class Exchange(Attempts):
         connection, self.connection = self.connection, None
         assert connection is not None
         self.state = follow(self.state, Event.SWITCH)
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         self._attempt_over(Outcome.SUCCESS, now)
         self._end(head.status, Reason.NONE, now)
         client = self.client
@@ -321,7 +321,7 @@ class Exchange(Attempts):
 
     def connection_ended(self, connection: UpstreamConnection, ending: bytes | None) -> None:
         """The endpoint's connection ended. ending: what completes a body that lasts until close, else None."""
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         if ending is not None:
             if ending:
                 self.client.transport.write(ending)
@@ -339,7 +339,7 @@ class Exchange(Attempts):
         if error.passed:  # of a body that is broken further on
             self.client.transport.write(error.passed)
         self._drop_connection()
-        self._attempt_over(Outcome.BAD_RESPONSE, self._context.clock.monotonic())
+        self._attempt_over(Outcome.BAD_RESPONSE, self._context.monotonic())
         self._fail(Reason.BAD_RESPONSE, message=f"the endpoint's answer is not valid HTTP/1.1: {error}")
 
     def break_off(self, error: ProtocolError) -> None:
@@ -354,7 +354,7 @@ class Exchange(Attempts):
             return
         self._give_up(Outcome.CANCELLED)
         self.state = follow(self.state, Event.BREAK)
-        self._end(STATUS_BY_REASON[Reason.CLIENT_GONE], Reason.CLIENT_GONE, self._context.clock.monotonic())
+        self._end(STATUS_BY_REASON[Reason.CLIENT_GONE], Reason.CLIENT_GONE, self._context.monotonic())
 
     def expire(self) -> None:
         """The time-out passed without progress."""
@@ -379,7 +379,7 @@ class Exchange(Attempts):
         elif self.state == State.EXPECTING:
             self._ask_for_body()
         elif self.state < _SENT and not connection.write_full:
-            slow = self._body_due <= self._context.clock.monotonic()
+            slow = self._body_due <= self._context.monotonic()
             self._give_up(Outcome.CANCELLED)
             message = (
                 "the request body comes too slowly" if slow else "the request body did not arrive in time"
@@ -407,7 +407,7 @@ class Exchange(Attempts):
 
     def _fail(self, reason: Reason, status: int = 0, message: str = "") -> None:
         """Answer for the endpoint that did not, or break off the answer that cannot be completed."""
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         if self.state in _ANSWER_BEGUN:
             self.state = follow(self.state, Event.BREAK)
             self._end(self._status, reason, now)
@@ -431,7 +431,7 @@ class Exchange(Attempts):
         """Max-Forwards ends here: this proxy is the request's recipient (RFC 9110 7.6.2)."""
         self._whole()
         self.client.transport.write(last_hop_response(self.head, self.client.connection_line()))
-        self._end(200, Reason.NONE, self._context.clock.monotonic())
+        self._end(200, Reason.NONE, self._context.monotonic())
         self.client.exchange_over()
 
     def _end(self, status: int, reason: Reason, now: float) -> None:

@@ -52,7 +52,7 @@ class TcpSession(Session):
             self._end(CloseReason.OVERFLOW)
         else:
             self._touch()
-            self._connect(context.clock.monotonic())
+            self._connect(context.monotonic())
 
     def data_received(self, data: bytes) -> None:
         """Bytes for the endpoint, kept while there is none."""
@@ -95,7 +95,7 @@ class TcpSession(Session):
         """The wait for room to open a connection is over."""
         self.deadline = NEVER
         self._touch()
-        self._connect(self._context.clock.monotonic())
+        self._connect(self._context.monotonic())
 
     def on_connected(self, dial: Dial, connection: EndpointSide) -> None:
         """An endpoint accepted: join the two sides."""
@@ -128,12 +128,12 @@ class TcpSession(Session):
                 self._end(CloseReason.CONNECT_FAILED)
                 return
             self._retries_left -= 1
-        self._connect(self._context.clock.monotonic())
+        self._connect(self._context.monotonic())
 
     def _report(self, outcome: Outcome) -> None:
         """A session's outcome is its connect: what is said afterwards cannot be judged from outside."""
         assert self._endpoint is not None
-        self._cluster.report(self._endpoint, outcome, self._context.clock.monotonic(), self._permit)
+        self._cluster.report(self._endpoint, outcome, self._context.monotonic(), self._permit)
 
     def _stop_opening(self) -> None:
         dial, self._dial = self._dial, None

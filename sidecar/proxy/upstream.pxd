@@ -1,3 +1,4 @@
+cimport cython
 from sidecar.http1.message cimport RequestHead, ResponseHead
 from sidecar.http1.scan cimport scan_response
 from sidecar.model.endpoint cimport EndpointState
@@ -22,5 +23,7 @@ cdef class UpstreamConnection:
     cdef public double deadline
     cpdef start(self, Exchange exchange, bytes request)
     cpdef rest(self, double idle_timeout)
+    @cython.locals(exchange=Exchange)
     cpdef data_received(self, bytes data)
+    @cython.locals(at=Py_ssize_t, head=ResponseHead)
     cdef _receive_head(self, Exchange exchange, bytes data)
