@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from sidecar.balance.picker import Picker
     from sidecar.clock import Clock
-    from sidecar.model.policy import UpstreamPolicy
     from sidecar.model import Endpoint, Snapshot
+    from sidecar.model.policy import UpstreamPolicy
 
 __all__ = ["Cluster"]
 

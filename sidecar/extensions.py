@@ -76,7 +76,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc] # setuptools has no type
         for extension in self.extensions:
             Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
         self.extensions = []
-        print(  # noqa: T201 - pip shows it with -v, and setuptools has no better place
+        print(
             f"sidecar: not compiled, installing pure Python ({type(error).__name__}: {error}); "
             "SIDECAR_EXT=require makes this an error"
         )

@@ -18,7 +18,8 @@ __all__ = ["ProxyContext"]
 class ProxyContext:
     """The loop, the clock, the sweep, and what is the same for all listeners.
 
-    monotonic: the clock's, one look-up nearer. head_timeout: seconds in which a request head must arrive once its first byte has.
+    monotonic: the clock's, one look-up nearer.
+    head_timeout: seconds in which a request head must arrive once its first byte has.
     idle_timeout: seconds a client connection may stay without a request.
     min_body_rate: bytes per second that a request body must bring; 0 asks for none.
     max_clients: connections accepted at once by all listeners together; clients: of these now;

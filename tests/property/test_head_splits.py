@@ -1,6 +1,6 @@
 """Heads: any split of the bytes gives the same head or the same refusal.
 
-The scanners are driven as the data path drives them: after each piece, over all that has come so far.
+It is `head`'s scan that is held here; test_scan_twin.py holds the compiled build's against it. The scanners are driven as the data path drives them: after each piece, over all that has come so far.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import ProtocolError
-from sidecar.http1 import RequestHead, ResponseHead, scan_request, scan_response
+from sidecar.http1 import RequestHead, ResponseHead
 from sidecar.http1 import head as head_module
+from sidecar.http1.head import scan_request, scan_response
 from sidecar.model.stats import METHODS
 
 quick = settings(max_examples=250, deadline=None, derandomize=True)

@@ -170,7 +170,6 @@ def run(
     whole: what the unsplit run saw: it tells when a request has come completely; None makes that run.
     """
     proxy = Proxy()
-    proxy.begun = len(pairs)
     proxy.refusals = bool(refused)
     client = proxy.client()
     to_send = cut(b"".join(pair.request + pair.early for pair in pairs) + refused, client_cuts or [])
@@ -257,7 +256,6 @@ def early(
 ) -> tuple[object, ...]:
     """What a client gets whose request is answered before its end, and what it is then told of what follows."""
     proxy = Proxy()
-    proxy.begun = 1
     client = proxy.client(request_so_far)
     endpoint = proxy.accept()
     for piece in cut(answer, cuts):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.http1.state import NEXT, Event, IllegalEventError, State
+from sidecar.http1.state import NEXT, Event, IllegalEventError, State, follow
 
 STATES = {name: number for name, number in vars(State).items() if name.isupper()}
 EVENTS = {name: number for name, number in vars(Event).items() if name.isupper()}
@@ -12,7 +12,7 @@ OVER = ("IDLE", "CUT", "SWITCHED", "BROKEN")
 def after(*events: int, state: int = State.IDLE) -> int:
     """The state that these events lead to."""
     for event in events:
-        state = NEXT[state][event]
+        state = follow(state, event)
     return state
 
 

@@ -33,7 +33,7 @@ def test_what_a_source_said_does_not_change(decided: Any) -> None:
 def test_a_state_begins_empty_and_says_who_it_is() -> None:
     breaker = Breaker(1, 1.0, 1.0, 0.0, FakeClock().uniform)
     state = EndpointState(Endpoint("::1", 80), b"x", breaker, EndpointPool(ConnectionLimit(1, 1)))
-    assert state.attempts == [0] * len(Outcome)
+    assert list(state.attempts) == [0] * len(Outcome)
     assert (state.authority, state.in_flight, state.removed) == (b"x", 0, False)
     assert repr(state) == "<EndpointState [::1]:80 closed>"
     breaker.record(Outcome.RESET, 1.0, breaker.permit)

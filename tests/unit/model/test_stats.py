@@ -54,16 +54,16 @@ def test_no_two_label_sets_share_a_counter() -> None:
 def test_durations_fall_into_inclusive_buckets(seconds: float, bucket: int) -> None:
     stats = UpstreamStats()
     stats.count_request(0, 404, Reason.NONE, seconds)
-    assert [index for index, count in enumerate(stats.durations[4]) if count] == [bucket]
+    assert [index for index, count in enumerate(stats.duration_counts(4)) if count] == [bucket]
     assert stats.duration_sums[4] == seconds
-    assert sum(map(sum, stats.durations)) == 1, "in its code class alone"
+    assert sum(stats.durations) == 1, "in its code class alone"
 
 
 def test_durations_add_up_per_code_class() -> None:
     stats = UpstreamStats()
     stats.count_request(0, 200, Reason.NONE, 0.25)
     stats.count_request(5, 204, Reason.NONE, 0.5)
-    assert stats.duration_sums == [0.0, 0.0, 0.75, 0.0, 0.0, 0.0]
+    assert list(stats.duration_sums) == [0.0, 0.0, 0.75, 0.0, 0.0, 0.0]
 
 
 def test_the_tables_are_the_contract() -> None:

@@ -6,26 +6,17 @@ from typing import Any
 import pytest
 from unit.proxy.harness import Proxy
 
-from sidecar.proxy.exchange import Exchange
-
 
 @pytest.fixture
-def make_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Proxy]]:
+def make_proxy() -> Iterator[Callable[..., Proxy]]:
     """Makes `Proxy` objects. Each must end with nothing open and every exchange counted exactly once."""
     made: list[Proxy] = []
-    begin = Exchange.begin
-
-    def counting_begin(self: Exchange, *arguments: Any) -> None:
-        for proxy in made:
-            proxy.note_begun(self)
-        begin(self, *arguments)
 
     def make(*arguments: Any, **keywords: Any) -> Proxy:
         proxy = Proxy(*arguments, **keywords)
         made.append(proxy)
         return proxy
 
-    monkeypatch.setattr(Exchange, "begin", counting_begin)
     yield make
     for proxy in made:
         proxy.finish()

@@ -12,6 +12,7 @@ from support.transports import MemoryTransport
 from unit.proxy.manual_loop import Connecting, ManualLoop
 
 from sidecar.cluster import Cluster
+from sidecar.http1 import RequestHead
 from sidecar.model import CloseReason, Endpoint, EndpointState, Snapshot, UpstreamPolicy
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.downstream import DownstreamConnection
@@ -63,8 +64,13 @@ class Proxy:
 
     def client(self, *pieces: bytes) -> MemoryTransport:
         """An application connects, and sends."""
-        protocol: Any = DownstreamConnection if self.cluster.scheme == "http" else TcpSession
-        transport = MemoryTransport(protocol(self.context, self.cluster))
+        protocol: Any
+        if self.cluster.scheme == "http":
+            protocol = DownstreamConnection(self.context, self.cluster)
+            protocol.exchange = _CountedExchange(self, protocol)
+        else:
+            protocol = TcpSession(self.context, self.cluster)
+        transport = MemoryTransport(protocol)
         self.clients.append(transport)
         transport.feed(*pieces)
         return transport
@@ -155,13 +161,23 @@ class Proxy:
         assert not any(left.values()), {what: count for what, count in left.items() if count}
         counted = sum(stats.requests)
         assert counted == self.begun + self.refusals, f"{self.begun} begun, {self.counted} counted"
-        assert counted == sum(map(sum, stats.durations))
+        assert counted == sum(stats.durations)
         if self.cluster.scheme != "http":
             assert sum(stats.sessions) == len(self.clients)
 
-    def note_begun(self, exchange: Exchange) -> None:
-        """An exchange has begun; the one of another proxy is not counted here."""
-        self.begun += exchange.cluster is self.cluster
+
+class _CountedExchange(Exchange):
+    """The exchange of one client, which tells the harness each time that it begins."""
+
+    __slots__ = ("_proxy",)
+
+    def __init__(self, proxy: Proxy, client: DownstreamConnection) -> None:
+        super().__init__(client.context, client.cluster, client)
+        self._proxy = proxy
+
+    def begin(self, head: RequestHead, body: bytes, done: bool) -> None:
+        self._proxy.begun += 1
+        super().begin(head, body, done)
 
 
 def request(line: str = "GET /", *fields: str, version: str = "1.1", body: bytes = b"") -> bytes:

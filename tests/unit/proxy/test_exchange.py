@@ -338,7 +338,7 @@ def test_duration_is_from_the_head_to_the_last_byte(proxy: Proxy) -> None:
 
     stats = proxy.cluster.stats
     assert stats.duration_sums[2] == 2.0
-    assert stats.durations[2][10] == 1  # above 1 s, up to 2.5 s
+    assert stats.duration_counts(2)[10] == 1  # above 1 s, up to 2.5 s
 
 
 def test_endpoints_take_turns(make_proxy: MakeProxy) -> None:
