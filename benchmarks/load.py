@@ -18,6 +18,7 @@ GRACE = 30.0  # seconds that a load generator may take beyond its turn before it
 GUESS = 20_000  # redis-benchmark's requests in the turn that finds how many a second there are
 SCRIPTS = Path(__file__).resolve().parent
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 class LoadError(Exception):
@@ -26,9 +27,12 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """requests: completed, all well; seconds: in which. p50, p99: seconds of latency, None where unknown."""
+    """requests: completed, all well (with a part of one, where bytes were counted); seconds: in which.
 
-    requests: int
+    p50, p99: seconds of latency, None where unknown.
+    """
+
+    requests: float
     seconds: float
     p50: float | None = None
     p99: float | None = None
@@ -77,14 +81,17 @@ def _wrk(scenario: Scenario, ports: Sequence[int], seconds: float, cpus: set[int
     url = f"http://127.0.0.1:{ports[0]}{scenario.path}"
     arguments = ["--", str(scenario.body)] if scenario.body else []
     environment = {"PORTS": " ".join(map(str, ports))}
-    return read_wrk(_run(["wrk", *options, url, *arguments], seconds, cpus, environment))
+    return read_wrk(_run(["wrk", *options, url, *arguments], seconds, cpus, environment), scenario.answer)
 
 
-def read_wrk(output: str) -> Turn:
-    """What wrk --latency prints. Raises `LoadError` when any request failed."""
+def read_wrk(output: str, answer: int = 0) -> Turn:
+    """What wrk --latency prints. Raises `LoadError` when any request failed.
+
+    answer: bytes of one, to count requests by what was read: the last one of a turn is cut off, and may be a tenth.
+    """
     if bad := re.search(r"(Non-2xx.*|Socket errors:.*)", output):
         raise LoadError(bad.group())
-    counted = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m|h)", output)
+    counted = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m|h), ([\d.]+)([KMGT]?)B read", output)
     if not counted or counted[1] == "0":
         raise LoadError(f"wrk counted no request: {output[-200:]!r}")
     latency = {
@@ -92,7 +99,8 @@ def read_wrk(output: str) -> Turn:
         for percent, value, unit in re.findall(r"^ +(50|99)% +([\d.]+)(us|ms|s|m|h)$", output, re.MULTILINE)
     }
     seconds = float(counted[2]) * UNITS[counted[3]]
-    return Turn(int(counted[1]), seconds, latency.get("50"), latency.get("99"))
+    requests = float(counted[4]) * SIZES[counted[5]] / answer if answer else int(counted[1])
+    return Turn(requests, seconds, latency.get("50"), latency.get("99"))
 
 
 def _redis_benchmark(scenario: Scenario, port: int, requests: int, seconds: float, cpus: set[int]) -> Turn:

@@ -1,4 +1,4 @@
-"""The sidecar as a peer, with its default policies: as this Python finds it, of a folder, or without what is compiled."""
+"""The sidecar as a peer, with its default policies: as this Python finds it, of a folder, or with nothing compiled."""
 
 import os
 import re

@@ -107,9 +107,10 @@ class Nginx:
             upstreams += f"  upstream u{number} {{ {listed} {kept} }}\n"
             route = f"location / {{ proxy_pass http://u{number}; }}" if http else f"proxy_pass u{number};"
             servers += f"  server {{ listen 127.0.0.1:{port}; {route} }}\n"
-        context = _HTTP.format(directory=directory) if http else _stream(self.name)
+        module = "" if http else f"load_module {_stream_module(self.name)};\n"
+        context = (_HTTP if http else _STREAM).format(directory=directory)
         config = directory / "nginx-proxy.conf"
-        config.write_text(_MAIN.format(directory=directory) + context + upstreams + servers + "}\n")
+        config.write_text(module + _MAIN.format(directory=directory) + context + upstreams + servers + "}\n")
         command = [program, "-p", str(directory), "-e", "stderr", "-c", str(config)]
         return Proxy(programs.start(self.name, command, ports, cpus), tuple(ports))
 
@@ -137,13 +138,16 @@ _HTTP = """http {{
   proxy_connect_timeout 1s;
   proxy_read_timeout 30s;
 """
+_STREAM = """stream {{
+  proxy_connect_timeout 1s;
+"""
 
 
-def _stream(name: str) -> str:
-    module = next((path for path in STREAM_MODULES if Path(path).exists()), None)
-    if module is None:
-        raise UnavailableError(f"{name}: its stream module is not installed (Debian: libnginx-mod-stream)")
-    return f"load_module {module};\nstream {{\n  proxy_connect_timeout 1s;\n"
+def _stream_module(name: str) -> str:
+    for path in STREAM_MODULES:
+        if Path(path).exists():
+            return path
+    raise UnavailableError(f"{name}: its stream module is not installed (Debian: libnginx-mod-stream)")
 
 
 def _program(name: str, peer: str) -> str:

@@ -105,7 +105,8 @@ def _block(block: list[dict[str, Any]], x: float, y: float, width: float, shapes
             at = x + NAME + room - 12
             shapes.append(f'<path class="cut" d="M{at:.1f} {y + BAR + 1}l4 {-BAR - 2}m3 0l-4 {BAR + 2}"/>')
         label = _figure(entry["figure"], unit) + (f" · {ratio:.2f} x" if reference else "")
-        shapes.append(_text(x + NAME + length + 6, y + BAR - 1, label, own))
+        behind = max(length, scale) if reference else length  # not across the thin line
+        shapes.append(_text(x + NAME + behind + 6, y + BAR - 1, label, own))
         y += LINE
     if reference:
         at = x + NAME + scale

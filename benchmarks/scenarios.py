@@ -20,6 +20,7 @@ class Scenario:
     load: http (wrk), redis (redis-benchmark) or idle (connections that do nothing after one request).
     front: what the proxy stands before, a name of `origins.Origins.front`.
     path, body: of HTTP requests, which are POST when body is not 0 bytes; closing: each on its own connection.
+    answer: bytes of an answer so large that a turn has few: they are counted by what came of them.
     command, pipeline: of redis-benchmark. longest: seconds of a turn at most; 0 sets no bound.
     usual: part of a run that names no scenarios.
     """
@@ -32,6 +33,7 @@ class Scenario:
     front: Literal["balanced", "endpoints", "upstreams", "redis"] = "balanced"
     path: str = "/"
     body: int = 0
+    answer: int = 0
     closing: bool = False
     command: str = "get"
     pipeline: int = 1
@@ -110,6 +112,7 @@ SCENARIOS = (
         f"{BULK // MIB} MiB answers, one connection kept alive",
         1,
         path="/bulk",
+        answer=BULK,
         usual=False,
     ),
     Scenario(
