@@ -1,7 +1,6 @@
 """The sidecar as a peer, with its default policies: as this Python finds it, of a folder, or with nothing compiled."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -9,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from origins import Front
-from peers import Proxy, UnavailableError
+from peers import Proxy, UnavailableError, told_version
 from programs import Programs, free_ports
 
-__all__ = ["ROOT", "Sidecar", "differs", "find_package", "interpreter", "pure_copy", "read_version"]
+__all__ = ["ROOT", "Sidecar", "differs", "find_package", "interpreter", "pure_copy"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = "import uvloop, yaml, aiohttp, prometheus_client"
+BUILT = "import sidecar.proxy.exchange as built; print(built.__file__)"
 FIND = "import importlib.util; print(importlib.util.find_spec('sidecar').submodule_search_locations[0])"
 
 
@@ -28,9 +28,10 @@ class Sidecar:
     python: str
 
     def version(self) -> str:
-        """Which one it is, and how it was built where it tells."""
-        done = subprocess.run([*self._command(), "--version"], capture_output=True, text=True, check=False)
-        return read_version(done.stdout)
+        """Which one it is, and how what was imported is built: `0.1.0 compiled` or `0.1.0 pure`."""
+        done = subprocess.run([*self._python(), "-c", BUILT], capture_output=True, text=True, check=False)
+        kind = "compiled" if done.stdout.strip().endswith(".so") else "pure"
+        return f"{told_version([*self._python(), '-m', 'sidecar', '--version'])} {kind}"
 
     def start(self, programs: Programs, front: Front, cpus: set[int]) -> Proxy:
         """Start it."""
@@ -49,14 +50,14 @@ class Sidecar:
         lines += [f"  admin: 127.0.0.1:{admin}", f"  metrics: 127.0.0.1:{metrics}", ""]
         config = programs.directory / f"{self.name}.yml"
         config.write_text("\n".join(lines))
-        command = [*self._command(), "run", "--config", str(config)]
+        command = [*self._python(), "-m", "sidecar", "run", "--config", str(config)]
         return Proxy(programs.start(self.name, command, ports, cpus), tuple(ports))
 
-    def _command(self) -> list[str]:
+    def _python(self) -> list[str]:
         # -P: what is imported is of the folder that PYTHONPATH names first, and not of the current directory.
         path = os.pathsep.join([str(self.root), *filter(None, [os.environ.get("PYTHONPATH")])])
         mode = "AUTOBOT_DEPLOYMENT_MODE=local"
-        return ["env", f"PYTHONPATH={path}", mode, self.python, "-P", "-m", "sidecar"]
+        return ["env", f"PYTHONPATH={path}", mode, self.python, "-P"]
 
 
 def interpreter() -> str:
@@ -95,9 +96,3 @@ def pure_copy(root: Path, directory: Path) -> Path:
     left_out = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(root / "sidecar", copy / "sidecar", ignore=left_out)
     return copy
-
-
-def read_version(output: str) -> str:
-    """Of `sidecar 0.1.0 (pure Python)`: `0.1.0 pure`; the kind is missing where none is told."""
-    found = re.search(r"(\d+(?:\.\d+)+)(?: \((compiled|pure))?", output)
-    return " ".join(filter(None, found.groups())) if found else "unknown"
