@@ -15,6 +15,7 @@ __all__ = ["ROOT", "Sidecar", "differs", "find_package", "interpreter", "pure_co
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = "import uvloop, yaml, aiohttp, prometheus_client"
+SOURCES = (".py", ".pyx", ".pxd")
 BUILT = "import sidecar.proxy.exchange as built; print(built.__file__)"
 FIND = "import importlib.util; print(importlib.util.find_spec('sidecar').submodule_search_locations[0])"
 
@@ -84,7 +85,11 @@ def find_package(python: str) -> Path:
 def differs(root: Path) -> bool:
     """Whether the package in `root` is of other sources than this checkout's."""
     ours, theirs = (
-        {path.relative_to(folder): path.read_bytes() for path in (folder / "sidecar").rglob("*.py")}
+        {
+            path.relative_to(folder): path.read_bytes()
+            for path in (folder / "sidecar").rglob("*")
+            if path.suffix in SOURCES
+        }
         for folder in (ROOT, root)
     )
     return ours != theirs
