@@ -1,22 +1,46 @@
-"""What the proxies stand before: three nginx servers with one small and one large answer, and a Redis."""
+"""What the proxies stand before: three nginx servers with small and large answers, and a Redis."""
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from programs import Programs, find, free_port
+from programs import Programs, find, free_ports
 
-__all__ = ["LARGE", "SMALL", "Origins", "start_origins"]
+__all__ = ["BULK", "LARGE", "SMALL", "Front", "Origins", "start_origins"]
 
 SMALL = 130  # bytes of the answer to /
 LARGE = 1024 * 1024  # bytes of the answer to /large
+BULK = 100 * LARGE  # bytes of the answer to /bulk
+ENDPOINTS = 100
+UPSTREAMS = 50
+SERVERS = 3  # processes, so that a proxy's connections do not all end in one
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What one proxy is to listen for. backends: for each port that it opens, the addresses behind it."""
+
+    protocol: Literal["http", "tcp"]
+    backends: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Ports of 127.0.0.1. redis is None when redis-server is not installed."""
+    """Addresses of 127.0.0.1. redis is None when redis-server is not installed."""
 
-    http: tuple[int, ...]
-    redis: int | None
+    balanced: tuple[str, ...]
+    endpoints: tuple[str, ...]
+    upstreams: tuple[str, ...]
+    redis: str | None
+
+    def front(self, name: str) -> Front | None:
+        """`balanced` (over three), `endpoints` (over 100), `upstreams` (50 alone) or `redis`; None without Redis."""
+        if name == "redis":
+            return Front("tcp", ((self.redis,),)) if self.redis else None
+        if name == "upstreams":
+            return Front("http", tuple((address,) for address in self.upstreams))
+        return Front("http", (self.endpoints if name == "endpoints" else self.balanced,))
 
 
 def start_origins(programs: Programs, cpus: set[int]) -> Origins:
@@ -28,42 +52,81 @@ def start_origins(programs: Programs, cpus: set[int]) -> Origins:
         )
     directory = programs.directory
     (directory / "large").write_bytes(b"x" * LARGE)
-    http = tuple(free_port() for _ in range(3))
-    for number, port in enumerate(http):
+    with (directory / "bulk").open("wb") as file:
+        file.truncate(BULK)  # a hole, which costs no disk
+    ports = free_ports(SERVERS + ENDPOINTS + UPSTREAMS)
+    for number in range(SERVERS):
+        own = ports[number::SERVERS]
         config = directory / f"origin-{number}.conf"
-        config.write_text(_nginx_config(directory, number, port))
+        config.write_text(_nginx_config(directory, number, own))
         command = [nginx, "-p", str(directory), "-e", "stderr", "-c", str(config)]
-        programs.start(f"origin-{number}", command, [port], cpus)
-    redis = None
-    if program := find("redis-server"):
-        redis = free_port()
-        command = [program, "--port", str(redis), "--bind", "127.0.0.1", "--save", ""]
-        programs.start("redis", command, [redis], cpus)
-    return Origins(http, redis)
+        programs.start(f"origin-{number}", command, own, cpus)
+    addresses = tuple(f"127.0.0.1:{port}" for port in ports)
+    return Origins(
+        addresses[:SERVERS],
+        addresses[SERVERS : SERVERS + ENDPOINTS],
+        addresses[SERVERS + ENDPOINTS :],
+        _start_redis(programs, cpus),
+    )
 
 
-def _nginx_config(directory: Path, number: int, port: int) -> str:
+def _start_redis(programs: Programs, cpus: set[int]) -> str | None:
+    program = find("redis-server")
+    if program is None:
+        return None
+    (port,) = free_ports(1)
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    programs.start("redis", command, [port], cpus)
+    # The one key that redis-benchmark asks for, so that GET finds something: the three bytes that it would set.
+    with socket.create_connection(("127.0.0.1", port), 5.0) as client:
+        client.sendall(b"SET key:__rand_int__ xxx\r\n")
+        if client.recv(64) != b"+OK\r\n":
+            raise RuntimeError("redis-server took no SET")
+    return f"127.0.0.1:{port}"
+
+
+def _nginx_config(directory: Path, number: int, ports: list[int]) -> str:
+    """One origin.
+
+    An upload is read whole before it is answered, as an application does: `return` would answer at once, so
+    /upload passes on to the server itself, without the body.
+    """
+    listens = "\n".join(f"    listen 127.0.0.1:{port};" for port in ports)
     return f"""daemon off;
 master_process off;
 pid {directory}/origin-{number}.pid;
 error_log stderr warn;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 8192; }}
 http {{
   access_log off;
   sendfile on;
   tcp_nopush on;
   keepalive_timeout 65s;
   keepalive_requests 100000000;
+  client_max_body_size 64m;
+  client_body_buffer_size 16m;
   default_type text/plain;
   client_body_temp_path {directory};
   proxy_temp_path {directory};
   fastcgi_temp_path {directory};
   uwsgi_temp_path {directory};
   scgi_temp_path {directory};
+  upstream itself {{ server unix:{directory}/origin-{number}.sock; keepalive 64; }}
   server {{
-    listen 127.0.0.1:{port};
+{listens}
+    listen unix:{directory}/origin-{number}.sock;
     location / {{ return 200 "{"x" * (SMALL - 1)}\\n"; }}
     location = /large {{ alias {directory}/large; }}
+    location = /bulk {{ alias {directory}/bulk; }}
+    location = /upload {{
+      proxy_pass http://itself/;
+      proxy_method GET;
+      proxy_pass_request_body off;
+      proxy_pass_request_headers off;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Content-Length "";
+    }}
   }}
 }}
 """

@@ -1,22 +1,21 @@
-"""The proxies that are compared, each with one worker and set up for the same work.
+"""What is compared: a program that can stand before origins, and the process of it that does.
 
-A peer balances HTTP round robin over the three origins on its `http` port with connections kept alive on both
-sides, and relays TCP to Redis on its `redis` port. None logs requests; all keep their ordinary time-outs.
+The peers do comparable work with one worker each: round robin, connections kept alive on both sides, requests and
+bodies streamed, time-outs of 1 s to connect, 30 s without an answer and 60 s without a request, and no log of
+requests. What they do by default besides stays on: counters, and trying another server when one refuses.
 """
 
-import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from origins import Origins
-from programs import Programs, find, free_port
+from origins import Front
+from programs import Programs, find, free_ports
 
-__all__ = ["PEERS", "HAProxy", "Nginx", "Peer", "Sidecar", "UnavailableError"]
+__all__ = ["HAProxy", "Nginx", "Peer", "Proxy", "UnavailableError", "told_version"]
 
-ROOT = Path(__file__).resolve().parent.parent
 STREAM_MODULES = (
     "/usr/lib/nginx/modules/ngx_stream_module.so",
     "/usr/lib64/nginx/modules/ngx_stream_module.so",
@@ -28,14 +27,25 @@ class UnavailableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """A running proxy. redis is None when it does not relay TCP here."""
+class Proxy:
+    """A running peer: its process, and the port before each of the front's backends."""
 
-    name: str
-    version: str
     pid: int
-    http: int
-    redis: int | None
+    ports: tuple[int, ...]
+
+
+class Peer(Protocol):
+    """A program to compare. name: in the tables."""
+
+    @property
+    def name(self) -> str:
+        """As named."""
+
+    def version(self) -> str:
+        """Which one is installed. Raises `UnavailableError` when none is."""
+
+    def start(self, programs: Programs, front: Front, cpus: set[int]) -> Proxy:
+        """Start it. Raises `UnavailableError` when it cannot do this, `RuntimeError` when it does not start."""
 
 
 class HAProxy:
@@ -43,36 +53,36 @@ class HAProxy:
 
     name = "HAProxy"
 
-    def start(self, programs: Programs, origins: Origins, cpus: set[int]) -> Peer:
-        """Start it. Raises `UnavailableError`."""
+    def version(self) -> str:
+        """Which one is installed."""
+        return told_version([_program("haproxy", self.name), "-v"])
+
+    def start(self, programs: Programs, front: Front, cpus: set[int]) -> Proxy:
+        """Start it."""
         program = _program("haproxy", self.name)
-        http, redis = free_port(), free_port() if origins.redis else None
-        servers = "".join(f"  server o{index} 127.0.0.1:{port}\n" for index, port in enumerate(origins.http))
-        text = f"""global
+        ports = free_ports(len(front.backends))
+        text = """global
   nbthread 1
   maxconn 8192
 defaults
   timeout connect 1s
   timeout client 60s
   timeout server 30s
-listen http
-  mode http
-  bind 127.0.0.1:{http}
-  balance roundrobin
+  timeout http-request 10s
+  timeout http-keep-alive 60s
+  retries 1
+  option redispatch 1
   option http-keep-alive
   http-reuse always
-{servers}"""
-        if redis:
-            text += f"""listen redis
-  mode tcp
-  bind 127.0.0.1:{redis}
-  server redis 127.0.0.1:{origins.redis}
+  balance roundrobin
 """
+        for number, (port, addresses) in enumerate(zip(ports, front.backends, strict=True)):
+            text += f"listen l{number}\n  mode {front.protocol}\n  bind 127.0.0.1:{port}\n"
+            text += "".join(f"  server s{index} {address}\n" for index, address in enumerate(addresses))
         config = programs.directory / "haproxy.cfg"
         config.write_text(text)
-        ports = [http, redis] if redis else [http]
         pid = programs.start(self.name, [program, "-db", "-f", str(config)], ports, cpus)
-        return Peer(self.name, _version([program, "-v"]), pid, http, redis)
+        return Proxy(pid, tuple(ports))
 
 
 class Nginx:
@@ -80,86 +90,64 @@ class Nginx:
 
     name = "nginx"
 
-    def start(self, programs: Programs, origins: Origins, cpus: set[int]) -> Peer:
-        """Start it. Raises `UnavailableError`."""
+    def version(self) -> str:
+        """Which one is installed."""
+        return told_version([_program("nginx", self.name), "-v"])
+
+    def start(self, programs: Programs, front: Front, cpus: set[int]) -> Proxy:
+        """Start it."""
         program = _program("nginx", self.name)
         directory = programs.directory
-        module = next((path for path in STREAM_MODULES if Path(path).exists()), None)
-        http, redis = free_port(), free_port() if origins.redis and module else None
-        servers = " ".join(f"server 127.0.0.1:{port};" for port in origins.http)
-        stream = f"""load_module {module};
-stream {{ server {{ listen 127.0.0.1:{redis}; proxy_pass 127.0.0.1:{origins.redis}; }} }}
-"""
-        text = f"""{stream if redis else ""}daemon off;
+        ports = free_ports(len(front.backends))
+        upstreams, servers = "", ""
+        http = front.protocol == "http"
+        for number, (port, addresses) in enumerate(zip(ports, front.backends, strict=True)):
+            listed = " ".join(f"server {address};" for address in addresses)
+            kept = "keepalive 1024; keepalive_requests 100000000; keepalive_timeout 60s;" if http else ""
+            upstreams += f"  upstream u{number} {{ {listed} {kept} }}\n"
+            route = f"location / {{ proxy_pass http://u{number}; }}" if http else f"proxy_pass u{number};"
+            servers += f"  server {{ listen 127.0.0.1:{port}; {route} }}\n"
+        module = "" if http else f"load_module {_stream_module(self.name)};\n"
+        context = (_HTTP if http else _STREAM).format(directory=directory)
+        config = directory / "nginx-proxy.conf"
+        config.write_text(module + _MAIN.format(directory=directory) + context + upstreams + servers + "}\n")
+        command = [program, "-p", str(directory), "-e", "stderr", "-c", str(config)]
+        return Proxy(programs.start(self.name, command, ports, cpus), tuple(ports))
+
+
+_MAIN = """daemon off;
 master_process off;
 pid {directory}/nginx.pid;
-error_log stderr warn;
-events {{ worker_connections 8192; }}
-http {{
+error_log stderr error;
+events {{ worker_connections 16384; }}
+"""
+# Bodies are streamed as by the others; nginx's own default would write them to files first.
+_HTTP = """http {{
   access_log off;
   keepalive_requests 100000000;
+  client_max_body_size 0;
   client_body_temp_path {directory};
   proxy_temp_path {directory};
   fastcgi_temp_path {directory};
   uwsgi_temp_path {directory};
   scgi_temp_path {directory};
-  upstream origins {{ {servers} keepalive 64; keepalive_requests 100000000; }}
-  server {{
-    listen 127.0.0.1:{http};
-    location / {{
-      proxy_pass http://origins;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-    }}
-  }}
-}}
+  proxy_http_version 1.1;
+  proxy_set_header Connection "";
+  proxy_request_buffering off;
+  proxy_max_temp_file_size 0;
+  proxy_connect_timeout 1s;
+  proxy_read_timeout 30s;
 """
-        config = directory / "nginx-proxy.conf"
-        config.write_text(text)
-        command = [program, "-p", str(directory), "-e", "stderr", "-c", str(config)]
-        pid = programs.start(self.name, command, [http, redis] if redis else [http], cpus)
-        return Peer(self.name, _version([program, "-v"]), pid, http, redis)
-
-
-@dataclass(frozen=True, slots=True)
-class Sidecar:
-    """The sidecar of a checkout (this one), started by a Python that has its dependencies."""
-
-    name: str = "sidecar"
-    root: Path = ROOT
-
-    def start(self, programs: Programs, origins: Origins, cpus: set[int]) -> Peer:
-        """Start it. Raises `UnavailableError`."""
-        python = _python()
-        http, redis = free_port(), free_port() if origins.redis else None
-        hosts = ", ".join(f'"127.0.0.1:{port}"' for port in origins.http)
-        service = f"services: {{redis: {{host: 127.0.0.1, port: {origins.redis}, scheme: redis}}}}\n"
-        text = f"""{service if redis else ""}load_balancers: {{origins: {{hosts: [{hosts}]}}}}
-sidecar:
-  bind: [127.0.0.1]
-  ports: {{{http}: origins{f", {redis}: redis" if redis else ""}}}
-  admin: 127.0.0.1:{free_port()}
-  metrics: 127.0.0.1:{free_port()}
+_STREAM = """stream {{
+  proxy_connect_timeout 1s;
 """
-        config = programs.directory / f"{self.name}.yml"
-        config.write_text(text)
-        # -P: what is imported is the checkout's, which PYTHONPATH names, and not the current directory's.
-        command = [
-            "env",
-            f"PYTHONPATH={self.root}",
-            "AUTOBOT_DEPLOYMENT_MODE=local",
-            python,
-            "-P",
-            "-m",
-            "sidecar",
-        ]
-        ports = [http, redis] if redis else [http]
-        pid = programs.start(self.name, [*command, "run", "--config", str(config)], ports, cpus)
-        told = _version(["env", f"PYTHONPATH={self.root}", python, "-P", "-m", "sidecar", "--version"])
-        return Peer(self.name, told, pid, http, redis)
 
 
-PEERS = (HAProxy(), Nginx(), Sidecar())
+def _stream_module(name: str) -> str:
+    for path in STREAM_MODULES:
+        if Path(path).exists():
+            return path
+    raise UnavailableError(f"{name}: its stream module is not installed (Debian: libnginx-mod-stream)")
 
 
 def _program(name: str, peer: str) -> str:
@@ -169,22 +157,8 @@ def _program(name: str, peer: str) -> str:
     return program
 
 
-def _python() -> str:
-    """This Python, or the one of the checkout's test environment."""
-    for python in (sys.executable, str(ROOT / ".venv" / "bin" / "python")):
-        check = [python, "-c", "import uvloop, yaml, aiohttp, prometheus_client"]
-        if (
-            os.access(python, os.X_OK)
-            and subprocess.run(check, capture_output=True, check=False).returncode == 0
-        ):
-            return python
-    raise UnavailableError(
-        "sidecar: its dependencies are missing; install it once, as the README says: "
-        "python3 -m venv .venv && .venv/bin/pip install ."
-    )
-
-
-def _version(command: list[str]) -> str:
+def told_version(command: list[str]) -> str:
+    """The version that a program prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
     return found.group() if found else "unknown"

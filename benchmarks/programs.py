@@ -7,12 +7,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 from measure import pin
 
-__all__ = ["Programs", "find", "free_port"]
+__all__ = ["Programs", "find", "free_ports"]
 
 # Debian puts servers where an ordinary user's PATH does not look.
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
@@ -25,11 +26,13 @@ def find(name: str) -> str | None:
     return shutil.which(name, path=PATH)
 
 
-def free_port() -> int:
-    """A free port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Free ports of 127.0.0.1, no two the same."""
+    with ExitStack() as open_together:
+        probes = [open_together.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 class Programs:
@@ -44,15 +47,7 @@ class Programs:
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave any of them running
-        for process in self._running:
-            process.terminate()
-        deadline = time.monotonic() + STOP
-        for process in self._running:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        self._end(self._running)
 
     def start(self, name: str, command: Sequence[str], ports: Sequence[int], cpus: set[int]) -> int:
         """Start a program on `cpus`; its process id, once all its ports accept. Raises `RuntimeError`."""
@@ -78,6 +73,22 @@ class Programs:
                 raise RuntimeError(f"{name} does not accept on {waiting} after {START:g} s")
             time.sleep(0.02)
         return process.pid
+
+    def stop(self, *pids: int) -> None:
+        """End the programs of these process ids, which `start` gave."""
+        self._end([process for process in self._running if process.pid in pids])
+
+    def _end(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + STOP
+        for process in processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._running = [process for process in self._running if process not in processes]
 
 
 def _accepts(port: int) -> bool:

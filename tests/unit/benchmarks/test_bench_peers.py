@@ -1,0 +1,41 @@
+"""What the proxies are told to do, and which sidecar is measured."""
+
+import json
+from pathlib import Path
+
+from origins import Front, Origins
+from peer_envoy import settings
+from peer_sidecar import ROOT, differs, pure_copy
+
+ORIGINS = Origins(("127.0.0.1:1", "127.0.0.1:2"), ("127.0.0.1:3",), ("127.0.0.1:4", "127.0.0.1:5"), None)
+
+
+def test_a_front_is_one_port_over_all_or_a_port_for_each() -> None:
+    assert ORIGINS.front("balanced") == Front("http", (ORIGINS.balanced,))
+    assert ORIGINS.front("endpoints") == Front("http", (ORIGINS.endpoints,))
+    assert ORIGINS.front("upstreams") == Front("http", (("127.0.0.1:4",), ("127.0.0.1:5",)))
+    assert ORIGINS.front("redis") is None
+
+
+def test_envoy_has_a_listener_and_a_cluster_for_each_port() -> None:
+    front = ORIGINS.front("upstreams")
+    assert front is not None
+    resources = json.loads(json.dumps(settings(front, [8001, 8002])))["static_resources"]
+    ports = [listener["address"]["socket_address"]["port_value"] for listener in resources["listeners"]]
+    assert ports == [8001, 8002]
+    assert [cluster["name"] for cluster in resources["clusters"]] == ["u0", "u1"]
+    assert all("outlier_detection" in cluster for cluster in resources["clusters"])
+
+
+def test_the_pure_copy_is_the_package_without_what_is_compiled(tmp_path: Path) -> None:
+    package = tmp_path / "built" / "sidecar"
+    package.mkdir(parents=True)
+    for name in ("pool.py", "pool.cpython-312-x86_64-linux-gnu.so", "pool.pxd"):
+        (package / name).touch()
+    copy = pure_copy(package.parent, tmp_path)
+    assert sorted(path.name for path in (copy / "sidecar").iterdir()) == ["pool.pxd", "pool.py"]
+    assert differs(copy)
+
+
+def test_this_checkout_is_of_its_own_sources() -> None:
+    assert not differs(ROOT)
