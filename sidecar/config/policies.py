@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sidecar.config.schema import Breaker, Defaults, LoadBalancer, Policy
@@ -131,7 +131,7 @@ def _merge_open_times(
 def _merge_limits(limits: LimitSettings, keys: Policy) -> LimitSettings:
     if isinstance(keys.limits, UnsetType):
         return limits
-    return replace(limits, **{key: value for key, value in asdict(keys.limits).items() if value is not UNSET})
+    return replace(limits, **{key: value for key, value in vars(keys.limits).items() if value is not UNSET})
 
 
 def _host_header(keys: Policy) -> str | UnsetType:
