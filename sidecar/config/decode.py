@@ -17,7 +17,7 @@ from sidecar.config.settings import Address
 from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
-    from sidecar.config.document import Document
+    from sidecar.config.marks import Document
 
 __all__ = ["decode"]
 
