@@ -576,7 +576,6 @@ async def test_closing_waits_for_no_name(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(loop, "getaddrinfo", never)
     named = upstream("api", endpoints=(EndpointSettings("dead.example", 80),), listen_port=None)
     app = App(settings(named, admin=Address("127.0.0.1", 0)))
-    monkeypatch.setattr(app, "_serve", lambda *_: asyncio.sleep(0))  # whose addresses are looked up too
     await app.start()
     assert app._context is not None
     waiting = asyncio.ensure_future(app._context.resolver.resolve("dead.example", 80))
