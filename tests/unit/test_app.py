@@ -260,6 +260,17 @@ async def test_what_lives_as_long_as_the_process_is_left_out_of_collections() ->
     assert gc.get_freeze_count() > 0
 
 
+async def test_garbage_is_collected_once_started_whatever_was_before() -> None:
+    app = App(settings(upstream("api", 9)))
+    gc.disable()
+    try:
+        await app.start()
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+        await app.close()
+
+
 async def test_ipv6_addresses_are_said_in_brackets() -> None:
     app = App(settings(upstream("api", 9), bind=("::1",), admin=Address("::1", 0), metrics=Address("::1", 0)))
     await app.start()
