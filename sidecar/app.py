@@ -12,21 +12,24 @@ import gc
 import logging
 import resource
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from sidecar.admin.server import AdminServer, admin_app, metrics_app
+from sidecar.admin.bind import bind
 from sidecar.admin.views import upstreams_view
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
-from sidecar.observe.metrics import Metrics
 from sidecar.proxy import Listener, ProxyContext
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Coroutine
 
+    from sidecar.admin.server import AdminServer
     from sidecar.config.settings import Address, Settings, UpstreamSettings
 
 __all__ = ["App", "run_loop"]
@@ -61,6 +64,7 @@ class App:
         self.ready = False
         self._context: ProxyContext | None = None
         self._listeners: list[Listener] = []
+        self._sockets: list[socket.socket] = []  # of the metrics and admin servers
         self._servers: list[AdminServer] = []
         self._stage = 0
         self._stage_changed = asyncio.Event()
@@ -88,20 +92,19 @@ class App:
         )
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
-        metrics = Metrics(self.clusters, context, compiled=COMPILED)
-        self.metrics_address = await self._serve(
-            metrics_app(metrics.render, metrics.content_type, self._is_ready),
-            settings.sidecar.metrics,
-            "metrics",
-        )
-        self.admin_address = await self._serve(admin_app(self.view), settings.sidecar.admin, "admin")
+        metrics = await self._bind(settings.sidecar.metrics, "metrics")
+        admin = await self._bind(settings.sidecar.admin, "admin")
+        self.metrics_address = _address(settings.sidecar.metrics, metrics)
+        self.admin_address = _address(settings.sidecar.admin, admin)
         for upstream in settings.upstreams:
             await self._listen(upstream)
         context.sweep.start()
+        await self._serve_own(context, metrics, admin)
         self.ready = True
         # What lives as long as the process is not worth looking through at every full collection.
         gc.collect()
         gc.freeze()
+        gc.enable()  # the command line turns it off for the start
 
     def _raise_descriptor_limit(self) -> None:
         """Allow as many open sockets as the bounds do, or as the system does: a shell's usual 1024 are too few."""
@@ -125,11 +128,32 @@ class App:
         cluster.apply(Snapshot(upstream.name, endpoints, "static"))
         self.clusters[upstream.name] = cluster
 
-    async def _serve(self, app: Any, address: Address, name: str) -> str:
-        server = AdminServer(app, name)
-        self._servers.append(server)
-        port = await server.start(address.host, address.port)
-        return f"[{address.host}]:{port}" if ":" in address.host else f"{address.host}:{port}"
+    async def _bind(self, address: Address, name: str) -> list[socket.socket]:
+        bound = await bind(address.host, address.port, name)
+        self._sockets += bound
+        return bound
+
+    async def _serve_own(
+        self, context: ProxyContext, metrics: list[socket.socket], admin: list[socket.socket]
+    ) -> None:
+        """Answer on the metrics and admin sockets.
+
+        What that needs takes longer to load than all the rest, so that it is loaded aside: the upstreams'
+        listeners are serving already.
+        """
+        with ThreadPoolExecutor(1) as aside:
+            await context.loop.run_in_executor(aside, _load_servers)
+        from sidecar.admin.server import AdminServer, admin_app, metrics_app
+        from sidecar.observe.metrics import Metrics
+
+        measured = Metrics(self.clusters, context, compiled=COMPILED)
+        for app, sockets in (
+            (metrics_app(measured.render, measured.content_type, self._is_ready), metrics),
+            (admin_app(self.view), admin),
+        ):
+            server = AdminServer(app)
+            self._servers.append(server)
+            await server.start(sockets)
 
     async def _listen(self, upstream: UpstreamSettings) -> None:
         if upstream.listen_port is None or upstream.skipped:
@@ -276,8 +300,21 @@ class App:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         await asyncio.gather(*(server.stop() for server in self._servers))
+        for one in self._sockets:
+            one.close()
         self._servers.clear()
+        self._sockets.clear()
         self._listeners.clear()
+
+
+def _load_servers() -> None:
+    import sidecar.admin.server
+    import sidecar.observe.metrics  # noqa: F401 - loading is all
+
+
+def _address(asked: Address, bound: list[socket.socket]) -> str:
+    """The address as it was configured, with the port that it has."""
+    return str(replace(asked, port=bound[0].getsockname()[1]))
 
 
 def _policy(upstream: UpstreamSettings) -> UpstreamPolicy:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sidecar.errors import ConfigurationError, SidecarError, UnreadableError
 from sidecar.version import __version__
@@ -30,7 +30,15 @@ _MODES = ("local", "docker_local", "distributed", "kubernetes")
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line."""
+    """argparse with errors of one line. Only to print help does it load shutil and ask for the terminal's width."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=partial(argparse.HelpFormatter, width=80), **options)
+
+    def format_help(self) -> str:
+        """The help, as wide as the terminal."""
+        self.formatter_class = argparse.HelpFormatter
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message}; see `{self.prog} --help`\n")
@@ -40,6 +48,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
     options = _parser().parse_args(arguments)
     if options.command in ("run", "demo"):
+        import signal
+
         signal.signal(signal.SIGTERM, _end_early)
     command = {"run": _run, "check": _check, "url": _url, "status": _status, "demo": _demo}[options.command]
     try:
@@ -151,6 +161,8 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _run(options: argparse.Namespace) -> int:
+    import signal
+
     settings = _settings(options)
 
     from sidecar.app import App, run_loop
@@ -203,7 +215,11 @@ def _url(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    import gc
+
     from sidecar.console.status import show_status
+
+    gc.enable()  # `--watch` may last for days
 
     return show_status(options.admin, json=options.json, watch=options.watch)
 

@@ -1,4 +1,4 @@
 """What the process shows over HTTP of its own: never on the data path, never at the application's expense.
 
-Reading order: `views` (the live objects as JSON), `server` (who may ask for what, where).
+Reading order: `bind` (where), `views` (the live objects as JSON), `server` (who may ask for what).
 """

@@ -6,9 +6,7 @@ the loopback, the metrics address tells numbers and liveness and may face a pod'
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -16,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from sidecar.errors import StartError
-
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
     from aiohttp.typedefs import Middleware
 
 __all__ = ["AdminServer", "admin_app", "metrics_app"]
@@ -34,36 +33,23 @@ _METRICS_INDEX = (
     "/live      200 while the process runs\n"
     "/ready     200 while it takes work, 503 before it listens and while it drains\n"
 )
-_ADVICE = {
-    errno.EADDRINUSE: "address already in use; stop what listens there or set sidecar.{name} to another",
-    errno.EADDRNOTAVAIL: "this machine has no such address; set sidecar.{name} to one it has",
-    errno.EACCES: "permission denied; set sidecar.{name} to a port above 1023",
-}
-
 _log = logging.getLogger("sidecar.admin")
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminServer:
-    """One aiohttp application on one address.
+    """One aiohttp application on the sockets of one address."""
 
-    name: `admin` or `metrics`, as the configuration calls it, for messages.
-    """
+    __slots__ = ("_app", "_runner")
 
-    __slots__ = ("_app", "_name", "_runner")
-
-    def __init__(self, app: web.Application, name: str = "admin") -> None:
+    def __init__(self, app: web.Application) -> None:
         self._app = app
-        self._name = name
         self._runner: web.AppRunner | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port, which differs from `port` when that is 0.
-
-        Raises `StartError` with the address and the remedy when it cannot be bound.
-        """
-        runner = web.AppRunner(
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept on `sockets`, which are its own from now on; see `bind`."""
+        runner = self._runner = web.AppRunner(
             self._app,
             access_log=None,
             handle_signals=False,
@@ -72,14 +58,8 @@ class AdminServer:
         )
         _log.addFilter(_is_ours)
         await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            await runner.cleanup()
-            raise StartError(_explain(error, host, port, self._name)) from error
-        self._runner = runner
-        bound: int = runner.addresses[0][1]
-        return bound
+        for one in sockets:
+            await web.SockSite(runner, one).start()
 
     async def stop(self) -> None:
         """Stop listening and close what is open, `SHUTDOWN_TIMEOUT` later at most. Needs no `start`."""
@@ -181,12 +161,3 @@ def _is_local_name(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _explain(error: OSError, host: str, port: int, name: str) -> str:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    number = error.errno or 0
-    advice = _ADVICE.get(number, "{reason}; set sidecar.{name} to another address")
-    # asyncio words its own message around the address; the number's own words are shorter.
-    reason = os.strerror(number).lower() if number in errno.errorcode else (error.strerror or str(error))
-    return f"{address} ({name}): {advice.format(name=name, reason=reason)}"

@@ -6,18 +6,18 @@ becomes a finding at its line, and what is usable becomes the schema's frozen da
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sidecar.config.findings import Findings, KeyPath, meant, shown
+from sidecar.config.record import fields
 from sidecar.config.rules import Authority, Later, Rule, Unusable, UpstreamName, later
 from sidecar.config.schema import PORT, Host, Named, Ports, Root, Section, Several
 from sidecar.config.settings import Address
 from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
-    from sidecar.config.document import Document
+    from sidecar.config.marks import Document
 
 __all__ = ["decode"]
 
@@ -162,8 +162,4 @@ class _Decoder:
 @cache
 def _kinds(kind: Any) -> dict[str, Kind]:
     """The keys of a section (a dataclass of the schema) and what each holds."""
-    found: dict[str, Kind] = {}
-    for field in fields(kind):
-        annotation: Any = field.type
-        found[field.name] = annotation.__metadata__[0]
-    return found
+    return {name: annotation.__metadata__[0] for name, annotation in fields(kind).items()}

@@ -8,17 +8,17 @@ Everything is bounded: the file's size, the nesting, and the number of values af
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import yaml
 
 from sidecar.config.findings import Findings, KeyPath, key_text, shown
+from sidecar.config.marks import Document, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "Document", "Mark", "read_document"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "read_document"]
 
 MAX_BYTES: Final = 4 * 1024 * 1024  # a thousand upstreams of a thousand bytes, four times over
 MAX_DEPTH: Final = 32  # the deepest key of the schema is at 7
@@ -40,45 +40,6 @@ _TEXT: Final = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "timest
 
 _TOO_DEEP: Final = f"nests deeper than {MAX_DEPTH} levels; nothing in a configuration does, flatten it"
 _PLAIN_INT: Final = re.compile(r"0|[1-9][0-9]{0,19}")  # no sign, octal, hexadecimal or sexagesimal
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Where a value stands. line: of its key, from 1. written: a scalar as the file spells it, else empty."""
-
-    line: int
-    written: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One file. data: its values, None when it holds nothing. marks: a `Mark` for every path in `data`."""
-
-    file: str
-    data: object
-    marks: dict[KeyPath, Mark]
-
-    def line(self, path: KeyPath) -> int:
-        """The line of `path`, or of the nearest thing around it that the file has; 0 outside of any."""
-        if not path:
-            return self.marks[()].line
-        for length in range(len(path), 0, -1):
-            mark = self.marks.get(path[:length])
-            if mark is not None:
-                return mark.line
-        return 0
-
-    def written(self, path: KeyPath) -> str:
-        """How the file spells the scalar at `path`."""
-        return self.marks[path].written
-
-    def has(self, path: KeyPath) -> bool:
-        """True when the file has something at `path`, usable or not."""
-        return path in self.marks
-
-    def report(self, findings: Findings, path: KeyPath, problem: str) -> None:
-        """Add a finding about `path`."""
-        findings.add(self.file, self.line(path), key_text(path), problem)
 
 
 class _Unreadable(Exception):  # noqa: N818 - it ends the reading, it is no error of the program

@@ -5,9 +5,9 @@ One finding is one line, `FILE:LINE: key.path: what is wrong; what to do`, whate
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
+
+from sidecar.config.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,8 +20,7 @@ SHOWN = 40  # characters of a value that a message repeats: enough to recognise 
 KeyPath = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Record):
     """One problem. source: the file's name or `environment`; line: from 1, 0 where there is none."""
 
     source: str
@@ -77,6 +76,8 @@ def meant(word: str, known: Iterable[str]) -> str:
     Bounded, because difflib takes time quadratic in the words: no suggestion for long words, and only the
     first 200 known ones are looked at.
     """
+    from difflib import get_close_matches  # noqa: PLC0415 - five milliseconds that only a mistake is worth
+
     candidates: Sequence[str] = list(known)[:200]
     close = get_close_matches(word.lower(), candidates, n=1, cutoff=0.6) if len(word) <= 64 else []
     return f"; did you mean `{close[0]}`?" if close else ""

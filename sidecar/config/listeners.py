@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sidecar.config.addresses import WILDCARDS, is_loopback, overlap
 from sidecar.config.findings import Findings, KeyPath, meant
+from sidecar.config.record import Record
 from sidecar.config.settings import SidecarSettings, UpstreamKind, UpstreamSettings
 from sidecar.config.unset import UnsetType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sidecar.config.document import Document
+    from sidecar.config.marks import Document
     from sidecar.config.schema import Sidecar
     from sidecar.config.upstreams import Draft
 
 __all__ = ["ListenerPlan", "check_own_servers"]
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerPlan:
+class ListenerPlan(Record):
     """Gives drafts their ports. settings: the addresses they are bound to, and the sidecar's own servers."""
 
     spec: Sidecar

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Final
 
+from sidecar.config.record import Record
 from sidecar.config.settings import DeploymentMode
 
 if TYPE_CHECKING:
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["BuiltIn", "built_in_services", "default_domain", "detect_mode", "in_container", "mode_file"]
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltIn:
+class BuiltIn(Record):
     """What a well-known service is when the file does not say."""
 
     host: str
@@ -54,9 +53,9 @@ def default_domain(mode: DeploymentMode) -> str:
     return _DOMAINS[mode]
 
 
-def mode_file(mode: DeploymentMode) -> Path:
+def mode_file(mode: DeploymentMode) -> str:
     """The configuration file of a mode, relative to the project's directory."""
-    return Path("config", "deployment", mode.value.replace("_", "-") + ".yml")
+    return os.path.join("config", "deployment", mode.value.replace("_", "-") + ".yml")
 
 
 def built_in_services(mode: DeploymentMode, domain: str) -> dict[str, BuiltIn]:
@@ -90,4 +89,4 @@ def detect_mode(environ: Mapping[str, str], distributed: bool, container: bool) 
 
 def in_container(environ: Mapping[str, str], markers: tuple[str, ...] = _MARKERS) -> bool:
     """True inside a container, as far as its runtime tells."""
-    return bool(environ.get("container")) or any(Path(marker).exists() for marker in markers)
+    return bool(environ.get("container")) or any(os.path.exists(marker) for marker in markers)

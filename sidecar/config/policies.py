@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from sidecar.config.record import Record
 from sidecar.config.schema import Breaker, Defaults, LoadBalancer, Policy
 from sidecar.config.settings import BreakerSettings, LimitSettings, PolicySettings
 from sidecar.config.unset import UNSET, UnsetType
@@ -12,16 +13,15 @@ from sidecar.config.unset import UNSET, UnsetType
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sidecar.config.document import Document
     from sidecar.config.findings import Findings, KeyPath
+    from sidecar.config.marks import Document
 
 __all__ = ["Layer", "check_layer", "merge_policy"]
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Record):
     """Policy keys and where they stand in the file; an empty path is the environment."""
 
     keys: Policy
@@ -131,7 +131,7 @@ def _merge_open_times(
 def _merge_limits(limits: LimitSettings, keys: Policy) -> LimitSettings:
     if isinstance(keys.limits, UnsetType):
         return limits
-    return replace(limits, **{key: value for key, value in asdict(keys.limits).items() if value is not UNSET})
+    return replace(limits, **{key: value for key, value in vars(keys.limits).items() if value is not UNSET})
 
 
 def _host_header(keys: Policy) -> str | UnsetType:

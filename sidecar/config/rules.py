@@ -11,12 +11,13 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Protocol, TypeVar
 
 from sidecar.config.addresses import is_address, parse_authority, parse_host
 from sidecar.config.findings import meant, shown
 from sidecar.config.quantities import DAY, duration, size
+from sidecar.config.record import Record
 from sidecar.config.settings import Address, DeploymentMode
 
 __all__ = [
@@ -64,15 +65,13 @@ def later(what: str, planned: str) -> str:
     return f"{what} is not supported yet; remove it (planned: {planned})".lstrip()
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
+class Later(Record):
     """A key whose feature comes with a later version. planned: that feature, in about three words."""
 
     planned: str
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(Record):
     """A whole number from `lowest` to `highest`. planned: the later feature that more belongs to."""
 
     lowest: int
@@ -97,8 +96,7 @@ class Whole:
         return self.read(int(text) if _PLAIN_INT.fullmatch(text) and len(text) < 20 else text, text)
 
 
-@dataclass(frozen=True, slots=True)
-class Seconds:
+class Seconds(Record):
     """A duration above zero and up to a day; zero too where it means `off`."""
 
     zero: bool = False
@@ -124,8 +122,7 @@ class Seconds:
         return self.read(text, text)
 
 
-@dataclass(frozen=True, slots=True)
-class Bytes:
+class Bytes(Record):
     """A size from `lowest` to `highest` bytes."""
 
     lowest: int
@@ -151,10 +148,8 @@ class Bytes:
         return self.read(text, text)
 
 
-class _Text(ABC):
+class _Text(Record, ABC):
     """Shared by the rules below: the value must be text, and `accept` judges it."""
-
-    __slots__ = ()
 
     def read(self, value: object, written: str) -> str:
         return self.accept(_text(value, written))
@@ -167,7 +162,6 @@ class _Text(ABC):
         """`text` when it is acceptable. Raises `Unusable`."""
 
 
-@dataclass(frozen=True, slots=True)
 class HostName(_Text):
     """A host name or IP address."""
 
@@ -178,7 +172,6 @@ class HostName(_Text):
             raise Unusable(f"{shown(text)} {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
 class IpAddress(_Text):
     """An address to bind to. Names are refused: what they stand for may change, and a socket does not."""
 
@@ -188,7 +181,6 @@ class IpAddress(_Text):
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class UpstreamName(_Text):
     """The name of an upstream as another key refers to it."""
 
@@ -199,7 +191,6 @@ class UpstreamName(_Text):
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class UrlPath(_Text):
     """The path of a URL."""
 
@@ -209,7 +200,6 @@ class UrlPath(_Text):
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class HostHeader(_Text):
     """The Host policy: `endpoint`, `preserve`, or the very value to send (host or host:port)."""
 
@@ -224,12 +214,11 @@ class HostHeader(_Text):
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class Choice(_Text):
     """One of some words. later: known words that come with a later version, and its feature."""
 
     choices: tuple[str, ...]
-    later: Mapping[str, str] = field(default_factory=dict)
+    later: Mapping[str, str] = MappingProxyType({})
 
     def accept(self, text: str) -> str:
         if text in self.choices:
@@ -240,8 +229,7 @@ class Choice(_Text):
         raise Unusable(f"{shown(text)} is not known{hint}")
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(Record):
     """A deployment mode; case and the hyphen of the file names (`docker-local`) do not matter."""
 
     def read(self, value: object, written: str) -> DeploymentMode:
@@ -255,8 +243,7 @@ class Mode:
         return DeploymentMode(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(Record):
     """A `host:port`. Port 0, any free port, only for the sidecar's own servers."""
 
     lowest_port: int = 1

@@ -8,9 +8,9 @@ into a rule.
 
 # Annotations are read at run time by the decoder, so they must not be postponed to strings.
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
+from sidecar.config.record import Record
 from sidecar.config.rules import (
     Authority,
     Bytes,
@@ -53,22 +53,19 @@ MAX_UPSTREAMS: Final = (
 MAX_HOSTS: Final = 1000  # of one load balancer: metrics keep some dozen series for each
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(Record):
     """A mapping with the fixed keys of `kind`."""
 
     kind: type[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Record):
     """A mapping from upstream names to sections of `kind`."""
 
     kind: type[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Several:
+class Several(Record):
     """A list of up to `most` items, called `noun`. An item that is a section may be `host:port` text instead.
 
     required: keys that each section must have.
@@ -80,8 +77,7 @@ class Several:
     required: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
+class Ports(Record):
     """A mapping from port numbers to upstream names."""
 
 
@@ -102,8 +98,7 @@ STRATEGY: Final = Choice(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Breaker:
+class Breaker(Record):
     """`circuit_breaker`, the long form."""
 
     consecutive_failures: Annotated[int | UnsetType, THRESHOLD] = UNSET
@@ -114,8 +109,7 @@ class Breaker:
     min_requests: Annotated[UnsetType, Later("failure-rate breakers")] = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Record):
     """`limits`."""
 
     connections: Annotated[int | UnsetType, COUNT] = UNSET
@@ -125,8 +119,7 @@ class Limits:
     in_flight: Annotated[UnsetType, Later("in-flight request limits")] = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(Record):
     """The keys that `defaults`, services and load balancers share."""
 
     timeout: Annotated[float | UnsetType, SECONDS] = UNSET
@@ -150,7 +143,6 @@ class Policy:
     source: Annotated[UnsetType, Later("sources per upstream")] = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Service(Policy):
     """An entry of `services`. Its `host` is an address, so the Host policy is spelt `host_header` here."""
 
@@ -160,15 +152,13 @@ class Service(Policy):
     health_endpoint: Annotated[str | UnsetType, UrlPath()] = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults(Policy):
     """`defaults`. `host` is the contract's name of the Host policy, `host_header` the same thing."""
 
     host: Annotated[str | UnsetType, HostHeader()] = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class Host(Record):
     """One of a load balancer's `hosts`."""
 
     host: Annotated[str | UnsetType, HostName()] = UNSET
@@ -180,7 +170,6 @@ class Host:
 _HOSTS: Final = Several(Section(Host), MAX_HOSTS, "hosts", required=("host", "port"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadBalancer(Defaults):
     """An entry of `load_balancers`."""
 
@@ -189,16 +178,14 @@ class LoadBalancer(Defaults):
     strategy: Annotated[str | UnsetType, STRATEGY] = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
+class Deployment(Record):
     """`deployment`."""
 
     mode: Annotated[DeploymentMode | UnsetType, Mode()] = UNSET
     domain: Annotated[str | UnsetType, HostName()] = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sidecar:
+class Sidecar(Record):
     """`sidecar`, the process itself."""
 
     # Sixteen addresses: a machine's loopbacks and a few of its own; each costs a socket per upstream.
@@ -216,15 +203,13 @@ class Sidecar:
     workers: Annotated[int | UnsetType, Whole(1, 1, planned="several worker processes")] = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kubernetes:
+class Kubernetes(Record):
     """`kubernetes`."""
 
     service_mesh: Annotated[UnsetType, Later("service mesh policies")] = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Root:
+class Root(Record):
     """The whole file."""
 
     deployment: Annotated[Deployment | UnsetType, Section(Deployment)] = UNSET

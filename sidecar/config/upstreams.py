@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from sidecar.config.policies import Layer, check_layer, merge_policy
+from sidecar.config.record import Record
 from sidecar.config.schema import MAX_UPSTREAMS, Defaults, LoadBalancer, Root, Service
 from sidecar.config.settings import EndpointSettings, PolicySettings, UpstreamKind, UpstreamSettings
 from sidecar.config.unset import UnsetType
@@ -13,9 +13,9 @@ from sidecar.config.unset import UnsetType
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sidecar.config.document import Document
     from sidecar.config.environment import Environment
     from sidecar.config.findings import Findings, KeyPath
+    from sidecar.config.marks import Document
     from sidecar.config.modes import BuiltIn
 
 __all__ = ["Draft", "UpstreamResolver"]
@@ -23,8 +23,7 @@ __all__ = ["Draft", "UpstreamResolver"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Record):
     """An upstream whose listener is not decided yet.
 
     ports: the distinct ports that the file or the built-ins give its endpoints. The environment's are not

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
+from functools import cache
 from itertools import cycle
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,12 @@ from sidecar.errors import ConfigurationError
 from sidecar.registry.service import ServiceConfig, ServiceStatus
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator, Mapping
 
     from sidecar.config import DeploymentMode, EndpointSettings, Settings, UpstreamSettings
 
 __all__ = ["ServiceRegistry", "get_service_registry", "get_service_url", "reset_service_registry"]
-
-_log = logging.getLogger("sidecar.registry")
 
 
 class ServiceRegistry:
@@ -48,11 +48,7 @@ class ServiceRegistry:
         # next() on a cycle is one step of the interpreter, so threads share a rotation without a lock.
         self._rotations = {upstream.name: _rotation(upstream) for upstream in self._settings.upstreams}
         if self._settings.registry_debug:
-            _log.setLevel(logging.DEBUG)
-            if (
-                not _log.hasHandlers()
-            ):  # an application that has set up no logging asked to see this all the same
-                _log.addHandler(logging.StreamHandler())
+            _show_debugging()
         _explain(self._settings)
 
     @property
@@ -87,7 +83,7 @@ class ServiceRegistry:
         """
         upstream = self._settings.upstream(name)
         url = _url(upstream, next(self._rotations[name]), path)
-        _log.debug("%s is %s", name, url)
+        _debug("%s is %s", name, url)
         return url
 
     def get_deployment_info(self) -> dict[str, Any]:
@@ -167,11 +163,33 @@ def _plain(seconds: float) -> float:
     return int(seconds) if seconds == int(seconds) else seconds
 
 
+@cache
+def _log() -> logging.Logger:
+    import logging  # noqa: PLC0415 - see `_debug`
+
+    return logging.getLogger("sidecar.registry")
+
+
+def _debug(message: str, *values: object) -> None:
+    # Where nobody has loaded logging nobody listens; loading it would be a tenth of what `sidecar url` takes.
+    if "logging" in sys.modules:
+        _log().debug(message, *values, stacklevel=2)
+
+
+def _show_debugging() -> None:
+    from logging import DEBUG, StreamHandler  # noqa: PLC0415 - see `_debug`
+
+    log = _log()
+    log.setLevel(DEBUG)
+    if not log.hasHandlers():  # an application that has set up no logging asked to see this all the same
+        log.addHandler(StreamHandler())
+
+
 def _explain(settings: Settings) -> None:
-    _log.debug("deployment mode %s (%s)", settings.mode.value, settings.mode_reason)
-    _log.debug("services from %s, domain %s", settings.origin, settings.domain or "none")
-    _log.debug("environment overrides: %s", ", ".join(settings.overrides) or "none")
+    _debug("deployment mode %s (%s)", settings.mode.value, settings.mode_reason)
+    _debug("services from %s, domain %s", settings.origin, settings.domain or "none")
+    _debug("environment overrides: %s", ", ".join(settings.overrides) or "none")
     for note in settings.notes:
-        _log.debug("note: %s", note)
+        _debug("note: %s", note)
     for upstream in settings.upstreams:
-        _log.debug("%s is at %s", upstream.name, ", ".join(map(str, upstream.endpoints)))
+        _debug("%s is at %s", upstream.name, ", ".join(map(str, upstream.endpoints)))

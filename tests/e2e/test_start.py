@@ -5,13 +5,18 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.endpoints import ScriptedEndpoint
+from support.http import get
 from support.ports import free_port
+from support.processes import Process
 from support.proxy import ROOT, Sidecar, clean_environment, command, configuration
+from support.waiting import wait_until
 
 DEPLOYMENTS = sorted((ROOT / "config" / "deployment").glob("*.yml"))
 
@@ -77,6 +82,108 @@ def test_a_taken_port_of_its_own(tmp_path: Path, taken: int, which: str) -> None
     assert f"127.0.0.1:{taken}" in said
     assert which.lower() in said
     assert "address already in use" in said
+
+
+@pytest.mark.parametrize("which", ["ADMIN", "METRICS"])
+def test_nobody_is_served_when_a_port_of_its_own_is_taken(tmp_path: Path, taken: int, which: str) -> None:
+    listen = free_port()
+    text = configuration(listen, [free_port()]).replace(which, str(taken))
+    path = tmp_path / "sidecar.yml"
+    path.write_text(text.replace("ADMIN", str(free_port())).replace("METRICS", str(free_port())))
+    process = Process(command("run", "--config", path), tmp_path, clean_environment(), "sidecar")
+    try:
+        while process.running:
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", listen)).close()
+    finally:
+        process.kill()
+    assert process.wait() == 2
+
+
+# Starting quickly
+
+
+HEAVY = {"aiohttp", "prometheus_client", "rich"}  # each takes longer to load than all that is ours
+# Prints what is loaded once the first upstream's port accepts, and ends.
+AT_THE_FIRST_PORT = """
+import os, sys
+import sidecar.app
+from sidecar.cli import run
+listen = sidecar.app.App._listen
+async def watched(self, *arguments):
+    await listen(self, *arguments)
+    print(*sys.modules, flush=True)
+    os._exit(0)
+sidecar.app.App._listen = watched
+run(sys.argv[1:])
+"""
+
+
+def loaded(stderr: str) -> set[str]:
+    """The packages, and modules that are in none, that `-X importtime` tells of."""
+    lines = [line for line in stderr.splitlines() if line.startswith("import time:")]
+    assert lines
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+@pytest.mark.parametrize("with_file", [True, False])
+def test_a_url_costs_only_what_it_needs(config: Path, with_file: bool, tmp_path: Path) -> None:
+    arguments = ["url", "--config", config, "api"] if with_file else ["url", "redis"]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "sidecar", *arguments],
+        env=clean_environment(),
+        cwd=tmp_path,  # where no config/deployment is
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    by_itself = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", ""],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # Beside the heavy ones: what the standard library takes long for, and other packages of ours.
+    never = {*HEAVY, "asyncio", "uvloop", "ssl", "socket", "logging", "json", "difflib", "shutil", "pathlib"}
+    if not with_file:
+        never.add("yaml")
+    assert not (loaded(done.stderr) - loaded(by_itself.stderr)) & never
+    assert not re.search(r"\bsidecar\.(?:app|admin|observe|proxy|console|demo)\b", done.stderr)
+
+
+def test_a_port_accepts_before_what_serves_no_upstream_is_loaded(config: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_FIRST_PORT, "run", "--config", config],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "uvloop" in modules
+    assert not modules & HEAVY
+
+
+def test_who_comes_early_is_served(tmp_path: Path) -> None:
+    """From the first moment that a port accepts, an upstream's or the sidecar's own."""
+
+    def early(port: int, path: str) -> int:
+        def ask() -> int:
+            try:
+                return get(port, path).status
+            except ConnectionRefusedError:  # and nothing else: who is accepted is answered
+                return 0
+
+        return wait_until(ask, f"port {port}", 20.0)
+
+    with ScriptedEndpoint() as endpoint, ThreadPoolExecutor(2) as aside:
+        listen = free_port()
+        running = Sidecar(tmp_path, configuration(listen, [endpoint.port]))
+        own = aside.submit(early, running.metrics_port, "/ready")
+        served = aside.submit(early, listen, "/")
+        with running:
+            assert (own.result(), served.result()) == (200, 200)
 
 
 @pytest.mark.parametrize("verb", ["run", "check", "url"])

@@ -170,7 +170,6 @@ def run(
     whole: what the unsplit run saw: it tells when a request has come completely; None makes that run.
     """
     proxy = Proxy()
-    proxy.refusals = bool(refused)
     client = proxy.client()
     to_send = cut(b"".join(pair.request + pair.early for pair in pairs) + refused, client_cuts or [])
     turns = list(turns or [])
@@ -201,6 +200,8 @@ def run(
     for piece in to_send:
         client.feed(piece)
     seen = Seen(client.data, requests, proxy.counted, client.closing or client.eof_written)
+    # What is wrong in a body shows when an exchange has begun, or before, as the bytes were cut.
+    proxy.refusals = len(pairs) + bool(refused) - proxy.begun
     proxy.finish()
     return seen
 

@@ -260,6 +260,17 @@ async def test_what_lives_as_long_as_the_process_is_left_out_of_collections() ->
     assert gc.get_freeze_count() > 0
 
 
+async def test_garbage_is_collected_once_started_whatever_was_before() -> None:
+    app = App(settings(upstream("api", 9)))
+    gc.disable()
+    try:
+        await app.start()
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+        await app.close()
+
+
 async def test_ipv6_addresses_are_said_in_brackets() -> None:
     app = App(settings(upstream("api", 9), bind=("::1",), admin=Address("::1", 0), metrics=Address("::1", 0)))
     await app.start()
@@ -576,7 +587,6 @@ async def test_closing_waits_for_no_name(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(loop, "getaddrinfo", never)
     named = upstream("api", endpoints=(EndpointSettings("dead.example", 80),), listen_port=None)
     app = App(settings(named, admin=Address("127.0.0.1", 0)))
-    monkeypatch.setattr(app, "_serve", lambda *_: asyncio.sleep(0))  # whose addresses are looked up too
     await app.start()
     assert app._context is not None
     waiting = asyncio.ensure_future(app._context.resolver.resolve("dead.example", 80))

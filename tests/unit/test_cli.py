@@ -1,5 +1,6 @@
 """The command line: exit codes, and what is said where."""
 
+import gc
 import json
 import logging
 import os
@@ -49,7 +50,7 @@ def libuv() -> None:
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No deployment around it, an empty working directory, and logging and signals as they were afterwards."""
+    """No deployment around it, an empty working directory; logging, signals and gc as they were afterwards."""
     for name in os.environ:
         if name.startswith(
             ("AUTOBOT_", "KUBERNETES_", "REDIS_", "AI_STACK_", "BACKEND_", "FRONTEND_", "NPU_WORKER_")
@@ -65,6 +66,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         signal.signal(number, handler)
     root.handlers[:] = handlers
     root.setLevel(level)
+    gc.enable()  # what `main` turns off
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import errno
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -12,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from sidecar.admin import server as server_module
+from sidecar.admin.bind import bind
 from sidecar.admin.server import AdminServer, admin_app, metrics_app
-from sidecar.errors import StartError
 
 Start = Callable[..., Awaitable[int]]
 
@@ -53,6 +51,14 @@ async def _ask(
     return Answer(raw)
 
 
+async def listen(server: AdminServer, host: str = "127.0.0.1") -> int:
+    """Start it on a free port; returns that."""
+    sockets = await bind(host, 0, "admin")
+    port: int = sockets[0].getsockname()[1]
+    await server.start(sockets)
+    return port
+
+
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
     """Starts servers that end with the test."""
@@ -61,7 +67,7 @@ async def start() -> AsyncIterator[Start]:
     async def start(app: web.Application, host: str = "127.0.0.1") -> int:
         server = AdminServer(app)
         servers.append(server)
-        return await server.start(host, 0)
+        return await listen(server, host)
 
     yield start
     for server in servers:
@@ -188,69 +194,10 @@ async def test_it_listens_on_ipv6(start: Start) -> None:
     assert (await _ask(port, "/live", address="::1")).status == 200
 
 
-async def test_a_taken_port_is_one_clear_line(start: Start) -> None:
-    port = await start(_metrics())
-    server = AdminServer(admin_app(dict))
-    with pytest.raises(StartError) as raised:
-        await server.start("127.0.0.1", port)
-    assert str(raised.value) == (
-        f"127.0.0.1:{port} (admin): address already in use; "
-        "stop what listens there or set sidecar.admin to another"
-    )
-    await server.stop()
-
-
-@pytest.mark.uvloop  # Python 3.12's own loop words it without an errno; the sidecar runs on uvloop
-async def test_a_foreign_address_is_one_clear_line_and_what_was_set_up_is_undone() -> None:
-    app = _metrics()
-    undone: list[web.Application] = []
-
-    async def undo(app: web.Application) -> None:
-        undone.append(app)
-
-    app.on_cleanup.append(undo)
-    with pytest.raises(StartError) as raised:
-        await AdminServer(app, "metrics").start("192.0.2.1", 9902)  # TEST-NET-1: nobody has it
-    assert undone == [app]
-    assert str(raised.value) == (
-        "192.0.2.1:9902 (metrics): this machine has no such address; set sidecar.metrics to one it has"
-    )
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (
-            PermissionError(errno.EACCES, "error while attempting to bind"),
-            "[::1]:80 (admin): permission denied; set sidecar.admin to a port above 1023",
-        ),
-        (
-            OSError(errno.ENETDOWN, "error while attempting to bind"),
-            "[::1]:80 (admin): network is down; set sidecar.admin to another address",
-        ),
-        (
-            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
-            "[::1]:80 (admin): Name or service not known; set sidecar.admin to another address",
-        ),
-        (OSError("no number"), "[::1]:80 (admin): no number; set sidecar.admin to another address"),
-    ],
-)
-async def test_other_failures_to_bind_keep_their_reason(
-    monkeypatch: pytest.MonkeyPatch, error: OSError, line: str
-) -> None:
-    async def fail(_site: web.TCPSite) -> None:
-        raise error
-
-    monkeypatch.setattr(web.TCPSite, "start", fail)
-    with pytest.raises(StartError) as raised:
-        await AdminServer(_metrics()).start("::1", 80)
-    assert str(raised.value) == line
-
-
 async def test_stop_closes_the_port_and_may_be_called_again() -> None:
     server = AdminServer(_metrics())
     await server.stop()
-    port = await server.start("127.0.0.1", 0)
+    port = await listen(server)
     await server.stop()
     await server.stop()
     with pytest.raises(ConnectionRefusedError):
@@ -266,7 +213,7 @@ async def test_stop_does_not_wait_for_a_client_that_does_not_read(monkeypatch: p
         return {"more than the sockets' buffers take": "x" * 32 * 1024 * 1024}
 
     server = AdminServer(admin_app(large))
-    port = await server.start("127.0.0.1", 0)
+    port = await listen(server)
     _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(b"GET /upstreams HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(5):
@@ -279,7 +226,7 @@ async def test_stop_does_not_wait_for_a_client_that_does_not_read(monkeypatch: p
 
 async def test_stop_does_not_wait_for_a_silent_client() -> None:
     server = AdminServer(_metrics())
-    port = await server.start("127.0.0.1", 0)
+    port = await listen(server)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     async with asyncio.timeout(5):
         await server.stop()

@@ -8,12 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.config import Settings, load_settings
+from sidecar.config.record import fields
 from sidecar.config.schema import Defaults, LoadBalancer, Root, Service, Sidecar
 from sidecar.errors import ConfigurationError
 
-WORDS = sorted(
-    {key for kind in (Root, Service, LoadBalancer, Defaults, Sidecar) for key in kind.__dataclass_fields__}
-)
+WORDS = sorted({key for kind in (Root, Service, LoadBalancer, Defaults, Sidecar) for key in fields(kind)})
 VALUES = (
     "redis",
     "localhost",

@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from sidecar.config import document
-from sidecar.config.document import MAX_BYTES, Document, read_document
+from sidecar.config.document import MAX_BYTES, read_document
 from sidecar.config.findings import Findings
+from sidecar.config.marks import Document
 
 
 def _read(text: str | bytes) -> Document:

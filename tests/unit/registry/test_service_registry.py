@@ -202,7 +202,7 @@ DEBUG = {"AUTOBOT_SERVICE_REGISTRY_DEBUG": "true"}
 def fresh(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
     """The registry's logger in a process that has set up no logging: pytest itself sets some up."""
     logger = logging.Logger("fresh")  # noqa: LOG001 - one below the root logger would have pytest's handlers
-    monkeypatch.setattr("sidecar.registry.service_registry._log", logger)
+    monkeypatch.setattr("sidecar.registry.service_registry._log", lambda: logger)
     return logger
 
 
