@@ -140,7 +140,9 @@ def test_first_lines(line: bytes) -> None:
     same(line + b"\r\nHost: a\r\n\r\n")
 
 
-@pytest.mark.parametrize("code", ["100", "101", "199", "200", "204", "299", "304", "599", "600", "099", "2000", "20"])
+@pytest.mark.parametrize(
+    "code", ["100", "101", "199", "200", "204", "299", "304", "599", "600", "099", "2000", "20"]
+)
 @pytest.mark.parametrize("framing", [b"", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n"])
 def test_statuses(code: str, framing: bytes) -> None:
     same(b"HTTP/1.1 " + code.encode() + b" x\r\n" + framing + b"\r\n")
@@ -154,7 +156,9 @@ def test_every_byte_everywhere(byte: int) -> None:
             changed = wire[:at] + bytes([byte]) + wire[at + 1 :]
             mine, twins = (outcome(module.scan_request, changed, [len(changed)]) for module in (scan, head))
             assert mine == twins
-            mine, twins = (outcome(of_responses(0, module), changed, [len(changed)]) for module in (scan, head))
+            mine, twins = (
+                outcome(of_responses(0, module), changed, [len(changed)]) for module in (scan, head)
+            )
             assert mine == twins
 
 
