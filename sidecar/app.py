@@ -24,6 +24,7 @@ from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
 from sidecar.proxy import Listener, ProxyContext
+from sidecar.proxy.reactor import close_network, open_network
 
 if TYPE_CHECKING:
     import socket
@@ -82,9 +83,11 @@ class App:
     async def _start(self) -> None:
         settings = self.settings
         self._raise_descriptor_limit()
+        loop = asyncio.get_running_loop()
         context = self._context = ProxyContext(
-            asyncio.get_running_loop(),
+            loop,
             self.clock,
+            open_network(loop),
             head_timeout=settings.sidecar.head_timeout,
             idle_timeout=settings.sidecar.idle_timeout,
             min_body_rate=settings.sidecar.min_body_rate,
@@ -299,6 +302,7 @@ class App:
             # One turn for the transports to tell their protocols, one for what those close in turn.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+            close_network(self._context.network)
         await asyncio.gather(*(server.stop() for server in self._servers))
         for one in self._sockets:
             one.close()

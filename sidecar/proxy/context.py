@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.proxy.resolve import Resolver
 from sidecar.proxy.sweep import Sweep
@@ -18,6 +18,7 @@ __all__ = ["ProxyContext"]
 class ProxyContext:
     """The loop, the clock, the sweep, and what is the same for all listeners.
 
+    network: what listens and connects: the loop, or the compiled build's `reactor`.
     monotonic: the clock's, one look-up nearer.
     head_timeout: seconds in which a request head must arrive once its first byte has.
     idle_timeout: seconds a client connection may stay without a request.
@@ -39,6 +40,7 @@ class ProxyContext:
         "max_clients",
         "min_body_rate",
         "monotonic",
+        "network",
         "refused",
         "resolver",
         "sweep",
@@ -48,6 +50,7 @@ class ProxyContext:
         self,
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
+        network: Any = None,
         *,
         head_timeout: float = 10.0,
         idle_timeout: float = 60.0,
@@ -55,6 +58,7 @@ class ProxyContext:
         max_clients: int = 16384,
     ) -> None:
         self.loop = loop
+        self.network = loop if network is None else network
         self.clock = clock
         self.monotonic = clock.monotonic
         self.sweep = Sweep(loop, clock)

@@ -102,15 +102,15 @@ class Dial:
             self._dialer.on_connected(self, connection)
 
     async def _open(self, host: str, port: int) -> Any:
-        loop = self._context.loop
+        loop, network = self._context.loop, self._context.network
         if _is_address(host):
-            return self._checked(*await loop.create_connection(self._factory, host, port))
+            return self._checked(*await network.create_connection(self._factory, host, port))
         found = await self._context.resolver.resolve(host, port)
         sock = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
         )
         try:
-            made = await loop.create_connection(self._factory, sock=sock)
+            made = await network.create_connection(self._factory, sock=sock)
         except BaseException:
             sock.close()
             raise

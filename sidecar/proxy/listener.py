@@ -56,7 +56,7 @@ class Listener:
         protocol = partial(_PROTOCOLS[self.cluster.scheme], self._context, self.cluster)
         for host in self._addresses:
             try:
-                server = await self._context.loop.create_server(protocol, host, self._port, backlog=BACKLOG)
+                server = await self._context.network.create_server(protocol, host, self._port, backlog=BACKLOG)
             except OSError as error:
                 if error.errno in _NO_FAMILY and ":" in host and self.bound:
                     continue

@@ -1,0 +1,594 @@
+"""Sockets of the compiled build's own: epoll, recv and send, with nothing in between.
+
+The event loop stays uvloop and runs everything else. The sockets of the data path are in an epoll set of their own,
+which the loop watches as one descriptor: one callback of the loop serves all of them that are ready, from C to C.
+What a loop's transport would cost on top of its system calls (a handle, a context, the GIL taken and given back, a
+queue flushed at the end of the turn) is paid once for all sockets that are ready together, not for each.
+
+    Reactor ── ready ──► Acceptor ── accept4 ──► SocketTransport ── recv ──► protocol.data_received
+                   └───► SocketTransport ◄── send ── transport.write
+
+`SocketTransport` behaves as asyncio documents transports: `connection_lost` comes later than the call that causes it,
+`pause_writing` above 64 KiB of unsent bytes and `resume_writing` below 16 KiB, writes after the end are nothing. Two
+things it does sooner: a write is sent at once, and a connection that was accepted is read from at once (most have
+their first request with them), and enters the epoll set only if it outlives its first answer.
+"""
+
+import errno as errors
+import socket
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport free, malloc
+from posix.unistd cimport close
+
+from sidecar.proxy.downstream cimport DownstreamConnection
+from sidecar.proxy.upstream cimport UpstreamConnection
+
+from sidecar.proxy.downstream import DownstreamConnection
+from sidecar.proxy.upstream import UpstreamConnection
+
+cdef extern from "<sys/epoll.h>":
+    cdef enum:
+        EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    ctypedef union epoll_data_t:
+        void* ptr
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
+    int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <sys/socket.h>
+    """
+    cdef enum:
+        SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, SHUT_WR
+    ssize_t recv(int fd, void* buffer, size_t size, int flags)
+    ssize_t send(int fd, const void* buffer, size_t size, int flags)
+    int accept4(int fd, void* address, void* size, int flags)
+    int shutdown(int fd, int how)
+
+__all__ = ["Reactor", "close_network", "open_network"]
+
+cdef enum:
+    EVENTS = 256  # taken at once; the loop's other work is not kept waiting for more
+    ACCEPTS = 64  # of one listener before the others have their turn
+    READ_SIZE = 262144  # bytes of one read; several kernels' worth of a socket's buffer
+    LARGE = 65536  # a read of this size promises more of them
+    HIGH_WATER = 65536  # asyncio's limits
+    LOW_WATER = 16384
+    ANY = 0
+    DOWNSTREAM = 1
+    UPSTREAM = 2
+
+ACCEPT_PAUSE = 0.1  # seconds without accepting when no descriptor is left
+YOUNG = 0.005  # seconds in which an accepted connection that has not been answered enters the epoll set
+
+
+def open_network(loop):
+    """What has `create_server` and `create_connection`, as asyncio's loops spell them."""
+    return Reactor(loop)
+
+
+def close_network(network):
+    """End what `open_network` gave."""
+    network.close()
+
+
+cdef OSError _os_error(int number):
+    return OSError(number, errors.errorcode.get(number, "unknown error"))
+
+
+cdef class Reactor:
+    """The sockets of one process's data path, on one event loop."""
+
+    def __cinit__(self, loop):
+        self._epoll = -1
+        self._loop = loop
+        self._open = set()
+        self._ended = []
+        self._young = []
+        self._buffer = <char*> malloc(READ_SIZE)
+        if self._buffer == NULL:
+            raise MemoryError
+        self._epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self._epoll < 0:
+            raise _os_error(errno)
+        loop.add_reader(self._epoll, self._dispatch)
+
+    def __dealloc__(self):
+        free(self._buffer)
+        if self._epoll >= 0:
+            close(self._epoll)
+
+    def close(self):
+        """Close everything at once."""
+        if self._epoll < 0:
+            return
+        for watched in tuple(self._open):
+            watched.abort()
+        self._settle()
+        if self._young_timer is not None:
+            self._young_timer.cancel()
+        self._loop.remove_reader(self._epoll)
+        close(self._epoll)
+        self._epoll = -1
+
+    # As asyncio's loops have them
+
+    async def create_server(self, factory, host=None, port=None, *, sock=None, backlog=100):
+        """Listen on a name or address and port, or on a socket that is bound; a `Server`. Raises OSError."""
+        if sock is not None:
+            return Server([self._listen(factory, sock, backlog)])
+        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        acceptors = []
+        try:
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                bound = socket.socket(family, kind, protocol)
+                try:
+                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    bound.bind(address)
+                    acceptors.append(self._listen(factory, bound, backlog))
+                except BaseException:
+                    bound.close()
+                    raise
+        except BaseException:
+            for acceptor in acceptors:
+                acceptor.abort()
+            raise
+        return Server(acceptors)
+
+    def _listen(self, factory, sock, backlog):
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # which accepted connections inherit
+        sock.listen(backlog)
+        return Acceptor(self, factory, sock)
+
+    async def create_connection(self, factory, host=None, port=None, *, sock=None):
+        """Connect to an IP address and port, or take over a connected socket; transport and protocol."""
+        cdef SocketTransport transport
+        if sock is None:
+            sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                await self._loop.sock_connect(sock, (host, port))
+            except BaseException:
+                sock.close()
+                raise
+        protocol = factory()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport = _transport(self, sock.detach(), protocol)
+        protocol.connection_made(transport)
+        transport._update()
+        return transport, protocol
+
+    # Serving
+
+    def _dispatch(self):
+        """The loop's callback: some sockets are ready."""
+        self._dispatch_ready()
+
+    cdef _dispatch_ready(self):
+        cdef epoll_event events[EVENTS]
+        cdef Watched watched
+        cdef int i, count = epoll_wait(self._epoll, events, EVENTS, 0)
+        self._dispatching = True
+        try:
+            for i in range(count):
+                # Alive: what ends meanwhile stays in `_ended` until all these have been looked at.
+                watched = <Watched> events[i].data.ptr
+                if watched._fd >= 0:
+                    try:
+                        watched.ready(events[i].events)
+                    except Exception as error:
+                        watched.failed(error)
+        finally:
+            self._dispatching = False
+            self._settle_all()
+
+    def _settle(self):
+        self._settle_all()
+
+    cdef bint _settle_all(self) except -1:
+        """Tell the protocols of what has ended, and watch the accepted connections that go on."""
+        cdef SocketTransport transport
+        cdef list ended, young
+        while self._ended:
+            ended, self._ended = self._ended, []
+            for transport in ended:
+                try:
+                    protocol, transport._protocol = transport._protocol, None
+                    protocol.connection_lost(transport._error)
+                except Exception as error:
+                    self._report("connection_lost() failed", error)
+        if self._young:
+            young, self._young = self._young, []
+            for transport in young:
+                if transport._fd < 0 or not transport._young:
+                    continue
+                if transport._written:
+                    transport._young = False
+                    transport._update()
+                else:
+                    self._young.append(transport)
+        return True
+
+    cdef int _note_ended(self, SocketTransport transport) except -1:
+        if not self._dispatching and not self._ended:
+            self._loop.call_soon(self._settle)
+        self._open.discard(transport)
+        self._ended.append(transport)
+        return 0
+
+    cdef int _note_young(self, SocketTransport transport) except -1:
+        if self._young_timer is None:
+            self._young_timer = self._loop.call_later(YOUNG, self._grow_up)
+        transport._young = True
+        self._young.append(transport)
+        return 0
+
+    def _grow_up(self):
+        """Watch all accepted connections, answered or not: somebody may hang up, or say more."""
+        cdef SocketTransport transport
+        cdef list young
+        self._young_timer = None
+        young, self._young = self._young, []
+        for transport in young:
+            transport._young = False
+            if transport._fd >= 0:
+                transport._update()
+
+    def _report(self, message, error):
+        self._loop.call_exception_handler({"message": f"a connection's protocol: {message}", "exception": error})
+
+
+cdef class Watched:
+    """A descriptor in the epoll set. `_fd` is -1 once it is closed, `_interest` 0 while it is not in the set."""
+
+    def __cinit__(self):
+        self._fd = -1
+
+    cdef ready(self, uint32_t events):
+        """Something that was waited for has come."""
+        raise NotImplementedError
+
+    cdef failed(self, error):
+        """`ready` raised."""
+        raise NotImplementedError
+
+    cdef int _watch(self, uint32_t interest) except -1:
+        """Wait for `interest` from now on. Out of the set when that is nothing: it would go on telling of errors."""
+        cdef epoll_event event
+        cdef int operation
+        if interest == self._interest:
+            return 0
+        if not interest:
+            operation = EPOLL_CTL_DEL
+        elif self._interest:
+            operation = EPOLL_CTL_MOD
+        else:
+            operation = EPOLL_CTL_ADD
+        self._interest = interest
+        event.events = interest
+        event.data.ptr = <void*> self
+        if epoll_ctl(self._reactor._epoll, operation, self._fd, &event) < 0:
+            raise _os_error(errno)
+        return 0
+
+
+cdef class Acceptor(Watched):
+    """A listening socket."""
+
+    cdef object _factory
+    cdef readonly object socket
+
+    def __init__(self, Reactor reactor, factory, sock):
+        self._reactor = reactor
+        self._factory = factory
+        self.socket = sock
+        self._fd = sock.fileno()
+        reactor._open.add(self)
+        self._watch(EPOLLIN)
+
+    def abort(self):
+        """Accept no more."""
+        if self._fd >= 0:
+            self._watch(0)
+            self._fd = -1
+            self.socket.close()
+            self._reactor._open.discard(self)
+
+    cdef ready(self, uint32_t events):
+        cdef int fd, number, i
+        for i in range(ACCEPTS):
+            if self._fd < 0:  # a protocol that was just made has ended the listener
+                return
+            fd = accept4(self._fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd >= 0:
+                self._welcome(fd)
+                continue
+            number = errno
+            if number in (EINTR, ECONNABORTED):
+                continue
+            if number in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+                # Who waits in the queue is served when somebody has gone; asking on would be a busy loop.
+                self._watch(0)
+                self._reactor._loop.call_later(ACCEPT_PAUSE, self._resume)
+            return
+
+    cdef _welcome(self, int fd):
+        cdef SocketTransport transport
+        try:
+            protocol = self._factory()
+        except BaseException:
+            close(fd)
+            raise
+        transport = _transport(self._reactor, fd, protocol)
+        try:
+            protocol.connection_made(transport)
+            if transport._fd >= 0 and transport._reading:
+                self._reactor._note_young(transport)
+                transport._read()
+        except Exception as error:
+            transport.failed(error)
+
+    def _resume(self):
+        if self._fd >= 0:
+            self._watch(EPOLLIN)
+
+    cdef failed(self, error):
+        self._reactor._report("a connection could not be accepted", error)
+
+
+class Server:
+    """What `create_server` gives."""
+
+    def __init__(self, acceptors):
+        self._acceptors = acceptors
+        self.sockets = tuple(acceptor.socket for acceptor in acceptors)
+
+    def close(self):
+        """Accept no more."""
+        for acceptor in self._acceptors:
+            acceptor.abort()
+
+
+cdef SocketTransport _transport(Reactor reactor, int fd, protocol):
+    cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
+    transport._reactor = reactor
+    transport._fd = fd
+    transport._reading = True
+    transport.set_protocol(protocol)
+    reactor._open.add(transport)
+    return transport
+
+
+cdef class SocketTransport(Watched):
+    """One TCP connection: asyncio's Transport, as far as the data path asks for it."""
+
+    # Reading
+
+    cdef ready(self, uint32_t events):
+        if events & EPOLLOUT and self._buffered:
+            self._flush()
+        if self._fd >= 0 and self._reading and events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+            self._read()
+
+    cdef _read(self):
+        cdef bytes data
+        cdef ssize_t size
+        cdef int number
+        if self._large:  # straight into the object that is passed on
+            data = PyBytes_FromStringAndSize(NULL, READ_SIZE)
+            size = recv(self._fd, PyBytes_AS_STRING(data), READ_SIZE, 0)
+            number = errno
+            if size >= LARGE:
+                data = data if size == READ_SIZE else data[:size]
+        else:
+            size = recv(self._fd, self._reactor._buffer, READ_SIZE, 0)
+            number = errno
+        if size > 0:
+            if not self._large or size < LARGE:
+                data = PyBytes_FromStringAndSize(
+                    PyBytes_AS_STRING(data) if self._large else self._reactor._buffer, size
+                )
+            self._large = size >= LARGE
+            self._deliver(data)
+        elif size == 0:
+            self._read_ended = True
+            self._reading = False
+            if self._protocol.eof_received():
+                self._update()
+            else:
+                self.close()
+        elif number not in (EAGAIN, EINTR):
+            self._end(_os_error(number))
+        elif self._young:  # it was accepted without a request
+            self._young = False
+            self._update()
+
+    cdef _deliver(self, bytes data):
+        if self._kind == DOWNSTREAM:
+            (<DownstreamConnection> self._protocol).data_received(data)
+        elif self._kind == UPSTREAM:
+            (<UpstreamConnection> self._protocol).data_received(data)
+        else:
+            self._protocol.data_received(data)
+
+    def pause_reading(self):
+        """Deliver nothing until `resume_reading`."""
+        self._reading = False
+        self._update()
+
+    def resume_reading(self):
+        """Deliver again."""
+        self._reading = not self._read_ended and not self._closing
+        self._update()
+
+    def is_reading(self):
+        """Whether data would be delivered."""
+        return self._reading
+
+    cdef int _update(self) except -1:
+        """Have epoll tell of what is waited for now."""
+        cdef uint32_t interest = (EPOLLIN if self._reading else 0) | (EPOLLOUT if self._buffered else 0)
+        if self._fd >= 0 and not (self._young and not self._buffered):
+            self._young = False
+            self._watch(interest)
+        return 0
+
+    # Writing
+
+    cpdef write(self, bytes data):
+        """Send, at once as far as the socket takes it. After the end it is nothing."""
+        cdef ssize_t size = PyBytes_GET_SIZE(data), sent = 0
+        if self._closing or self._eof_wanted or not size:
+            return
+        self._written = True
+        if not self._buffered:
+            sent = send(self._fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
+            if sent == size:
+                return
+            if sent < 0:
+                if errno not in (EAGAIN, EINTR):
+                    self._end(_os_error(errno))
+                    return
+                sent = 0
+            self._backlog = []
+            self._offset = sent
+        self._backlog.append(data)
+        self._buffered += size - sent
+        self._update()
+        if self._buffered > HIGH_WATER and not self._full:
+            self._full = True
+            self._protocol.pause_writing()
+
+    cdef _flush(self):
+        cdef bytes data
+        cdef ssize_t size, sent
+        while self._buffered:
+            data = self._backlog[0]
+            size = PyBytes_GET_SIZE(data) - self._offset
+            sent = send(self._fd, PyBytes_AS_STRING(data) + self._offset, size, MSG_NOSIGNAL)
+            if sent < 0:
+                if errno not in (EAGAIN, EINTR):
+                    self._end(_os_error(errno))
+                    return
+                break
+            self._buffered -= sent
+            if sent < size:
+                self._offset += sent
+                break
+            self._offset = 0
+            del self._backlog[0]
+        if not self._buffered:
+            self._backlog = None
+            if self._closing:
+                self._end(None)
+                return
+            if self._eof_wanted:
+                shutdown(self._fd, SHUT_WR)
+        self._update()
+        if self._full and self._buffered <= LOW_WATER:
+            self._full = False
+            self._protocol.resume_writing()
+
+    def write_eof(self):
+        """Half-close, once everything is sent."""
+        if not self._closing and not self._eof_wanted:
+            self._eof_wanted = True
+            if not self._buffered:
+                shutdown(self._fd, SHUT_WR)
+
+    def can_write_eof(self):
+        """TCP can."""
+        return True
+
+    def get_write_buffer_size(self):
+        """Bytes that the socket has not taken yet."""
+        return self._buffered
+
+    # Ending
+
+    def close(self):
+        """Close once everything is sent."""
+        if not self._closing:
+            self._closing = True
+            self._reading = False
+            if self._buffered:
+                self._update()
+            else:
+                self._end(None)
+
+    def abort(self):
+        """Close at once."""
+        if self._fd >= 0:
+            self._end(None)
+
+    def is_closing(self):
+        """Whether `close` or `abort` was called, or the connection has ended by itself."""
+        return self._closing
+
+    cdef _end(self, error):
+        """The end of the socket. Its protocol is told when whoever is at work now has finished."""
+        self._closing = True
+        self._reading = False
+        self._young = False
+        self._buffered = 0
+        self._backlog = None
+        self._error = error
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
+        close(self._fd)
+        self._fd = -1
+        self._reactor._note_ended(self)
+
+    cdef failed(self, error):
+        """The protocol raised: a mistake of this program, which ends this connection and no other."""
+        self._reactor._report("its callback failed", error)
+        if self._fd >= 0:
+            self._end(error)
+
+    # Everything else
+
+    def set_protocol(self, protocol):
+        """Hand over to another protocol."""
+        self._protocol = protocol
+        if type(protocol) is DownstreamConnection:
+            self._kind = DOWNSTREAM
+        elif type(protocol) is UpstreamConnection:
+            self._kind = UPSTREAM
+        else:
+            self._kind = ANY
+
+    def get_protocol(self):
+        """The protocol."""
+        return self._protocol
+
+    def get_extra_info(self, name, default=None):
+        """`socket`, `peername`, `sockname`; `default` once the socket is closed."""
+        if self._fd < 0:
+            return default
+        if self._socket is None:
+            self._socket = socket.socket(fileno=self._fd)
+        if name == "socket":
+            return self._socket
+        try:
+            if name == "peername":
+                return self._socket.getpeername()
+            if name == "sockname":
+                return self._socket.getsockname()
+        except OSError:  # it has been reset meanwhile
+            pass
+        return default
