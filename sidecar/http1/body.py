@@ -120,6 +120,12 @@ class LengthReader:
         return (data if end == size and not start else data[start:end]), end
 
 
+    def skip(self, size: int) -> None:
+        """So much of the body has gone another way."""
+        self.left -= size
+        self.done = self.left == 0
+
+
 class UntilCloseReader:
     """A response body that ends with its connection; `done` never turns true here.
 

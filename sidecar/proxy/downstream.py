@@ -22,7 +22,7 @@ from sidecar.http1.scan import scan_request
 from sidecar.http1.state import State
 from sidecar.model.stats import METHODS
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, UNSENT, ReadGate, reset
+from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, SPLICE_BYTES, UNSENT, ReadGate, reset, splice
 from sidecar.proxy.respond import CLOSE, KEEP_ALIVE, error_response
 
 if TYPE_CHECKING:
@@ -203,11 +203,24 @@ class DownstreamConnection:
         if reader.done:
             self._reader = None
         self.exchange.send_body(piece, done=reader.done)
+        if isinstance(reader, LengthReader) and reader.left >= SPLICE_BYTES:
+            target = self.exchange.splice_target()
+            if target is not None:
+                splice(self.transport, target, reader.left)
         if end < len(data):
             if self.state == BUSY:
                 self._hold(data[end:])
             elif self.state == IDLE:  # it was the rest of a request that had been answered
                 self._start_requests(data[end:])
+
+    def spliced(self, size: int) -> None:
+        """So much of the request's body has gone to the endpoint."""
+        reader = self._reader
+        if isinstance(reader, LengthReader):
+            reader.skip(size)
+            if reader.done:
+                self._reader = None
+            self.exchange.send_body(b"", done=reader.done, spliced=size)
 
     def _hold(self, data: bytes) -> None:
         """Keep requests that came before their turn, up to the size of one head."""

@@ -21,7 +21,7 @@ cdef class Exchange(Attempts):
     @cython.locals(upstream=UpstreamConnection, client=DownstreamConnection, gate=ReadGate)
     cpdef _send(self, connection)
     @cython.locals(connection=UpstreamConnection, client=DownstreamConnection)
-    cpdef send_body(self, bytes piece, bint done)
+    cpdef send_body(self, bytes piece, bint done, Py_ssize_t spliced=*)
     @cython.locals(client=DownstreamConnection, extra=bytes, whole=cython.bint)
     cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)
     @cython.locals(client=DownstreamConnection)

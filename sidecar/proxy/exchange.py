@@ -26,6 +26,8 @@ from sidecar.proxy.sweep import NEVER
 from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
+    from asyncio import Transport
+
     from sidecar.cluster import Cluster
     from sidecar.http1.message import RequestHead, ResponseHead
     from sidecar.proxy.context import ProxyContext
@@ -115,8 +117,15 @@ class Exchange(Attempts):
             self._body = b""
         self._touch()
 
-    def send_body(self, piece: bytes, *, done: bool) -> None:
-        """More of the request body."""
+    def splice_target(self) -> Transport | None:
+        """Where the rest of the request's body may go past this process; None while it has to be looked at."""
+        connection = self.connection
+        if connection is None or self._replayable or self.state not in (State.SENDING, State.EARLY):
+            return None
+        return connection.transport
+
+    def send_body(self, piece: bytes, *, done: bool, spliced: int = 0) -> None:
+        """More of the request body. spliced: bytes of it that have gone to the endpoint already."""
         before = self.state
         self.state = follow(before, Event.REQUEST_END if done else Event.REQUEST_DATA)
         if before == _DRAINING:
@@ -126,7 +135,7 @@ class Exchange(Attempts):
         if before == State.EXPECTING:
             self._set_pace(0)
         if self._context.min_body_rate:
-            self._body_due += len(piece) / self._context.min_body_rate
+            self._body_due += (len(piece) + spliced) / self._context.min_body_rate
         connection = self.connection
         if connection is None:  # still connecting, or waiting to
             self._body += piece

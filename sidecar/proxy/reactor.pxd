@@ -9,6 +9,10 @@ cdef class Reactor:
     cdef list _ended, _young
     cdef object _young_timer
     cdef bint _dispatching
+    cdef int _pipes[64]  # idle ones: two descriptors each
+    cdef int _idle_pipes, _used_pipes
+    cdef bint _take_pipe(self, int* ends) noexcept
+    cdef void _give_pipe(self, int* ends, bint clean) noexcept
     cdef _dispatch_ready(self)
     cdef bint _settle_all(self) except -1
     cdef int _note_ended(self, SocketTransport transport) except -1
@@ -28,7 +32,14 @@ cdef class SocketTransport(Watched):
     cdef object _protocol, _backlog, _error, _socket
     cdef int _kind
     cdef Py_ssize_t _buffered, _offset
-    cdef bint _reading, _read_ended, _closing, _eof_wanted, _full, _young, _written, _large
+    cdef bint _reading, _read_ended, _closing, _eof_wanted, _full, _young, _written
+    cdef SocketTransport _splice_to  # where what is read goes without passing through here, for _splice_left bytes
+    cdef long long _splice_left
+    cdef int _pipe[2]  # holds _piped of the _buffered bytes, the first ones
+    cdef Py_ssize_t _piped
+    cdef _splice(self)
+    cdef _send_piped(self)
+    cdef _press(self)
     cdef int _update(self) except -1
     cdef _read(self)
     cdef _deliver(self, bytes data)

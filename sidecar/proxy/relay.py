@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from asyncio import Transport
 
-__all__ = ["PEER_FULL", "PIPELINE_FULL", "UNSENT", "ReadGate", "reset", "unsent"]
+__all__ = ["PEER_FULL", "PIPELINE_FULL", "SPLICE_BYTES", "UNSENT", "ReadGate", "reset", "splice", "unsent"]
 
 _NO_LINGER = struct.pack("ii", 1, 0)  # struct linger: on, no seconds
 
 PEER_FULL = 1  # the other side's write buffer is above its high-water mark (64 KiB, uvloop's default)
 UNSENT = 2  # the request's body waits for a connection to an endpoint
 PIPELINE_FULL = 4  # enough further requests are held already
+
+SPLICE_BYTES = 131072  # of a body still to come, for it to be worth moving it past this process
 
 
 class ReadGate:
@@ -47,6 +49,16 @@ class ReadGate:
             self.reasons &= ~reason
             if not self.reasons and not self._transport.is_closing():
                 self._transport.resume_reading()
+
+
+def splice(source: Transport, target: Transport, size: int) -> None:
+    """Let the next `size` bytes go from one to the other inside the kernel, where the transports can.
+
+    Those of the compiled build (`reactor`) can; the protocol hears of the progress by `spliced`.
+    """
+    splice_into = getattr(source, "splice_into", None)
+    if splice_into is not None:
+        splice_into(target, size)
 
 
 def reset(transport: Transport) -> None:

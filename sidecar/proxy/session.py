@@ -14,7 +14,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from sidecar.model import CloseReason
-from sidecar.proxy.relay import PEER_FULL, UNSENT, ReadGate, reset, unsent
+from sidecar.proxy.relay import PEER_FULL, UNSENT, ReadGate, reset, splice, unsent
 from sidecar.proxy.sweep import NEVER
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ __all__ = ["EndpointSide", "Session", "keep_alive"]
 # Seconds of silence before the kernel asks whether the other side still lives (behaviour.md), then how often
 # and how many times: a vanished host is noticed within a minute, where Linux's own default takes two hours.
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
+
+# A read of this size promises as much again, and so much of it may go on past this process before another look.
+LARGE_READ = 65536
+AT_ONCE = 1 << 20
 
 
 class Session:
@@ -106,6 +110,13 @@ class Session:
         self._touch()
         self._cluster.stats.bytes_sent += len(data)
         self.other.transport.write(data)
+        if len(data) >= LARGE_READ:
+            splice(self.transport, self.other.transport, AT_ONCE)
+
+    def spliced(self, size: int) -> None:
+        """So much has gone to the endpoint without passing through here."""
+        self._touch()
+        self._cluster.stats.bytes_sent += size
 
     def eof_received(self) -> bool:
         """The application will send no more; what the endpoint still says is passed on."""
@@ -150,6 +161,14 @@ class Session:
         self._touch()
         self._cluster.stats.bytes_received += len(data)
         self.transport.write(data)
+        other = self.other
+        if other is not None and len(data) >= LARGE_READ:
+            splice(other.transport, self.transport, AT_ONCE)
+
+    def relayed_by_splice(self, size: int) -> None:
+        """So much has come from the endpoint without passing through here."""
+        self._touch()
+        self._cluster.stats.bytes_received += size
 
     def endpoint_read_ended(self) -> None:
         """The endpoint will send no more."""
@@ -289,6 +308,10 @@ class EndpointSide:
         else:
             self._early += data
             self.gate.hold(UNSENT)
+
+    def spliced(self, size: int) -> None:
+        """So much has gone to the application without passing through here."""
+        self._session.relayed_by_splice(size)
 
     def eof_received(self) -> bool:
         """The endpoint will send no more; what the application still says is passed on."""

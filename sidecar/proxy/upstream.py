@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.errors import ProtocolError
-from sidecar.http1.body import BodyReader, UntilCloseReader
+from sidecar.http1.body import BodyReader, LengthReader, UntilCloseReader
 from sidecar.http1.scan import scan_response
 from sidecar.http1.state import IllegalEventError
-from sidecar.proxy.relay import PEER_FULL, ReadGate
+from sidecar.proxy.relay import PEER_FULL, SPLICE_BYTES, ReadGate, splice
 from sidecar.proxy.sweep import NEVER
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class UpstreamConnection:
             else:
                 piece, end = self.reader.feed(data)
                 exchange.relay(piece, done=self.reader.done, excess=end < len(data))
+            if self.reader is not None and exchange is self.exchange:
+                self._splice_rest(exchange)
         except ProtocolError as error:
             exchange.response_broken(error)
         except (
@@ -119,6 +121,19 @@ class UpstreamConnection:
             self.exchange = None
             exchange.client.shut()
             raise
+
+    def _splice_rest(self, exchange: Exchange) -> None:
+        reader = self.reader
+        if isinstance(reader, LengthReader) and reader.left >= SPLICE_BYTES:
+            splice(self.transport, exchange.client.transport, reader.left)
+
+    def spliced(self, size: int) -> None:
+        """So much of the response's body has gone to the client."""
+        exchange, reader = self.exchange, self.reader
+        if exchange is not None and isinstance(reader, LengthReader):
+            reader.skip(size)
+            excess = reader.done and self.transport.has_more()  # type: ignore[attr-defined] # one that splices has it
+            exchange.relay(b"", done=reader.done, excess=excess)
 
     def _receive_head(self, exchange: Exchange, data: bytes) -> None:
         if self._held:
