@@ -88,13 +88,7 @@ class App:
         )
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
-        metrics = Metrics(self.clusters, context, compiled=COMPILED)
-        self.metrics_address = await self._serve(
-            metrics_app(metrics.render, metrics.content_type, self._is_ready),
-            settings.sidecar.metrics,
-            "metrics",
-        )
-        self.admin_address = await self._serve(admin_app(self.view), settings.sidecar.admin, "admin")
+        await self._serve_own(context)
         for upstream in settings.upstreams:
             await self._listen(upstream)
         context.sweep.start()
@@ -105,8 +99,7 @@ class App:
 
     def _raise_descriptor_limit(self) -> None:
         """Allow as many open sockets as the bounds do, or as the system does: a shell's usual 1024 are too few."""
-        wanted = self.settings.sidecar.max_clients + OWN_DESCRIPTORS
-        wanted += sum(upstream.policy.limits.connections for upstream in self.settings.upstreams)
+        wanted = self._descriptors_wanted()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if hard != resource.RLIM_INFINITY and hard < wanted:
             wanted = hard
@@ -118,12 +111,26 @@ class App:
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
+    def _descriptors_wanted(self) -> int:
+        connections = sum(upstream.policy.limits.connections for upstream in self.settings.upstreams)
+        return self.settings.sidecar.max_clients + connections + OWN_DESCRIPTORS
+
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names."""
         cluster = Cluster(upstream.name, upstream.scheme, _policy(upstream), self.clock)
         endpoints = tuple(Endpoint(found.host, found.port, found.weight) for found in upstream.endpoints)
         cluster.apply(Snapshot(upstream.name, endpoints, "static"))
         self.clusters[upstream.name] = cluster
+
+    async def _serve_own(self, context: ProxyContext) -> None:
+        """The metrics and admin servers."""
+        metrics = Metrics(self.clusters, context, compiled=COMPILED)
+        self.metrics_address = await self._serve(
+            metrics_app(metrics.render, metrics.content_type, self._is_ready),
+            self.settings.sidecar.metrics,
+            "metrics",
+        )
+        self.admin_address = await self._serve(admin_app(self.view), self.settings.sidecar.admin, "admin")
 
     async def _serve(self, app: Any, address: Address, name: str) -> str:
         server = AdminServer(app, name)
@@ -205,16 +212,19 @@ class App:
     def _hurry(self, stage: int) -> None:
         """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once."""
         self._stage = stage
-        said = {
-            1: f"draining for up to {self.settings.sidecar.drain_timeout:g} s; once more to accept no new connections",
-            2: "finishing what is in flight, accepting no more; once more to end at once",
-        }
-        _log.info("%s", said.get(stage, "ending at once"))
+        self._say(stage)
         if self._context is not None:
             self._context.draining = True
         if stage >= 2:
             self._stop_accepting()
         self._stage_changed.set()
+
+    def _say(self, stage: int) -> None:
+        said = {
+            1: f"draining for up to {self.settings.sidecar.drain_timeout:g} s; once more to accept no new connections",
+            2: "finishing what is in flight, accepting no more; once more to end at once",
+        }
+        _log.info("%s", said.get(stage, "ending at once"))
 
     def _stop_accepting(self) -> None:
         for listener in self._listeners:
@@ -237,14 +247,19 @@ class App:
                 return
             if self._in_flight() or self._handled() != seen:
                 seen, quiet_since = self._handled(), now
-            if self._stage == 1 and now - quiet_since >= DRAIN_QUIET:
-                self._stage = 2
-                self._stop_accepting()
-            elif self._stage == 1 and now >= last_call:
+            if self._stage == 1:
+                self._leave_first_stage(quiet=now - quiet_since >= DRAIN_QUIET)
+            if self._stage == 1 and now >= last_call:
                 self._hurry(2)
             if self._stage == 2 and not self._retire_quiet(now):
                 return
             await asyncio.sleep(DRAIN_POLL)
+
+    def _leave_first_stage(self, *, quiet: bool) -> None:
+        """Once nothing has come for a while, the application has ended its own work."""
+        if quiet:
+            self._stage = 2
+            self._stop_accepting()
 
     def _retire_quiet(self, now: float) -> bool:
         """Close what has nothing to finish; whether anything has."""
