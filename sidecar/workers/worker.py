@@ -212,7 +212,7 @@ async def work(descriptor: int) -> int:
     """Be a worker that is told what to do over the socket `descriptor`; the exit code. Raises StartError."""
     try:
         end = socket.socket(fileno=descriptor)
-    except (OSError, OverflowError):
+    except (OSError, ValueError, OverflowError):
         raise StartError(_BY_HAND) from None
     if end.family != socket.AF_UNIX:
         raise StartError(_BY_HAND)
