@@ -291,10 +291,10 @@ class Supervisor(App):
         elif self._reloading:
             self._reload_again = True
         else:
+            self._reloading = self._reload_again = True
             self._run(self._reload())
 
     async def _reload(self) -> None:
-        self._reloading = self._reload_again = True
         try:
             while self._reload_again and not self._stage:
                 self._reload_again = False
