@@ -409,7 +409,7 @@ class Supervisor(App):
             if self._stage >= 3:
                 end = min(end, now + GRACE)
             if now >= end:
-                _log.warning("%d workers do not end by themselves: killed", len(self._workers))
+                _log.warning("%d of the workers do not end by themselves: killed", len(self._workers))
                 for worker in tuple(self._workers):
                     worker.kill()
                 await asyncio.wait([worker.ended for worker in self._workers])

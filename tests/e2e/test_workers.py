@@ -327,7 +327,7 @@ def test_a_worker_that_does_not_end_is_ended(tmp_path: Path) -> None:
         os.kill(stuck, signal.SIGSTOP)
         assert running.end() == 0
         assert gone(stuck)
-        assert "1 workers do not end by themselves: killed" in running.process.stderr
+        assert "1 of the workers do not end by themselves: killed" in running.process.stderr
 
 
 # Reading the configuration again
