@@ -95,14 +95,11 @@ class App:
         )
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
-        metrics = await self._bind(settings.sidecar.metrics, "metrics")
-        admin = await self._bind(settings.sidecar.admin, "admin")
-        self.metrics_address = _address(settings.sidecar.metrics, metrics)
-        self.admin_address = _address(settings.sidecar.admin, admin)
+        await self._bind_own()
         for upstream in settings.upstreams:
             await self._listen(upstream)
         context.sweep.start()
-        await self._serve_own(context, metrics, admin)
+        await self._serve_own(context)
         self.ready = True
         # What lives as long as the process is not worth looking through at every full collection.
         gc.collect()
@@ -111,8 +108,7 @@ class App:
 
     def _raise_descriptor_limit(self) -> None:
         """Allow as many open sockets as the bounds do, or as the system does: a shell's usual 1024 are too few."""
-        wanted = self.settings.sidecar.max_clients + OWN_DESCRIPTORS
-        wanted += sum(upstream.policy.limits.connections for upstream in self.settings.upstreams)
+        wanted = self._descriptors_wanted()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if hard != resource.RLIM_INFINITY and hard < wanted:
             wanted = hard
@@ -124,6 +120,10 @@ class App:
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
+    def _descriptors_wanted(self) -> int:
+        connections = sum(upstream.policy.limits.connections for upstream in self.settings.upstreams)
+        return self.settings.sidecar.max_clients + connections + OWN_DESCRIPTORS
+
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names."""
         cluster = Cluster(upstream.name, upstream.scheme, _policy(upstream), self.clock)
@@ -131,14 +131,20 @@ class App:
         cluster.apply(Snapshot(upstream.name, endpoints, "static"))
         self.clusters[upstream.name] = cluster
 
+    async def _bind_own(self) -> None:
+        """Bind the metrics and admin servers' sockets: a taken port is to end the start before anything is served."""
+        where = self.settings.sidecar
+        self._metrics_sockets = await self._bind(where.metrics, "metrics")
+        self._admin_sockets = await self._bind(where.admin, "admin")
+        self.metrics_address = _address(where.metrics, self._metrics_sockets)
+        self.admin_address = _address(where.admin, self._admin_sockets)
+
     async def _bind(self, address: Address, name: str) -> list[socket.socket]:
         bound = await bind(address.host, address.port, name)
         self._sockets += bound
         return bound
 
-    async def _serve_own(
-        self, context: ProxyContext, metrics: list[socket.socket], admin: list[socket.socket]
-    ) -> None:
+    async def _serve_own(self, context: ProxyContext) -> None:
         """Answer on the metrics and admin sockets.
 
         What that needs takes longer to load than all the rest, so that it is loaded aside: the upstreams'
@@ -146,17 +152,22 @@ class App:
         """
         with ThreadPoolExecutor(1) as aside:
             await context.loop.run_in_executor(aside, _load_servers)
-        from sidecar.admin.server import AdminServer, admin_app, metrics_app
-        from sidecar.observe.metrics import Metrics
+        from sidecar.admin.server import AdminServer
 
-        measured = Metrics(self.clusters, context, compiled=COMPILED)
-        for app, sockets in (
-            (metrics_app(measured.render, measured.content_type, self._is_ready), metrics),
-            (admin_app(self.view), admin),
+        for app, sockets in zip(
+            self._own_apps(context), (self._metrics_sockets, self._admin_sockets), strict=True
         ):
             server = AdminServer(app)
             self._servers.append(server)
             await server.start(sockets)
+
+    def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
+        """What answers on the metrics address, and on the admin address."""
+        from sidecar.admin.server import admin_app, metrics_app
+        from sidecar.observe.metrics import Metrics
+
+        metrics = Metrics(self.clusters, context, compiled=COMPILED)
+        return metrics_app(metrics.render, metrics.content_type, self._is_ready), admin_app(self.view)
 
     async def _listen(self, upstream: UpstreamSettings) -> None:
         if upstream.listen_port is None or upstream.skipped:
@@ -232,16 +243,19 @@ class App:
     def _hurry(self, stage: int) -> None:
         """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once."""
         self._stage = stage
-        said = {
-            1: f"draining for up to {self.settings.sidecar.drain_timeout:g} s; once more to accept no new connections",
-            2: "finishing what is in flight, accepting no more; once more to end at once",
-        }
-        _log.info("%s", said.get(stage, "ending at once"))
+        self._say(stage)
         if self._context is not None:
             self._context.draining = True
         if stage >= 2:
             self._stop_accepting()
         self._stage_changed.set()
+
+    def _say(self, stage: int) -> None:
+        said = {
+            1: f"draining for up to {self.settings.sidecar.drain_timeout:g} s; once more to accept no new connections",
+            2: "finishing what is in flight, accepting no more; once more to end at once",
+        }
+        _log.info("%s", said.get(stage, "ending at once"))
 
     def _stop_accepting(self) -> None:
         for listener in self._listeners:
@@ -264,14 +278,19 @@ class App:
                 return
             if self._in_flight() or self._handled() != seen:
                 seen, quiet_since = self._handled(), now
-            if self._stage == 1 and now - quiet_since >= DRAIN_QUIET:
-                self._stage = 2
-                self._stop_accepting()
-            elif self._stage == 1 and now >= last_call:
+            if self._stage == 1:
+                self._leave_first_stage(quiet=now - quiet_since >= DRAIN_QUIET)
+            if self._stage == 1 and now >= last_call:
                 self._hurry(2)
             if self._stage == 2 and not self._retire_quiet(now):
                 return
             await asyncio.sleep(DRAIN_POLL)
+
+    def _leave_first_stage(self, *, quiet: bool) -> None:
+        """Once nothing has come for a while, the application has ended its own work."""
+        if quiet:
+            self._stage = 2
+            self._stop_accepting()
 
     def _retire_quiet(self, now: float) -> bool:
         """Close what has nothing to finish; whether anything has."""

@@ -46,6 +46,8 @@ class _Parser(argparse.ArgumentParser):
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
+    if arguments[:1] == ["worker"]:
+        return _worker(arguments[1:])
     options = _parser().parse_args(arguments)
     if options.command in ("run", "demo"):
         import signal
@@ -171,14 +173,38 @@ def _run(options: argparse.Namespace) -> int:
     configure(settings.log_level, options.log_format, sys.stderr)
 
     async def serve() -> int:
-        await App(settings).run()
+        if settings.sidecar.workers == 1:
+            await App(settings).run()
+        else:
+            from sidecar.workers.supervisor import Supervisor
+
+            await Supervisor(settings, lambda: _settings(options), options.log_format).run()
         return FINE
 
     code = run_loop(serve())
     # The loop has given the signals back; what is left of the process is its end, and nobody's to interrupt.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if settings.sidecar.workers > 1:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return code
+
+
+def _worker(arguments: Sequence[str]) -> int:
+    """What `run` starts when there are several workers. No command of the parser's: it is for nobody else."""
+    from sidecar.workers.process import ignore_signals
+
+    ignore_signals()
+
+    from sidecar.app import run_loop
+    from sidecar.workers.worker import work
+
+    number = arguments[0] if len(arguments) == 1 else ""
+    try:
+        return run_loop(work(int(number) if number.isascii() and number.isdigit() else -1))
+    except SidecarError as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+    return USAGE
 
 
 def _check(options: argparse.Namespace) -> int:

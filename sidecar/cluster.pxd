@@ -17,5 +17,6 @@ cdef class Cluster:
     cdef public str name, scheme, source
     cdef public Picker picker
     cdef public UpstreamStats stats
+    cdef public object watcher
     cpdef EndpointState pick(self, double now, tried=*)
     cpdef report(self, EndpointState state, outcome, double now, long permit)

@@ -8,7 +8,7 @@ when an endpoint comes, goes, or its breaker moves, so that picking itself looks
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.balance import POLICIES
 from sidecar.errors import Reason
@@ -26,10 +26,17 @@ if TYPE_CHECKING:
     from sidecar.model import Endpoint, Snapshot
     from sidecar.model.policy import UpstreamPolicy
 
-__all__ = ["Cluster"]
+__all__ = ["BreakerWatcher", "Cluster"]
 
 _NEVER = float("inf")
 _SUCCESS = Outcome.SUCCESS  # for every request; an Enum's member costs ten times as much as a name here
+
+
+class BreakerWatcher(Protocol):
+    """Somebody who wants to know of breakers that move by themselves: the other workers of this sidecar do."""
+
+    def moved(self, cluster: Cluster, state: EndpointState, now: float) -> None:
+        """The breaker of `state` has opened or closed, or its probe goes out (it is half open then)."""
 
 
 class Cluster:
@@ -39,6 +46,7 @@ class Cluster:
     endpoints: by (host, port), in the order of the snapshot. source: who gave the last snapshot.
     picker: over the endpoints whose breakers are closed. limit: the bound on its connections.
     stats: what has happened since the start; survives every snapshot.
+    watcher: told of every breaker that moves, but of those that `adopt` moves; None as a rule.
     """
 
     __slots__ = (
@@ -52,6 +60,7 @@ class Cluster:
         "scheme",
         "source",
         "stats",
+        "watcher",
     )
 
     def __init__(self, name: str, scheme: str, policy: UpstreamPolicy, clock: Clock) -> None:
@@ -61,6 +70,7 @@ class Cluster:
         self.endpoints: dict[tuple[str, int], EndpointState] = {}
         self.source = ""
         self.stats = UpstreamStats()
+        self.watcher: BreakerWatcher | None = None
         self.limit = ConnectionLimit(policy.max_connections, policy.max_pending)
         self._clock = clock
         self._probe_at = _NEVER
@@ -141,7 +151,23 @@ class Cluster:
             self._rebuild()
             if breaker.state is BreakerState.OPEN:
                 state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
+            if self.watcher is not None:
+                self.watcher.moved(self, state, now)
         elif breaker.state is BreakerState.HALF_OPEN:
+            self._find_next_probe()
+
+    def adopt(
+        self, key: tuple[str, int], to: BreakerState, at: float, open_until: float, opened_in_a_row: int
+    ) -> None:
+        """Follow what another worker's breaker of the endpoint `key` did, see `Breaker.adopt`."""
+        state = self.endpoints.get(key)
+        if state is None:  # its configuration is another one, for the moment of a reload
+            return
+        if state.breaker.adopt(to, at, open_until, opened_in_a_row):
+            self._rebuild()
+            if to is BreakerState.OPEN:
+                state.pool.close_idle()
+        else:
             self._find_next_probe()
 
     def _new_state(self, endpoint: Endpoint) -> EndpointState:
@@ -166,6 +192,8 @@ class Cluster:
                 break
             if state not in tried and state.breaker.take_probe(now):
                 self._find_next_probe()
+                if self.watcher is not None:
+                    self.watcher.moved(self, state, now)
                 return state
         return None
 

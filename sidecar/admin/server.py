@@ -68,16 +68,24 @@ class AdminServer:
             await runner.cleanup()
 
 
+async def _nothing() -> None:
+    """What is shown is always up to date where one process counts."""
+
+
 def metrics_app(
-    render: Callable[[], bytes], content_type: str, is_ready: Callable[[], bool]
+    render: Callable[[], bytes],
+    content_type: str,
+    is_ready: Callable[[], bool],
+    refresh: Callable[[], Awaitable[None]] = _nothing,
 ) -> web.Application:
     """`/metrics`, `/live`, `/ready`.
 
-    render: the exposition, of `content_type`.
+    render: the exposition, of `content_type`. refresh: awaited before, to bring up to date what is rendered.
     is_ready: true from when everything listens until draining begins.
     """
 
     async def metrics(_request: web.Request) -> web.Response:
+        await refresh()
         return web.Response(body=render(), headers={"Content-Type": content_type})
 
     async def live(_request: web.Request) -> web.Response:
@@ -97,13 +105,16 @@ def metrics_app(
     return app
 
 
-def admin_app(upstreams: Callable[[], dict[str, Any]]) -> web.Application:
+def admin_app(
+    upstreams: Callable[[], dict[str, Any]], refresh: Callable[[], Awaitable[None]] = _nothing
+) -> web.Application:
     """`/upstreams`, and an index at `/`; for whoever asks by address or as localhost, and nobody else.
 
-    upstreams: see `views.upstreams_view`.
+    upstreams: see `views.upstreams_view`. refresh: awaited before.
     """
 
     async def show_upstreams(_request: web.Request) -> web.Response:
+        await refresh()
         return web.json_response(upstreams(), headers={"Cache-Control": "no-store"})
 
     async def index(_request: web.Request) -> web.Response:

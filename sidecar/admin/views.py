@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
-    from sidecar.model import EndpointState
+    from sidecar.model import EndpointState, WorkerCounts
     from sidecar.resilience import Breaker, Transition
 
 __all__ = ["upstreams_view"]
 
 
 def upstreams_view(
-    clusters: Mapping[str, Cluster], clock: Clock, *, mode: str, draining: bool
+    clusters: Mapping[str, Cluster],
+    clock: Clock,
+    *,
+    mode: str,
+    draining: bool,
+    workers: WorkerCounts | None = None,
 ) -> dict[str, Any]:
     """Every upstream with its endpoints, in configuration order.
 
@@ -33,15 +38,21 @@ def upstreams_view(
     by_reason}, retries, in_flight, pending, sessions: {active, total, by_reason}, bytes: {sent, received},
     overflows, limits: {connections, connections_used, pending}, endpoints: [...]}]}`. Counts grow from the
     start of the process and name only what occurred; `_endpoint` and `_breaker` give the inner shapes.
+    With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
     """
     now = clock.monotonic()
     epoch = clock.wall() - now  # wall time of monotonic zero: only the difference to now is used
-    return {
-        "version": __version__,
-        "mode": mode,
-        "draining": draining,
-        "upstreams": [_upstream(cluster, now, epoch) for cluster in clusters.values()],
-    }
+    view: dict[str, Any] = {"version": __version__, "mode": mode, "draining": draining}
+    if workers is not None:
+        view["workers"] = {
+            "configured": workers.configured,
+            "running": workers.running,
+            "leaving": workers.leaving,
+            "silent": workers.silent,
+            "restarts": workers.restarts,
+        }
+    view["upstreams"] = [_upstream(cluster, now, epoch) for cluster in clusters.values()]
+    return view
 
 
 def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:

@@ -149,6 +149,7 @@ def _sidecar(spec: Sidecar, bind: Sequence[str], findings: Findings) -> SidecarS
         drain_timeout=_or(spec.drain_timeout, defaults.drain_timeout),
         max_clients=_or(spec.max_clients, defaults.max_clients),
         min_body_rate=_or(spec.min_body_rate, defaults.min_body_rate),
+        workers=_or(spec.workers, defaults.workers),
     )
 
 

@@ -72,11 +72,10 @@ class Later(Record):
 
 
 class Whole(Record):
-    """A whole number from `lowest` to `highest`. planned: the later feature that more belongs to."""
+    """A whole number from `lowest` to `highest`."""
 
     lowest: int
     highest: int
-    planned: str = ""
 
     def read(self, value: object, written: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -85,8 +84,6 @@ class Whole(Record):
             raise Unusable(
                 f"{shown(written)} is read by YAML as {shown(value)}; write a plain decimal number"
             )
-        if self.planned and value > self.highest:
-            raise Unusable(later(f"more than {self.highest}", self.planned))
         if not self.lowest <= value <= self.highest:
             raise Unusable(f"{shown(written)} is out of range; use {_span(self.lowest, self.highest)}")
         return value

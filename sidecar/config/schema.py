@@ -200,7 +200,8 @@ class Sidecar(Record):
     min_body_rate: Annotated[int | UnsetType, Bytes(0, 1024 * 1024 * 1024)] = UNSET
     # A million: what a process with raised descriptor limits can hold; each costs a descriptor.
     max_clients: Annotated[int | UnsetType, Whole(1, 1_000_000)] = UNSET
-    workers: Annotated[int | UnsetType, Whole(1, 1, planned="several worker processes")] = UNSET
+    # As many as the cores of a large machine; each is a whole process, and a socket for every address and port.
+    workers: Annotated[int | UnsetType, Whole(1, 64)] = UNSET
 
 
 class Kubernetes(Record):

@@ -148,6 +148,7 @@ class SidecarSettings:
     drain_timeout: how long exchanges may take to finish when the process is asked to stop.
     min_body_rate: bytes per second that a request body must bring; 0 asks for none.
     max_clients: connections from applications at once, over all listeners; beyond it they are closed at once.
+    workers: processes that share the ports; bounds are those of each. 1 is this very process, without a supervisor.
     """
 
     bind: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -158,6 +159,7 @@ class SidecarSettings:
     drain_timeout: float = 30.0
     max_clients: int = 16384
     min_body_rate: int = 0
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

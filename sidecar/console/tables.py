@@ -37,6 +37,9 @@ def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
         pad_edge=False,
         padding=(0, 2 if plain else 1, 0, 0),
         header_style="" if plain else "bold underline",
+        caption=_workers(view),
+        caption_justify="left",
+        caption_style="" if plain else "dim",
     )
     # A narrow terminal folds what identifies a row over two lines rather than cut it.
     table.add_column("upstream", overflow="fold")
@@ -50,6 +53,17 @@ def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
         for position, cells in enumerate(rows or [[Text("no endpoints", style="red")]]):
             table.add_row(Text(upstream["name"] if position == 0 else ""), *cells)
     return table
+
+
+def _workers(view: Mapping[str, Any]) -> str | None:
+    """Whose numbers these are, where it is not one process."""
+    workers = view.get("workers")
+    if workers is None:
+        return None
+    text = f"together: {workers['running']} of {workers['configured']} workers"
+    for count, words in ((workers["leaving"], "leaving"), (workers["silent"], "silent")):
+        text += f", {count} {words}" if count else ""
+    return text
 
 
 def _endpoint_cells(endpoint: Mapping[str, Any]) -> list[Text]:

@@ -119,7 +119,6 @@ class LengthReader:
             self.left -= size - start
         return (data if end == size and not start else data[start:end]), end
 
-
     def skip(self, size: int) -> None:
         """So much of the body has gone another way."""
         self.left -= size

@@ -134,7 +134,7 @@ _FLAT = bytes(row.get(event, _ILLEGAL) for row in NEXT for event in range(_EVENT
 
 def follow(state: int, event: int) -> int:
     """The state after `event` in `state`. Raises IllegalEventError, which names both, where there is none."""
-    after = _FLAT[state * _EVENTS + event]
+    after: int = _FLAT[state * _EVENTS + event]
     if after == _ILLEGAL:
         raise _illegal(state, event)
     return after

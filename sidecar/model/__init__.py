@@ -1,7 +1,8 @@
 """What the layers share: plain values and plain counters, no behaviour beyond their own arithmetic.
 
 Reading order: `endpoint` (who serves), `snapshot` (who serves now, says a source), `outcome` (how an
-attempt or a session ended), `policy` (what it may cost), `stats` (the integers that the data path increments).
+attempt or a session ended), `policy` (what it may cost), `stats` (the integers that the data path increments),
+`workers` (how many processes there are).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from sidecar.model.outcome import OUTCOME_BY_STATUS, CloseReason, Outcome
 from sidecar.model.policy import UpstreamPolicy
 from sidecar.model.snapshot import Snapshot
 from sidecar.model.stats import UpstreamStats
+from sidecar.model.workers import WorkerCounts
 
 __all__ = [
     "OUTCOME_BY_STATUS",
@@ -21,4 +23,5 @@ __all__ = [
     "Snapshot",
     "UpstreamPolicy",
     "UpstreamStats",
+    "WorkerCounts",
 ]

@@ -22,11 +22,13 @@ from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
+    from sidecar.model import WorkerCounts
 
-__all__ = ["bounds", "breakers", "connections", "counter", "gauge", "requests", "sessions"]
+__all__ = ["bounds", "breakers", "connections", "counter", "gauge", "requests", "sessions", "workers"]
 
 CONNECT_RESULTS = ("established", "refused", "timeout")  # the order of `UpstreamStats.connects`
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
+RELOAD_RESULTS = ("failed", "succeeded")  # the order of `WorkerCounts.reloads`
 _BOUNDS = (*(f"{bound:g}" for bound in DURATION_BUCKETS), "+Inf")
 
 # Label values and value, for each series of a family.
@@ -221,6 +223,37 @@ def breakers(clusters: list[Cluster]) -> Iterator[Metric]:
             for cluster in clusters
             for state in BreakerState
         ),
+    )
+
+
+def workers(counts: WorkerCounts) -> Iterator[Metric]:
+    """Of a sidecar with several worker processes."""
+    yield gauge("workers", "Worker processes that take connections.", (), [((), counts.running)])
+    yield gauge("workers_limit", "Worker processes that there should be.", (), [((), counts.configured)])
+    yield gauge(
+        "workers_leaving",
+        "Worker processes of an older configuration that finish what they have.",
+        (),
+        [((), counts.leaving)],
+    )
+    yield gauge(
+        "workers_silent",
+        "Worker processes that did not answer in time: what they said before stands in for them.",
+        (),
+        [((), counts.silent)],
+    )
+    yield counter("worker_restarts_total", "Worker processes that died.", (), [((), counts.restarts)])
+    yield counter(
+        "config_reloads_total",
+        "Reloads of the configuration, by result.",
+        ("result",),
+        (((result,), count) for result, count in zip(RELOAD_RESULTS, counts.reloads, strict=True)),
+    )
+    yield gauge(
+        "config_last_reload_success",
+        "1 unless the last reload was refused.",
+        (),
+        [((), counts.last_reload)],
     )
 
 

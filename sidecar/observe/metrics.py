@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
-from sidecar.observe.families import bounds, breakers, connections, counter, gauge, requests, sessions
+from sidecar.observe.families import (
+    bounds,
+    breakers,
+    connections,
+    counter,
+    gauge,
+    requests,
+    sessions,
+    workers,
+)
 from sidecar.version import __version__
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from sidecar.cluster import Cluster
+    from sidecar.model import WorkerCounts
     from sidecar.proxy.context import ProxyContext
 
 __all__ = ["Metrics"]
@@ -36,17 +46,23 @@ class Metrics:
     clusters: by upstream name; read anew at each scrape, so that a reload shows at once.
     context: the data path's shared state; None leaves out what is known of clients and draining.
     compiled: whether the hot modules run compiled.
+    workers: of the supervisor of several worker processes; None where there is one process.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(
-        self, clusters: Mapping[str, Cluster], context: ProxyContext | None, *, compiled: bool
+        self,
+        clusters: Mapping[str, Cluster],
+        context: ProxyContext | None,
+        *,
+        compiled: bool,
+        workers: WorkerCounts | None = None,
     ) -> None:
         # A registry of its own: the library's global one would add its process and garbage collector metrics,
         # and would make two sidecars in one process (as tests run them) share what they report.
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(clusters, context, compiled=compiled))
+        self._registry.register(_Collector(clusters, context, compiled=compiled, workers=workers))
 
     def render(self) -> bytes:
         """One scrape's answer, to be sent with `content_type`."""
@@ -57,11 +73,17 @@ class _Collector:
     """Walks the clusters once per family. Implements prometheus_client's Collector protocol."""
 
     def __init__(
-        self, clusters: Mapping[str, Cluster], context: ProxyContext | None, *, compiled: bool
+        self,
+        clusters: Mapping[str, Cluster],
+        context: ProxyContext | None,
+        *,
+        compiled: bool,
+        workers: WorkerCounts | None = None,
     ) -> None:
         self._clusters = clusters
         self._context = context
         self._compiled = compiled
+        self._workers = workers
 
     def describe(self) -> list[Metric]:
         """Empty: registering must not need a walk, and no other collector shares the registry."""
@@ -80,6 +102,8 @@ class _Collector:
         yield from connections(clusters)
         yield from breakers(clusters)
         yield from self._process()
+        if self._workers is not None:
+            yield from workers(self._workers)
 
     def _process(self) -> Iterator[Metric]:
         build = ("version", "compiled", "python")

@@ -13,12 +13,13 @@ from sidecar.proxy.tcp import TcpSession
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Sequence
 
     from sidecar.cluster import Cluster
     from sidecar.proxy.context import ProxyContext
 
-__all__ = ["Listener"]
+__all__ = ["BACKLOG", "Listener", "cannot_listen", "has_no_such_family"]
 
 BACKLOG = 4096  # connections that wait to be accepted; the kernel caps it at net.core.somaxconn
 
@@ -56,27 +57,44 @@ class Listener:
         protocol = partial(_PROTOCOLS[self.cluster.scheme], self._context, self.cluster)
         for host in self._addresses:
             try:
-                server = await self._context.network.create_server(protocol, host, self._port, backlog=BACKLOG)
+                server = await self._context.network.create_server(
+                    protocol, host, self._port, backlog=BACKLOG
+                )
             except OSError as error:
-                if error.errno in _NO_FAMILY and ":" in host and self.bound:
+                if self.bound and has_no_such_family(host, error):
                     continue
                 self.close()
-                raise StartError(self._problem(host, error)) from None
-            self._servers.append(server)
-            self._port = server.sockets[0].getsockname()[1]
-            self.bound.append((host, self._port))
-            self._context.listening.add((host, self._port))
+                raise cannot_listen(self.cluster.name, host, self._port, error) from None
+            self._take(server, host)
 
-    def _problem(self, host: str, error: OSError) -> str:
-        place = f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
-        # uvloop words the error around the address; the number's own words are shorter.
-        number = error.errno or 0
-        said = os.strerror(number).lower() if number in errno.errorcode else error.strerror
-        hint = _HINTS.get(number, "see sidecar.bind and sidecar.ports")
-        return f"cannot listen on {place} for {self.cluster.name}: {said}; {hint}"
+    async def adopt(self, host: str, bound: socket.socket) -> None:
+        """Accept from a socket that somebody else has bound, and keeps open when this one closes it."""
+        protocol = partial(_PROTOCOLS[self.cluster.scheme], self._context, self.cluster)
+        self._take(await self._context.loop.create_server(protocol, sock=bound, backlog=BACKLOG), host)
+
+    def _take(self, server: asyncio.Server, host: str) -> None:
+        self._servers.append(server)
+        self._port = server.sockets[0].getsockname()[1]
+        self.bound.append((host, self._port))
+        self._context.listening.add((host, self._port))
 
     def close(self) -> None:
         """Accept no more; connections that are open go on."""
         for server in self._servers:
             server.close()
         self._servers.clear()
+
+
+def has_no_such_family(host: str, error: OSError) -> bool:
+    """Whether an IPv6 address could not be bound because this host has no IPv6."""
+    return ":" in host and error.errno in _NO_FAMILY
+
+
+def cannot_listen(upstream: str, host: str, port: int, error: OSError) -> StartError:
+    """What to tell about an address that cannot be bound."""
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    # uvloop words the error around the address; the number's own words are shorter.
+    number = error.errno or 0
+    said = os.strerror(number).lower() if number in errno.errorcode else error.strerror
+    hint = _HINTS.get(number, "see sidecar.bind and sidecar.ports")
+    return StartError(f"cannot listen on {place} for {upstream}: {said}; {hint}")

@@ -6,9 +6,18 @@
     open       asked for a probe after the open time            half_open  open_time_over
     half_open  the probe succeeds                               closed     probe_succeeded
     half_open  the probe fails (429 included)                   open       probe_failed
+    closed     another worker's breaker opens                   open       shared
+    half_open  another worker's breaker opens                   open       shared
+    open       another worker's breaker closes                  closed     shared
+    half_open  another worker's breaker closes                  closed     shared
 
 Nothing else moves it. While it is half open exactly one probe is out; a probe that ended without telling
 anything about the endpoint (its client left) is given back and the next request takes its place.
+
+The last four rows are `adopt`: the endpoint's breakers in the worker processes of one sidecar are one breaker as far
+as messages allow. Of two moves the later counts, wherever it was made, so that all come to the same end in whatever
+order they hear of them. One that is open stays so when it hears of another opening or of another's probe; only the
+moment of its own probe changes. Nothing adopted is told on.
 Every attempt carries the permit it was let through with, and each move makes those before it void: requests
 that hung since before it opened tell nothing about the endpoint that has recovered meanwhile.
 
@@ -54,6 +63,7 @@ class Cause(IntEnum):
     OPEN_TIME_OVER = 1
     PROBE_SUCCEEDED = 2
     PROBE_FAILED = 3
+    SHARED = 4
 
     @property
     def label(self) -> str:
@@ -66,7 +76,7 @@ class Transition:
     """One entry of the journal.
 
     at: monotonic seconds. failures: consecutive failures then. evidence: the outcome that decided it, None
-    when time did. open_for: seconds it will stay open, 0 unless it opened.
+    when time or another worker did. open_for: seconds it will stay open, 0 unless it opened.
     """
 
     at: float
@@ -160,6 +170,41 @@ class Breaker:
             return False
         self.probing = True
         return True
+
+    def adopt(self, to: BreakerState, at: float, open_until: float, opened_in_a_row: int) -> bool:
+        """Follow another worker's breaker of this endpoint. True when the state moved.
+
+        to: where that one is. at: when it got there, on the clock that all workers have in common.
+        open_until: when a probe may be sent, if `to` is open; when one that is out has had its time, if half open.
+        """
+        if self.journal and at < self.journal[-1].at:
+            return False  # what has happened here since is newer
+        if to is BreakerState.HALF_OPEN:  # one probe at a time: its own has to wait
+            if self.state is BreakerState.OPEN and open_until > self.open_until:
+                self.open_until = open_until
+            return False
+        if to is BreakerState.OPEN:
+            self.open_until = open_until
+            self._opened_in_a_row = opened_in_a_row
+            if self.state is BreakerState.OPEN:
+                return False
+            # Above 0 while it is not closed, as if they had been its own: `Cluster.report` looks at that alone.
+            self.failures = max(self.failures, self.threshold)
+            self.probing = False
+            self._move(to, Cause.SHARED, None, at, open_until - at)
+            return True
+        if self.state is BreakerState.CLOSED:
+            return False
+        self.failures = 0
+        self._opened_in_a_row = 0
+        self.probing = False
+        self._move(to, Cause.SHARED, None, at, 0.0)
+        return True
+
+    @property
+    def opened_in_a_row(self) -> int:
+        """How often it has opened since it was last closed."""
+        return self._opened_in_a_row
 
     @property
     def probe_at(self) -> float:

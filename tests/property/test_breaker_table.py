@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.model import Outcome
-from sidecar.resilience import Breaker, Cause
+from sidecar.resilience import Breaker, BreakerState, Cause
 
 OPEN_FOR, MAX_OPEN_FOR = 2.0, 7.0
 
@@ -26,6 +26,15 @@ TABLE = {
     ("half_open", "probe " + SUCCESS): ("closed", Cause.PROBE_SUCCEEDED),
     ("half_open", "probe " + FAILURE): ("open", Cause.PROBE_FAILED),
     ("half_open", "probe " + TOO_MANY): ("open", Cause.PROBE_FAILED),
+    ("closed", "another opened"): ("open", Cause.SHARED),
+    ("half_open", "another opened"): ("open", Cause.SHARED),
+    ("open", "another closed"): ("closed", Cause.SHARED),
+    ("half_open", "another closed"): ("closed", Cause.SHARED),
+}
+ANOTHER = {
+    BreakerState.OPEN: "another opened",
+    BreakerState.CLOSED: "another closed",
+    BreakerState.HALF_OPEN: "another probes",
 }
 
 
@@ -39,6 +48,7 @@ class Model:
     openings: int = 0  # in a row
     until: float = 0.0
     probe_out: bool = False
+    moved: float = 0.0  # when
 
     def step(self, event: str, now: float) -> Cause | None:
         """Take an event; the cause when the state moved."""
@@ -46,7 +56,12 @@ class Model:
         if row is None:
             return None
         self.state = row[0]
-        if self.state == "open":
+        self.moved = now
+        if row[1] is Cause.SHARED:
+            self.probe_out = False
+            if self.state == "closed":
+                self.run = self.openings = 0
+        elif self.state == "open":
             self.until = now + min(MAX_OPEN_FOR, OPEN_FOR * 2**self.openings)
             self.openings += 1
         elif self.state == "closed":
@@ -63,6 +78,16 @@ class Model:
         self.run = {SUCCESS: 0, FAILURE: self.run + 1}.get(kind, self.run)
         return self.step("last straw", now) if self.run >= self.threshold else None
 
+    def hear(self, event: str, at: float, until: float, openings: int) -> Cause | None:
+        """Of another worker's breaker."""
+        if at < self.moved:
+            return None
+        if event == "another opened":
+            self.until, self.openings = until, openings
+        elif event == "another probes" and self.state == "open":
+            self.until = max(self.until, until)
+        return self.step(event, at)
+
     def ask(self, now: float) -> tuple[bool, Cause | None]:
         if self.state == "closed" or self.probe_out or (self.state == "open" and now < self.until):
             return False, None
@@ -75,8 +100,13 @@ answer = st.tuples(st.just("answer"), st.sampled_from(list(Outcome)))
 late = st.tuples(st.just("late"), st.sampled_from(list(Outcome)))
 failures = st.tuples(st.just("result"), st.just(Outcome.RESET))
 asked = st.tuples(st.just("ask"), st.none())
+# What another worker's breaker did, and how many seconds ago.
+heard = st.tuples(
+    st.just("hear"),
+    st.tuples(st.sampled_from(list(BreakerState)), st.sampled_from((0.0, 0.0, 1.0, 3.0))),
+)
 passing = st.tuples(st.just("pass"), st.sampled_from((0.5, 1.0, 2.0, 4.0, 7.0)))
-events = st.lists(st.one_of(result, late, failures, answer, asked, passing), max_size=60)
+events = st.lists(st.one_of(result, late, failures, answer, asked, heard, passing), max_size=60)
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
@@ -94,6 +124,10 @@ def test_the_breaker_follows_its_table(story: list[tuple[str, object]], threshol
         elif what == "ask":
             permitted, cause = model.ask(now)
             assert breaker.take_probe(now) is permitted
+        elif isinstance(value, tuple):
+            to, ago = value
+            cause = model.hear(ANOTHER[to], now - ago, now - ago + 3.0, 2)
+            assert breaker.adopt(to, now - ago, now - ago + 3.0, 2) is (cause is not None)
         elif isinstance(value, Outcome) and (what == "result" or model.probe_out):
             probe = what == "answer"  # only who was given a probe answers for it
             cause = model.result(value, now, probe)
@@ -113,5 +147,5 @@ def test_the_breaker_follows_its_table(story: list[tuple[str, object]], threshol
         if cause is not None:
             moves[model.state, cause] = moves.get((model.state, cause), 0) + 1
             entry = breaker.journal[-1]
-            assert (entry.to.label, entry.cause, entry.at) == (model.state, cause, now)
+            assert (entry.to.label, entry.cause, entry.at) == (model.state, cause, model.moved)
     assert {(to.label, cause): count for (to, cause), count in breaker.transitions.items()} == moves

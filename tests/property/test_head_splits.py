@@ -1,6 +1,7 @@
 """Heads: any split of the bytes gives the same head or the same refusal.
 
-It is `head`'s scan that is held here; test_scan_twin.py holds the compiled build's against it. The scanners are driven as the data path drives them: after each piece, over all that has come so far.
+It is `head`'s scan that is held here; test_scan_twin.py holds the compiled build's against it. The scanners are
+driven as the data path drives them: after each piece, over all that has come so far.
 """
 
 from collections.abc import Callable, Iterable

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from property.test_head_splits import METHOD, REQUEST_LINES, STATUS_LINES, described, heads, outcome
 
 from sidecar.http1 import RequestHead, ResponseHead, head, scan
@@ -123,7 +122,7 @@ def same(wire: bytes, method: int = 0) -> None:
     assert mine == twins
 
 
-@pytest.mark.parametrize("wire", (*USUAL_REQUESTS, *USUAL_RESPONSES))
+@pytest.mark.parametrize("wire", [*USUAL_REQUESTS, *USUAL_RESPONSES])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_the_usual(wire: bytes, method: str) -> None:
     same(wire, METHODS.index(method))

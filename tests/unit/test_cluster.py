@@ -468,3 +468,65 @@ def test_a_snapshot_shares_anew() -> None:
     assert shares(cluster) == [6]
     cluster.apply(snapshot(*(Endpoint(host, 80) for host in "abcd")))
     assert shares(cluster) == [2, 2, 2, 2]
+
+
+# Workers that share their breakers
+
+
+class Sharing:
+    """Tells every other cluster what one of them did, as the supervisor does."""
+
+    def __init__(self, *clusters: Cluster) -> None:
+        self.clusters = clusters
+        self.told: list[tuple[str, BreakerState]] = []
+        for cluster in clusters:
+            cluster.watcher = self
+
+    def moved(self, cluster: Cluster, state: EndpointState, now: float) -> None:
+        breaker = state.breaker
+        self.told.append((state.endpoint.host, breaker.state))
+        until = now + 5.0 if breaker.state is HALF_OPEN else breaker.open_until
+        for other in self.clusters:
+            if other is not cluster:
+                other.adopt(state.endpoint.key, breaker.state, now, until, breaker.opened_in_a_row)
+
+
+def test_a_trip_is_everybodys_and_told_once() -> None:
+    one, two = cluster_of("a", "b"), cluster_of("a", "b")
+    sharing = Sharing(one, two)
+    kept = Connection(state_of(two, "a").pool)
+    state_of(two, "a").pool.admit(Waiter())
+    state_of(two, "a").pool.give_back(kept)
+    fail(one, "a")
+    assert sharing.told == [("a", OPEN)], "what is adopted is not told on"
+    assert picks(two, 3) == "bbb"
+    assert kept.closed, "an idle connection to it is not worth keeping here either"
+
+
+def test_one_probe_for_all_and_its_success_closes_all() -> None:
+    one, two = cluster_of("a", "b"), cluster_of("a", "b")
+    sharing = Sharing(one, two)
+    fail(one, "a")
+    over = NOW + OPEN_FOR
+    probe = two.pick(over)
+    assert probe is state_of(two, "a")
+    assert picks(one, 4, over) == "bbbb", "the probe is out in the other"
+    two.report(probe, Outcome.SUCCESS, over + 1.0, probe.breaker.permit)
+    assert sorted(picks(one, 4, over + 1.0)) == ["a", "a", "b", "b"]
+    assert sharing.told == [("a", OPEN), ("a", HALF_OPEN), ("a", CLOSED)]
+
+
+def test_a_probe_that_nobody_answers_for_is_sent_by_another_later() -> None:
+    one, two = cluster_of("a", "b"), cluster_of("a", "b")
+    Sharing(one, two)
+    fail(one, "a")
+    over = NOW + OPEN_FOR
+    assert two.pick(over) is state_of(two, "a")  # and that worker dies
+    assert "a" not in picks(one, 4, over + 4.9)
+    assert one.pick(over + 5.0) is state_of(one, "a")
+
+
+def test_an_endpoint_that_this_worker_does_not_have() -> None:
+    cluster = cluster_of("a")
+    cluster.adopt(("z", 80), OPEN, NOW, NOW + 1.0, 1)
+    assert picks(cluster, 2) == "aa"

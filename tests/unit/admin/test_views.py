@@ -8,7 +8,7 @@ from support.clock import FakeClock
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy, WorkerCounts
 from sidecar.version import __version__
 
 POLICY = UpstreamPolicy(
@@ -32,6 +32,13 @@ def _view(cluster: Cluster, clock: FakeClock) -> dict[str, Any]:
 def test_the_top_says_what_answers() -> None:
     view = upstreams_view({}, FakeClock(), mode="distributed", draining=True)
     assert view == {"version": __version__, "mode": "distributed", "draining": True, "upstreams": []}
+
+
+def test_several_workers_are_named() -> None:
+    workers = WorkerCounts(4)
+    workers.running, workers.restarts = 3, 7
+    view = upstreams_view({}, FakeClock(), mode="local", draining=False, workers=workers)
+    assert view["workers"] == {"configured": 4, "running": 3, "leaving": 0, "silent": 0, "restarts": 7}
 
 
 def test_an_upstream_that_has_done_nothing() -> None:

@@ -324,11 +324,11 @@ def test_a_long_form_over_a_short_one_doubles_again(load: Load) -> None:
 def test_the_sidecar_section(load: Load) -> None:
     text = (
         'sidecar:\n  bind: [127.0.0.2, "::1", 127.0.0.2]\n  admin: "[::1]:0"\n  metrics: 0.0.0.0:0\n'
-        "  head_timeout: 1\n  idle_timeout: 2s\n  drain_timeout: 3000ms\n  max_clients: 7\n  workers: 1\n"
+        "  head_timeout: 1\n  idle_timeout: 2s\n  drain_timeout: 3000ms\n  max_clients: 7\n  workers: 4\n"
         "  min_body_rate: 1KiB\n"
     )
     assert load(text).sidecar == SidecarSettings(
-        ("127.0.0.2", "::1"), Address("::1", 0), Address("0.0.0.0", 0), 1.0, 2.0, 3.0, 7, 1024
+        ("127.0.0.2", "::1"), Address("::1", 0), Address("0.0.0.0", 0), 1.0, 2.0, 3.0, 7, 1024, 4
     )
     assert load("sidecar: {bind: 127.0.0.3}\n").sidecar.bind == ("127.0.0.3",)
     assert load(text, bind=("10.0.0.1",)).sidecar.bind == ("10.0.0.1",)

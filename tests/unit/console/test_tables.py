@@ -88,3 +88,23 @@ def test_half_open_is_two_words() -> None:
     view = _view("10.0.0.1", "b.example")
     view["upstreams"][0]["endpoints"][0]["breaker"].update(state="half_open", retry_in=None)
     assert "half open" in _draw(view, io.StringIO(), plain=True)[1]
+
+
+@pytest.mark.parametrize(
+    ("leaving", "silent", "said"),
+    [
+        (0, 0, "together: 3 of 4 workers"),
+        (2, 0, "together: 3 of 4 workers, 2 leaving"),
+        (1, 1, "together: 3 of 4 workers, 1 leaving, 1 silent"),
+    ],
+)
+def test_several_workers_are_said_below(leaving: int, silent: int, said: str) -> None:
+    view = _view("a")
+    view["workers"] = {
+        "configured": 4,
+        "running": 3,
+        "leaving": leaving,
+        "silent": silent,
+        "restarts": 0,
+    }
+    assert _draw(view, io.StringIO(), plain=True)[-1] == said

@@ -247,4 +247,80 @@ def test_labels_are_the_metrics_words() -> None:
         "open_time_over",
         "probe_succeeded",
         "probe_failed",
+        "shared",
     ]
+
+
+# Of other workers
+
+
+def test_another_workers_trip_is_taken_over_with_its_time() -> None:
+    made = breaker(threshold=3, open_for=1.0, max_open_for=8.0)
+    assert made.adopt(OPEN, 100.0, 104.0, 2)
+    assert (made.state, made.probe_at, made.opened_in_a_row) == (OPEN, 104.0, 2)
+    entry = made.journal[-1]
+    assert (entry.at, entry.to, entry.cause, entry.open_for) == (100.0, OPEN, Cause.SHARED, 4.0)
+    assert made.transitions == {(OPEN, Cause.SHARED): 1}
+    assert made.failures == 3, "so that the cluster feeds it a probe's success"
+    assert made.take_probe(104.0)
+    assert made.record(Outcome.RESET, 105.0, made.permit)
+    assert made.open_until == 109.0, "the third in a row"
+
+
+def test_requests_from_before_another_workers_trip_tell_nothing() -> None:
+    made = breaker(threshold=1)
+    before = made.permit
+    made.adopt(OPEN, 100.0, 110.0, 1)
+    made.adopt(CLOSED, 110.0, 0.0, 0)
+    assert not made.record(Outcome.RESET, 111.0, before)
+    assert made.state is CLOSED
+
+
+def test_one_that_is_open_takes_over_the_time_of_the_later_trip() -> None:
+    made = opened(at=100.0)
+    assert not made.adopt(OPEN, 100.5, 107.0, 1)
+    assert (made.open_until, len(made.journal)) == (107.0, 1)
+
+
+def test_an_older_move_changes_nothing() -> None:
+    made = opened(at=100.0)
+    assert not made.adopt(CLOSED, 99.0, 0.0, 0)
+    assert not made.adopt(OPEN, 99.0, 120.0, 7)
+    assert (made.state, made.open_until, made.opened_in_a_row) == (OPEN, 110.0, 1)
+
+
+def test_another_workers_probe_puts_off_its_own() -> None:
+    made = opened(at=100.0)
+    assert not made.adopt(HALF_OPEN, 110.0, 115.0, 1)
+    assert (made.state, made.probe_at) == (OPEN, 115.0)
+    assert not made.adopt(HALF_OPEN, 111.0, 112.0, 1), "never brings it forward"
+    assert made.probe_at == 115.0
+
+
+@pytest.mark.parametrize("to", [CLOSED, HALF_OPEN])
+def test_a_closed_one_hears_of_another_that_closes_or_probes(to: BreakerState) -> None:
+    made = breaker()
+    assert not made.adopt(to, 100.0, 105.0, 1)
+    assert (made.state, made.probe_at) == (CLOSED, NEVER)
+
+
+def test_a_probe_of_its_own_is_not_disturbed_by_another() -> None:
+    made = half_open(at=110.0)
+    assert not made.adopt(HALF_OPEN, 110.5, 115.0, 1)
+    assert (made.state, made.probing) == (HALF_OPEN, True)
+
+
+@pytest.mark.parametrize("to", [CLOSED, OPEN])
+def test_another_workers_verdict_makes_its_own_probe_void(to: BreakerState) -> None:
+    made = half_open(at=110.0)
+    permit = made.permit
+    assert made.adopt(to, 111.0, 131.0, 2)
+    assert (made.state, made.probing) == (to, False)
+    assert not made.record(Outcome.RESET, 112.0, permit)
+    assert made.state is to
+
+
+def test_another_workers_success_ends_the_row() -> None:
+    made = opened(at=100.0)
+    assert made.adopt(CLOSED, 105.0, 0.0, 0)
+    assert (made.state, made.failures, made.opened_in_a_row, made.probe_at) == (CLOSED, 0, 0, NEVER)

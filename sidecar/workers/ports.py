@@ -1,0 +1,136 @@
+"""The listening sockets of all workers: for each address and port one for every worker's slot.
+
+The kernel spreads new connections over sockets that share a port (SO_REUSEPORT), by a hash of the addresses. The
+supervisor keeps all of them open and a worker inherits those of its slot, so that connections in a slot's queue wait
+there while its worker is replaced.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sidecar.proxy.listener import BACKLOG, cannot_listen, has_no_such_family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sidecar.config.settings import UpstreamSettings
+
+__all__ = ["Place", "Ports"]
+
+# host and port as configured; where the port is 0 each upstream has its own, so that its name stands for it.
+_Key = tuple[str, int | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One address and port, with the sockets of all slots, in order."""
+
+    host: str
+    port: int
+    sockets: tuple[socket.socket, ...]
+
+    def close(self) -> None:
+        """Connections that nobody has accepted yet are reset, unless a worker still has the socket open."""
+        for found in self.sockets:
+            found.close()
+
+
+class Ports:
+    """All places that are listened on, by upstream.
+
+    slots: how many workers there are. by_upstream: the places of each upstream that listens.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.by_upstream: dict[str, list[Place]] = {}
+        self._places: dict[_Key, Place] = {}
+
+    def open(self, upstreams: Iterable[UpstreamSettings], addresses: Sequence[str]) -> Ports:
+        """The places for another configuration: those that are open already are the same, others are opened.
+
+        Nothing of `self` changes. Raises StartError, and nothing stays open then that was not before.
+        """
+        found = Ports(self.slots)
+        try:
+            for upstream in upstreams:
+                if upstream.listen_port is not None and not upstream.skipped:
+                    places = self._places_of(upstream.name, upstream.listen_port, addresses, found)
+                    found.by_upstream[upstream.name] = places
+        except BaseException:
+            found.close(but=self)
+            raise
+        return found
+
+    def _places_of(self, name: str, port: int, addresses: Sequence[str], found: Ports) -> list[Place]:
+        places: list[Place] = []
+        wanted = port
+        for host in addresses:
+            key = (host, port or name)
+            place = self._places.get(key)
+            if place is None:
+                try:
+                    place = Place(*_listen(host, wanted, self.slots))
+                except OSError as error:
+                    if places and has_no_such_family(host, error):
+                        continue
+                    raise cannot_listen(name, host, wanted, error) from None
+            found._places[key] = place
+            places.append(place)
+            wanted = place.port
+        return places
+
+    def close(self, but: Ports | None = None) -> None:
+        """Close all, but for those that `but` has too."""
+        kept = {} if but is None else but._places
+        for key, place in self._places.items():
+            if kept.get(key) is not place:
+                place.close()
+
+    def close_slot(self, slot: int) -> None:
+        """Close the sockets of one slot: the kernel gives its share of new connections to the others."""
+        for place in self._places.values():
+            place.sockets[slot].close()
+
+
+def _listen(host: str, port: int, count: int) -> tuple[str, int, tuple[socket.socket, ...]]:
+    """The first socket listens alone, which fails as it always did when anybody else listens there.
+
+    Only then may it be shared. To look first whether the port is free, and bind shared sockets then, would let two
+    sidecars that start at the same moment share it.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for number in range(count):
+            sockets.append(_bind(host, port, shared=number > 0))
+            port = sockets[0].getsockname()[1]
+            if number == 0 and count > 1:
+                sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except BaseException:
+        for made in sockets:
+            made.close()
+        raise
+    return host, port, tuple(sockets)
+
+
+def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
+    )[0]
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(address)
+        made.listen(BACKLOG)
+        made.setblocking(False)
+    except BaseException:
+        made.close()
+        raise
+    return made

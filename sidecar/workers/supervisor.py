@@ -1,0 +1,425 @@
+"""The process that was started when `sidecar.workers` is above 1: a sidecar whose data path is in its workers.
+
+It is an App as far as starting, ending and being asked goes; where an App listens, this one starts workers, restarts
+those that die, replaces all when the configuration is read again, and answers `/metrics` and `/upstreams` with sums.
+Its clusters serve nobody: they show what the workers' clusters add up to, see `values.Whole`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sidecar.admin.server import admin_app, metrics_app
+from sidecar.admin.views import upstreams_view
+from sidecar.app import COMPILED, DRAIN_POLL, LAST_CALL, OWN_DESCRIPTORS, App
+from sidecar.errors import ConfigurationError, SidecarError, StartError
+from sidecar.model import WorkerCounts
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy import ProxyContext
+from sidecar.resilience import BreakerState
+from sidecar.version import __version__
+from sidecar.workers.backoff import Backoff
+from sidecar.workers.ports import Ports
+from sidecar.workers.process import WorkerProcess, spawn
+from sidecar.workers.values import Whole
+from sidecar.workers.wire import Move, from_plain, to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from sidecar.clock import Clock
+    from sidecar.config.settings import Settings
+    from sidecar.workers.channel import Message
+    from sidecar.workers.process import Spawn
+
+__all__ = ["Supervisor"]
+
+ASK_TIMEOUT = (
+    1.0  # seconds in which workers have to tell their counts: a tenth of Prometheus's usual scrape_timeout
+)
+GRACE = 2.0  # seconds beyond drain_timeout, or beyond the third signal, after which a worker is killed
+
+_log = logging.getLogger("sidecar")
+
+
+class _Slot:
+    """One worker's place: its sockets go from one to the next. worker: the present one, None while it is dead."""
+
+    __slots__ = ("backoff", "number", "timer", "worker")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.worker: WorkerProcess | None = None
+        self.backoff = Backoff()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Start no other worker after all."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class Supervisor(App):
+    """One sidecar of several processes.
+
+    load: reads the configuration again; raises ConfigurationError. log_format: for the workers' logs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        load: Callable[[], Settings],
+        log_format: str = "auto",
+        clock: Clock | None = None,
+        spawn: Spawn = spawn,
+    ) -> None:
+        super().__init__(settings, clock)
+        count = settings.sidecar.workers
+        self.counts = WorkerCounts(count)
+        self._load = load
+        self._log_format = log_format
+        self._spawn = spawn
+        self._slots = [_Slot(number) for number in range(count)]
+        self._workers: set[WorkerProcess] = set()  # all that have not ended
+        self._ports = Ports(count)
+        self._whole = Whole()
+        self._moves: dict[tuple[str, str, int], Move] = {}  # the last of each endpoint
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: asyncio.Task[None] | None = None
+        self._reloading = False
+        self._reload_again = False
+
+    # Starting
+
+    async def _start(self) -> None:
+        settings = self.settings
+        self._raise_descriptor_limit()
+        self._context = ProxyContext(asyncio.get_running_loop(), self.clock)
+        self._show(settings)
+        await self._bind_own()
+        await self._serve_own(self._context)
+        self._ports = self._ports.open(settings.upstreams, settings.sidecar.bind)
+        self._say_where()
+        try:
+            workers = await self._start_workers(settings, self._ports)
+        except StartError:
+            if self._stage:  # told to end, they did
+                return
+            raise
+        for slot, worker in zip(self._slots, workers, strict=True):
+            slot.worker = worker
+        self.ready = True
+
+    def _descriptors_wanted(self) -> int:
+        """A worker inherits the limit; this process needs all of the sockets."""
+        listening = sum(upstream.listen_port is not None for upstream in self.settings.upstreams)
+        sockets = listening * len(self.settings.sidecar.bind) * self.counts.configured
+        return max(super()._descriptors_wanted(), sockets + OWN_DESCRIPTORS)
+
+    def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
+        metrics = Metrics(self.clusters, context, compiled=COMPILED, workers=self.counts)
+        return (
+            metrics_app(metrics.render, metrics.content_type, self._is_ready, self.refresh),
+            admin_app(self.view, self.refresh),
+        )
+
+    def _is_ready(self) -> bool:
+        return super()._is_ready() and all(slot.worker and slot.worker.serves for slot in self._slots)
+
+    def _announce(self) -> None:
+        super()._announce()
+        pids = ", ".join(str(slot.worker.pid) for slot in self._slots if slot.worker)
+        _log.info("%d workers: %s", len(self._slots), pids)
+
+    def _show(self, settings: Settings) -> None:
+        """Have the clusters of `settings` to show sums in."""
+        self.settings = settings
+        self.clusters.clear()
+        for upstream in settings.upstreams:
+            self._add_upstream(upstream)
+        assert self._context is not None
+        self._context.max_clients = settings.sidecar.max_clients * self.counts.configured
+
+    def _say_where(self) -> None:
+        self.listening[:] = [
+            (name, f"[{place.host}]:{place.port}" if ":" in place.host else f"{place.host}:{place.port}")
+            for name, places in self._ports.by_upstream.items()
+            for place in places
+        ]
+
+    # Workers
+
+    async def _start_workers(self, settings: Settings, ports: Ports) -> list[WorkerProcess]:
+        """One for each slot, ready. Raises StartError when one will never be, and none is left then."""
+        started = [await self._launch(slot.number, settings, ports) for slot in self._slots]
+        await asyncio.wait([worker.ready for worker in started])
+        failed = [worker for worker in started if not worker.serves]
+        if failed:
+            for worker in started:
+                worker.kill()
+            await asyncio.wait([worker.ended for worker in started])
+            raise StartError(failed[0].ready.result() or f"worker {failed[0].slot} {failed[0].end}")
+        return started
+
+    async def _launch(self, slot: int, settings: Settings, ports: Ports) -> WorkerProcess:
+        sockets = [
+            (name, place.host, place.sockets[slot].fileno())
+            for name, places in ports.by_upstream.items()
+            for place in places
+        ]
+        # To a new worker an endpoint whose probe is out is open: it lets nothing through until that has had its time.
+        moves = [
+            replace(move, to=BreakerState.OPEN)
+            for move in self._moves.values()
+            if move.to is not BreakerState.CLOSED
+        ]
+        message = {
+            "kind": "start",
+            "version": __version__,
+            "settings": to_plain(settings),
+            "log_format": self._log_format,
+            "slot": slot,
+            "sockets": sockets,
+            "moves": [to_plain(move) for move in moves],
+        }
+        worker = WorkerProcess(slot, self, self.clock.monotonic())
+        self._workers.add(worker)
+        await worker.start(message, [descriptor for _, _, descriptor in sockets], self._spawn)
+        if self._stage:
+            self._tell_stage(worker)
+        return worker
+
+    def worker_said(self, worker: WorkerProcess, message: Message) -> None:
+        """A breaker of it has moved: all others follow."""
+        move = from_plain(Move, message["move"])
+        key = (move.upstream, move.host, move.port)
+        last = self._moves.get(key)
+        if last is None or move.at >= last.at:
+            self._moves[key] = move
+        for other in tuple(self._workers):
+            if other is not worker:
+                other.tell({"kind": "move", "move": message["move"]})
+
+    def worker_ended(self, worker: WorkerProcess) -> None:
+        """Keep what it counted, and start another if it should be there."""
+        self._workers.discard(worker)
+        if worker.values is not None:
+            self._whole.bury(worker.values)
+        slot = self._slots[worker.slot]
+        if slot.worker is not worker:  # it was leaving, or is not in use yet
+            return
+        slot.worker = None
+        if self._stage:
+            self._ports.close_slot(slot.number)  # nobody comes to serve its queue any more
+            return
+        wait = slot.backoff.after(self.clock.monotonic() - worker.started_at)
+        self.counts.restarts += 1
+        why = worker.ready.result()
+        _log.error(
+            "worker %d (pid %d) %s%s; starting another%s",
+            worker.slot,
+            worker.pid,
+            worker.end,
+            f": {why}" if why else "",
+            f" in {wait:g} s" if wait else "",
+        )
+        slot.timer = asyncio.get_running_loop().call_later(wait, self._restart, slot)
+
+    def _restart(self, slot: _Slot) -> None:
+        slot.timer = None
+        self._run(self._put_another(slot))
+
+    async def _put_another(self, slot: _Slot) -> None:
+        ports = self._ports
+        worker = await self._launch(slot.number, self.settings, ports)
+        if ports is not self._ports:  # a reload has filled the place meanwhile
+            worker.kill()
+        elif worker.ended.done():
+            slot.worker = worker
+            self.worker_ended(worker)
+        else:
+            slot.worker = worker
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Being asked
+
+    def view(self) -> dict[str, Any]:
+        return upstreams_view(
+            self.clusters,
+            self.clock,
+            mode=self.settings.mode.value,
+            draining=bool(self._stage),
+            workers=self.counts,
+        )
+
+    async def refresh(self) -> None:
+        """Have the clusters show what all workers have counted by now."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+        await asyncio.shield(self._asking)
+
+    async def _ask(self) -> None:
+        asked = [worker.ask() for worker in self._workers if worker.serves]
+        if asked:
+            await asyncio.wait(asked, timeout=ASK_TIMEOUT)
+        present = [slot.worker for slot in self._slots if slot.worker and slot.worker.serves]
+        self.counts.silent = sum(not answer.done() for answer in asked)
+        self.counts.running = len(present)
+        self.counts.leaving = sum(worker.serves for worker in self._workers) - len(present)
+        # A silent one's last word stands in for it: totals never go down.
+        said = [worker.values for worker in self._workers if worker.values is not None]
+        assert self._context is not None
+        self._whole.show(said, self.clusters, self._context, self.counts.configured)
+
+    # Reading the configuration again
+
+    def _on_sighup(self) -> None:
+        if self._stage or not self.ready:
+            _log.warning("not reloading: the sidecar is %s", "ending" if self._stage else "starting")
+        elif self._reloading:
+            self._reload_again = True
+        else:
+            self._reloading = self._reload_again = True
+            self._run(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            while self._reload_again and not self._stage:
+                self._reload_again = False
+                try:
+                    await self._reload_once()
+                except ConfigurationError as error:
+                    self._refuse(error.findings)
+                except SidecarError as error:
+                    self._refuse([str(error)])
+        finally:
+            self._reloading = False
+
+    async def _reload_once(self) -> None:
+        settings = self._as_far_as_possible(self._load())
+        ports = self._ports.open(settings.upstreams, settings.sidecar.bind)
+        try:
+            workers = await self._start_workers(settings, ports)
+        except BaseException:
+            ports.close(but=self._ports)
+            raise
+        if self._stage:  # told to end meanwhile: those before do that
+            ports.close(but=self._ports)
+            for worker in workers:
+                worker.kill()
+            return
+        before, self._ports = self._ports, ports
+        for slot, worker in zip(self._slots, workers, strict=True):
+            slot.cancel()
+            slot.backoff = Backoff()
+            if slot.worker is not None:
+                self._send_away(slot.worker)
+            slot.worker = worker
+        before.close(but=ports)
+        self._show(settings)
+        self._say_where()
+        self._whole.forget_all_but(self.clusters)
+        self._moves = {
+            (name, host, port): move
+            for (name, host, port), move in self._moves.items()
+            if name in self.clusters and (host, port) in self.clusters[name].endpoints
+        }
+        self.counts.reloads[1] += 1
+        self.counts.last_reload = True
+        logging.getLogger().setLevel(settings.log_level)
+        for note in settings.notes:
+            _log.info("%s", note)
+        _log.info("reloaded %s: %d upstreams", settings.origin, len(settings.upstreams))
+
+    def _as_far_as_possible(self, new: Settings) -> Settings:
+        """`new`, but for what cannot change while it runs: that is said."""
+        old = self.settings.sidecar
+        for name in ("admin", "metrics", "workers"):
+            was, wanted = getattr(old, name), getattr(new.sidecar, name)
+            if was != wanted:
+                _log.warning("sidecar.%s stays %s; start the sidecar anew for %s", name, was, wanted)
+        kept = replace(new.sidecar, admin=old.admin, metrics=old.metrics, workers=old.workers)
+        return replace(new, sidecar=kept)
+
+    def _refuse(self, findings: list[str]) -> None:
+        self.counts.reloads[0] += 1
+        self.counts.last_reload = False
+        for finding in findings:
+            _log.error("%s", finding)
+        _log.error("not reloaded: the configuration before goes on")
+
+    def _send_away(self, worker: WorkerProcess) -> None:
+        if not worker.serves:
+            worker.kill()
+            return
+        worker.tell({"kind": "leave"})
+        wait = self.settings.sidecar.drain_timeout + GRACE  # of the configuration that it was started with
+        asyncio.get_running_loop().call_later(wait, worker.kill)
+
+    # Ending
+
+    async def run(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_sighup)
+        await super().run()
+
+    def _hurry(self, stage: int) -> None:
+        self._stage = stage
+        for slot in self._slots:
+            slot.cancel()
+        for worker in tuple(self._workers):
+            self._tell_stage(worker)
+        super()._hurry(stage)
+
+    def _tell_stage(self, worker: WorkerProcess) -> None:
+        if self._stage >= 2 and not worker.ready.done():
+            worker.kill()  # it has nothing to finish
+        else:
+            worker.tell({"kind": "stage", "stage": self._stage})
+
+    def _stop_accepting(self) -> None:
+        self._ports.close()
+
+    async def _drain(self) -> None:
+        """Wait until all workers have ended, and end those that do not in time."""
+        timeout = self.settings.sidecar.drain_timeout
+        deadline = self.clock.monotonic() + timeout
+        last_call = deadline - timeout * LAST_CALL
+        end = deadline + GRACE
+        while self._workers:
+            now = self.clock.monotonic()
+            if self._stage == 1 and all(slot.worker.quiet for slot in self._slots if slot.worker):
+                self._stage = 2
+                for worker in tuple(self._workers):
+                    self._tell_stage(worker)
+                self._stop_accepting()
+            elif self._stage == 1 and now >= last_call:
+                self._hurry(2)
+            if self._stage >= 3:
+                end = min(end, now + GRACE)
+            if now >= end:
+                _log.warning("%d of the workers do not end by themselves: killed", len(self._workers))
+                for worker in tuple(self._workers):
+                    worker.kill()
+                await asyncio.wait([worker.ended for worker in self._workers])
+            await asyncio.sleep(DRAIN_POLL)
+
+    async def close(self) -> None:
+        self._stage = self._stage or 3  # from here on nobody is started again
+        for slot in self._slots:
+            slot.cancel()
+        # What is under way may start workers yet, which end as soon as they are there.
+        while self._workers or self._tasks:
+            for worker in self._workers:
+                worker.kill()
+            ends: list[asyncio.Future[Any]] = [*self._tasks, *(worker.ended for worker in self._workers)]
+            await asyncio.wait(ends, timeout=DRAIN_POLL, return_when=asyncio.FIRST_COMPLETED)
+        await super().close()

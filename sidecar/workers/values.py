@@ -1,0 +1,248 @@
+"""What one worker has counted, as one tree of numbers; sums of such trees; and a cluster that shows a sum.
+
+Two trees, alike in shape: `counters` only grow and outlive the worker that counted them, `gauges` go with it. A leaf is
+a number, a list has a fixed length, a mapping may lack what is zero: so `add` needs to know nothing of what it adds.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from sidecar.model import Outcome
+from sidecar.resilience import BreakerState, Cause, Transition
+from sidecar.resilience.breaker import JOURNAL_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sidecar.cluster import Cluster
+    from sidecar.proxy.context import ProxyContext
+    from sidecar.resilience import Breaker
+
+__all__ = ["Tree", "Whole", "add", "values_of"]
+
+Tree = dict[str, Any]
+
+# Where the whole's breaker is: where one worker's probe is out there is something to wait for, and an open one beside
+# closed ones is a message that has not arrived yet.
+_TELLING = (BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.CLOSED)
+
+_PLAIN_COUNTERS = ("reuse_failures", "overflows", "bytes_sent", "bytes_received")
+_LIST_COUNTERS = ("connects", "retries", "sessions")
+_ARRAY_COUNTERS = ("durations", "duration_sums")
+
+
+def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
+    """Everything that one process has counted: `{counters, gauges, breakers}`, JSON values throughout."""
+    return {
+        "counters": {
+            "refused": context.refused,
+            "upstreams": {name: _counters(cluster) for name, cluster in clusters.items()},
+        },
+        "gauges": {
+            "clients": context.clients,
+            "upstreams": {name: _gauges(cluster) for name, cluster in clusters.items()},
+        },
+        "breakers": {
+            name: {_key(*key): _breaker(state.breaker) for key, state in cluster.endpoints.items()}
+            for name, cluster in clusters.items()
+        },
+    }
+
+
+def _counters(cluster: Cluster) -> Tree:
+    stats = cluster.stats
+    found: Tree = {name: getattr(stats, name) for name in (*_PLAIN_COUNTERS, *_LIST_COUNTERS)}
+    found |= {name: getattr(stats, name).tolist() for name in _ARRAY_COUNTERS}
+    found["requests"] = {str(index): count for index, count in enumerate(stats.requests) if count}
+    found["endpoints"] = {
+        _key(*key): {
+            "attempts": state.attempts.tolist(),
+            "transitions": {
+                f"{int(to)} {int(cause)}": count for (to, cause), count in state.breaker.transitions.items()
+            },
+        }
+        for key, state in cluster.endpoints.items()
+    }
+    return found
+
+
+def _gauges(cluster: Cluster) -> Tree:
+    return {
+        "in_flight": cluster.stats.in_flight,
+        "sessions_active": cluster.stats.sessions_active,
+        "used": cluster.limit.used,
+        "pending": len(cluster.limit.pending),
+        "endpoints": {
+            _key(*key): {
+                "in_flight": state.in_flight,
+                "open": state.pool.open,
+                "idle": len(state.pool.idle),
+            }
+            for key, state in cluster.endpoints.items()
+        },
+    }
+
+
+def _breaker(breaker: Breaker) -> Tree:
+    """Moves that it made by itself are its journal here: what it adopted is in the journal of another."""
+    return {
+        "state": int(breaker.state),
+        "failures": breaker.failures,
+        "open_until": breaker.open_until,
+        "probing": breaker.probing,
+        "journal": [
+            [entry.at, int(entry.to), int(entry.cause), entry.failures, entry.evidence, entry.open_for]
+            for entry in breaker.journal
+            if entry.cause is not Cause.SHARED
+        ],
+    }
+
+
+def _key(host: str, port: int) -> str:
+    return f"{host} {port}"
+
+
+def add(one: Any, other: Any) -> Any:
+    """The sum of two trees, a new one."""
+    if isinstance(one, dict):
+        total = dict(one)
+        for key, value in other.items():
+            total[key] = add(one[key], value) if key in one else value
+        return total
+    if isinstance(one, list):
+        return [add(left, right) for left, right in zip(one, other, strict=True)]
+    return one + other
+
+
+class Whole:
+    """The totals of a sidecar with several workers: of those that live, and of what dead ones had counted.
+
+    counters of the dead that were not told before the end are lost: those of a worker that was killed, since the
+    last time that anybody asked.
+    """
+
+    def __init__(self) -> None:
+        self._past: Tree = {}  # counters
+        self._journals: dict[tuple[str, str], list[list[Any]]] = {}  # by upstream and endpoint, of the dead
+
+    def bury(self, values: Tree) -> None:
+        """Keep what a worker that has ended counted."""
+        self._past = add(self._past, values["counters"])
+        for name, breakers in values["breakers"].items():
+            for key, breaker in breakers.items():
+                if breaker["journal"]:
+                    entries = self._journals.get((name, key), []) + breaker["journal"]
+                    self._journals[name, key] = sorted(entries, key=_moment)[-JOURNAL_LENGTH:]
+
+    def forget_all_but(self, clusters: Mapping[str, Cluster]) -> None:
+        """Drop what was counted for upstreams and endpoints that are not there any more."""
+        known = {name: {_key(*key) for key in cluster.endpoints} for name, cluster in clusters.items()}
+        upstreams = self._past.get("upstreams", {})
+        for name in [name for name in upstreams if name not in known]:
+            del upstreams[name]
+        for name, counted in upstreams.items():
+            counted["endpoints"] = {
+                key: value for key, value in counted["endpoints"].items() if key in known[name]
+            }
+        self._journals = {
+            (name, key): entries
+            for (name, key), entries in self._journals.items()
+            if key in known.get(name, ())
+        }
+
+    def show(
+        self, living: Iterable[Tree], clusters: Mapping[str, Cluster], context: ProxyContext, slots: int
+    ) -> None:
+        """Make `clusters` and `context` those of one process that had counted everything.
+
+        slots: how many workers there should be; each has the bounds of the configuration.
+        """
+        living = tuple(living)
+        counters: Tree = self._past
+        gauges: Tree = {}
+        for values in living:
+            counters, gauges = add(counters, values["counters"]), add(gauges, values["gauges"])
+        context.refused = counters.get("refused", 0)
+        context.clients = gauges.get("clients", 0)
+        for name, cluster in clusters.items():
+            _show_counters(cluster, counters.get("upstreams", {}).get(name, {}))
+            _show_gauges(cluster, gauges.get("upstreams", {}).get(name, {}), slots)
+            for (host, port), state in cluster.endpoints.items():
+                key = _key(host, port)
+                found = [values["breakers"].get(name, {}).get(key) for values in living]
+                past = self._journals.get((name, key), [])
+                _show_breaker(state.breaker, [breaker for breaker in found if breaker], past)
+
+
+def _show_counters(cluster: Cluster, counted: Tree) -> None:
+    stats = cluster.stats
+    if counted:
+        for name in (*_PLAIN_COUNTERS, *_LIST_COUNTERS):
+            setattr(stats, name, counted[name])
+        for name in _ARRAY_COUNTERS:
+            _fill(getattr(stats, name), counted[name])
+    requests = counted.get("requests", {})
+    _fill(stats.requests, [requests.get(str(index), 0) for index in range(len(stats.requests))])
+    endpoints = counted.get("endpoints", {})
+    for key, state in cluster.endpoints.items():
+        of_endpoint = endpoints.get(_key(*key), {})
+        _fill(state.attempts, of_endpoint.get("attempts", [0] * len(Outcome)))
+        state.breaker.transitions = {}
+        for move, count in of_endpoint.get("transitions", {}).items():
+            to, _, cause = move.partition(" ")
+            state.breaker.transitions[BreakerState(int(to)), Cause(int(cause))] = count
+
+
+def _fill(counts: array[Any], values: list[Any]) -> None:
+    """Put `values` in place: an array of statistics stays the same object, which compiled code counts in."""
+    counts[:] = array(counts.typecode, values)
+
+
+def _show_gauges(cluster: Cluster, now: Tree, slots: int) -> None:
+    stats, limit = cluster.stats, cluster.limit
+    stats.in_flight = now.get("in_flight", 0)
+    stats.sessions_active = now.get("sessions_active", 0)
+    limit.used = now.get("used", 0)
+    limit.maximum = cluster.policy.max_connections * slots
+    limit.max_pending = cluster.policy.max_pending * slots
+    # Only their number is looked at.
+    limit.pending.clear()
+    limit.pending.extend([None] * now.get("pending", 0))  # type: ignore[list-item]
+    for key, state in cluster.endpoints.items():
+        of_endpoint = now.get("endpoints", {}).get(_key(*key), {})
+        state.in_flight = of_endpoint.get("in_flight", 0)
+        state.pool.open = of_endpoint.get("open", 0)
+        state.pool.idle[:] = [None] * of_endpoint.get("idle", 0)  # type: ignore[list-item]
+
+
+def _show_breaker(breaker: Breaker, living: list[Tree], past: list[list[Any]]) -> None:
+    states = [BreakerState(found["state"]) for found in living]
+    breaker.state = next((state for state in _TELLING if state in states), BreakerState.CLOSED)
+    breaker.failures = max((found["failures"] for found in living), default=0)
+    breaker.probing = any(found["probing"] for found in living)
+    # The first that may send its probe.
+    breaker.open_until = min(
+        (found["open_until"] for found in living if found["state"] == BreakerState.OPEN), default=0.0
+    )
+    entries = sorted((entry for found in living for entry in found["journal"]), key=_moment)
+    breaker.journal.clear()
+    for at, to, cause, failures, evidence, open_for in sorted([*past, *entries], key=_moment)[
+        -JOURNAL_LENGTH:
+    ]:
+        breaker.journal.append(
+            Transition(
+                at,
+                BreakerState(to),
+                Cause(cause),
+                failures,
+                None if evidence is None else Outcome(evidence),
+                open_for,
+            )
+        )
+
+
+def _moment(entry: list[Any]) -> float:
+    at: float = entry[0]
+    return at

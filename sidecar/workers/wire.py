@@ -1,0 +1,66 @@
+"""Settings and moves of breakers as JSON values, and back."""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+from sidecar.resilience import BreakerState  # noqa: TC001 - `from_plain` reads the annotations
+
+__all__ = ["Move", "from_plain", "to_plain"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a breaker did, as `Breaker.adopt` takes it. Times are monotonic: that clock is the machine's."""
+
+    upstream: str
+    host: str
+    port: int
+    to: BreakerState
+    at: float
+    open_until: float
+    opened_in_a_row: int
+
+
+def to_plain(value: object) -> Any:
+    """A frozen dataclass of plain values, enums, tuples and the like as JSON values."""
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(kind: type[T], value: Any) -> T:
+    """The `kind` that `to_plain` made `value` of. What is wrong is a `TypeError`, `KeyError` or `ValueError`."""
+    found: T = _read(kind, value)
+    return found
+
+
+def _read(kind: Any, value: Any) -> Any:
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{field.name: _read(hints[field.name], value[field.name]) for field in fields(kind)})
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        inner = typing.get_args(kind)[0]  # all of ours are tuple[X, ...]
+        return tuple(_read(inner, item) for item in value)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        (kind,) = (choice for choice in typing.get_args(kind) if choice is not types.NoneType)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind}")
+    return value

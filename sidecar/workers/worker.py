@@ -1,0 +1,278 @@
+"""A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
+
+What it is told (`kind`): start, stage, leave, move, values. What it tells: ready or failed, then move, quiet, values.
+Signals are for the supervisor, which may be in the same foreground group or control group as its workers and passes
+on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM, and then takes signals too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sidecar.app import App
+from sidecar.config.settings import Settings
+from sidecar.errors import StartError
+from sidecar.observe.logs import configure
+from sidecar.proxy import Listener
+from sidecar.resilience import BreakerState
+from sidecar.version import __version__
+from sidecar.workers.channel import Channel
+from sidecar.workers.values import values_of
+from sidecar.workers.wire import Move, from_plain, to_plain
+
+if TYPE_CHECKING:
+    from sidecar.clock import Clock
+    from sidecar.cluster import Cluster
+    from sidecar.config.settings import UpstreamSettings
+    from sidecar.model import EndpointState
+    from sidecar.proxy import ProxyContext
+    from sidecar.workers.channel import Message
+
+__all__ = ["WorkerApp", "work"]
+
+# How long the others leave an endpoint to the worker whose probe is out: five times the default connect_timeout. After
+# that they take it for lost, with its client or its worker, and one of them sends the next.
+HEAD_START = 5.0  # seconds
+FAREWELL = 2.0  # seconds for the last counts to reach the supervisor
+
+_BY_HAND = (
+    "`sidecar worker` is what `sidecar run` starts when sidecar.workers is above 1, nothing to start by hand"
+)
+
+
+class WorkerApp(App):
+    """One worker's part of the sidecar.
+
+    sockets: (host, descriptor) of each listening socket, by upstream. moves: of breakers, before it was there.
+    leaving: it finishes what it has and accepts nothing, since others have taken its place.
+    alone: the supervisor has gone.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sockets: dict[str, list[tuple[str, int]]],
+        moves: list[Move],
+        channel: Channel,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(settings, clock)
+        self.leaving = False
+        self.alone = False
+        self._inherited = sockets
+        self._moves = moves
+        self._channel = channel
+        self._told_quiet = False
+
+    # What an App does otherwise
+
+    def _raise_descriptor_limit(self) -> None:
+        """The supervisor has, and limits are inherited."""
+
+    def _add_upstream(self, upstream: UpstreamSettings) -> None:
+        super()._add_upstream(upstream)
+        self.clusters[upstream.name].watcher = self
+
+    async def _bind_own(self) -> None:
+        """What is known of endpoints comes before the first request."""
+        for move in self._moves:
+            self.adopt(move)
+
+    async def _serve_own(self, context: ProxyContext) -> None:
+        """The supervisor answers for all."""
+
+    async def _listen(self, upstream: UpstreamSettings) -> None:
+        assert self._context is not None
+        sockets = self._inherited.get(upstream.name)
+        if sockets:
+            listener = Listener(self._context, self.clusters[upstream.name], (), 0)
+            self._listeners.append(listener)
+            for host, descriptor in sockets:
+                await listener.adopt(host, socket.socket(fileno=descriptor))
+
+    def _say(self, stage: int) -> None:
+        """The supervisor has said it."""
+
+    def _leave_first_stage(self, *, quiet: bool) -> None:
+        """The whole is quiet when all workers are, and that is the supervisor's to know."""
+        assert self._context is not None
+        if self.leaving:
+            # A client's idle connection is not closed before the last quarter of the drain time: its next request may
+            # be on its way, and is answered with `Connection: close`.
+            if quiet and not self._context.clients:
+                self._stage = 2
+        elif self.alone:
+            super()._leave_first_stage(quiet=quiet)
+        elif quiet is not self._told_quiet:
+            self._told_quiet = quiet
+            self._channel.send({"kind": "quiet", "quiet": quiet})
+
+    # What it is told
+
+    def reach(self, stage: int) -> None:
+        """Be at least so far in ending, see `App._hurry`."""
+        if stage > self._stage:
+            self._hurry(stage)
+
+    def leave(self) -> None:
+        """Others have taken over the sockets: accept no more, finish, end."""
+        self.leaving = True
+        self._stop_accepting()
+        self.reach(1)
+
+    def lose_supervisor(self) -> None:
+        """Drain alone."""
+        self.alone = True
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        loop.add_signal_handler(signal.SIGINT, self._on_sigint)
+        self.reach(1)
+
+    def adopt(self, move: Move) -> None:
+        """Another worker's breaker has moved."""
+        cluster = self.clusters.get(move.upstream)
+        if cluster is not None:
+            cluster.adopt((move.host, move.port), move.to, move.at, move.open_until, move.opened_in_a_row)
+
+    def values(self) -> dict[str, Any]:
+        """Everything counted so far."""
+        assert self._context is not None
+        return values_of(self.clusters, self._context)
+
+    # What it tells
+
+    def moved(self, cluster: Cluster, state: EndpointState, now: float) -> None:
+        """A breaker of its own has moved (`cluster.BreakerWatcher`)."""
+        breaker, endpoint = state.breaker, state.endpoint
+        until = now + HEAD_START if breaker.state is BreakerState.HALF_OPEN else breaker.open_until
+        move = Move(
+            cluster.name, endpoint.host, endpoint.port, breaker.state, now, until, breaker.opened_in_a_row
+        )
+        self._channel.send({"kind": "move", "move": to_plain(move)})
+
+    async def serve(self) -> None:
+        """Until it is told to end, and has."""
+        await self._stage_changed.wait()
+        await self._drain()
+
+
+class _Conversation:
+    """What is said before there is an App, and by whom it is heard then."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.channel = Channel(self._receive, self._lost)
+        self.start: asyncio.Future[Message | None] = loop.create_future()  # None: the supervisor has gone
+        self.lost = asyncio.Event()
+        self._app: WorkerApp | None = None
+        self._held: list[Message] = []
+
+    def hand_over(self, app: WorkerApp) -> None:
+        """Let `app`, which has started, do all that it is told."""
+        self._app = app
+        for message in self._held:
+            self._do(app, message)
+        if self.lost.is_set():
+            app.lose_supervisor()
+
+    def part(self) -> None:
+        """Its App has ended."""
+        self._app = None
+
+    def _receive(self, message: Message) -> None:
+        if message["kind"] == "start" and not self.start.done():
+            self.start.set_result(message)
+        elif self._app is None:
+            self._held.append(message)
+        else:
+            self._do(self._app, message)
+
+    def _do(self, app: WorkerApp, message: Message) -> None:
+        kind = message["kind"]
+        if kind == "move":
+            app.adopt(from_plain(Move, message["move"]))
+        elif kind == "values":
+            self.channel.send({"kind": "values", "values": app.values()})
+        elif kind == "stage":
+            app.reach(message["stage"])
+        elif kind == "leave":
+            app.leave()
+
+    def _lost(self) -> None:
+        self.lost.set()
+        if not self.start.done():
+            self.start.set_result(None)
+        if self._app is not None:
+            self._app.lose_supervisor()
+
+
+async def work(descriptor: int) -> int:
+    """Be a worker that is told what to do over the socket `descriptor`; the exit code. Raises StartError."""
+    try:
+        end = socket.socket(fileno=descriptor)
+    except (OSError, ValueError, OverflowError):
+        raise StartError(_BY_HAND) from None
+    if end.family != socket.AF_UNIX:
+        raise StartError(_BY_HAND)
+    conversation = _Conversation()
+    channel = conversation.channel
+    await channel.open(asyncio.get_running_loop(), end)
+    code = 0
+    message = await conversation.start
+    if message is not None:
+        try:
+            app = _app(message, channel)
+            await app.start()
+        except Exception as error:
+            # Whatever it is: the supervisor says it in one line, and may have an older configuration to go on with.
+            why = str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}"
+            channel.send({"kind": "failed", "why": why})
+            code = 1
+        else:
+            channel.send({"kind": "ready"})
+            conversation.hand_over(app)
+            try:
+                await app.serve()
+            finally:
+                await app.close()
+            conversation.part()
+            channel.send({"kind": "values", "values": app.values()})
+    channel.close()
+    try:
+        await asyncio.wait_for(conversation.lost.wait(), FAREWELL)
+    except TimeoutError:
+        return code
+    return code
+
+
+def _app(message: Message, channel: Channel) -> WorkerApp:
+    """What the start message asks for."""
+    if message["version"] != __version__:
+        was = f"version {message['version']} has become {__version__} while it runs"
+        raise StartError(f"{was}; start the sidecar anew")
+    settings = from_plain(Settings, message["settings"])
+    configure(settings.log_level, message["log_format"], sys.stderr)
+    logging.getLogger().handlers[0].addFilter(_Mark(message["slot"]))
+    sockets: dict[str, list[tuple[str, int]]] = {}
+    for name, host, descriptor in message["sockets"]:
+        sockets.setdefault(name, []).append((host, descriptor))
+    moves = [from_plain(Move, move) for move in message["moves"]]
+    return WorkerApp(settings, sockets, moves, channel)
+
+
+class _Mark(logging.Filter):
+    """Which worker says it."""
+
+    def __init__(self, slot: int) -> None:
+        super().__init__()
+        self._slot = slot
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mark and pass everything."""
+        record.worker = self._slot
+        return True

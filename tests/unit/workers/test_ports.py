@@ -1,0 +1,131 @@
+"""Listening sockets: one for each slot, alone among sidecars, and the same ones after a reload."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.ports import free_port, has_ipv6
+
+from sidecar.config.settings import (
+    EndpointSettings,
+    PolicySettings,
+    UpstreamKind,
+    UpstreamSettings,
+)
+from sidecar.errors import StartError
+from sidecar.workers.ports import Ports
+
+
+def upstream(name: str, port: int | None, skipped: str | None = None) -> UpstreamSettings:
+    kind, endpoints = UpstreamKind.SERVICE, (EndpointSettings("127.0.0.1", 1),)
+    return UpstreamSettings(
+        name, kind, "http", endpoints, "round_robin", "/", port, skipped, PolicySettings()
+    )
+
+
+@pytest.fixture
+def opened() -> Iterator[list[Ports]]:
+    """Closed in the end."""
+    made: list[Ports] = []
+    yield made
+    for ports in made:
+        ports.close()
+
+
+HERE = ("127.0.0.1",)
+
+
+def test_all_slots_share_a_port_and_each_gets_some(opened: list[Ports]) -> None:
+    ports = Ports(3).open([upstream("api", 0), upstream("none", None), upstream("loop", 0, "itself")], HERE)
+    opened.append(ports)
+    (place,) = ports.by_upstream["api"]
+    assert list(ports.by_upstream) == ["api"]
+    assert {made.getsockname()[1] for made in place.sockets} == {place.port}
+    clients = [socket.create_connection(("127.0.0.1", place.port)) for _ in range(60)]
+    accepted = []
+    for made in place.sockets:
+        before = len(accepted)
+        try:
+            while True:
+                accepted.append(made.accept()[0])
+        except BlockingIOError:
+            assert len(accepted) > before, "a slot without connections"
+    for each in (*clients, *accepted):
+        each.close()
+    assert len(accepted) == 60
+
+
+def test_nobody_else_shares_it(opened: list[Ports]) -> None:
+    port = free_port()
+    opened.append(Ports(2).open([upstream("api", port)], HERE))
+    for slots in (1, 2):
+        with pytest.raises(StartError) as caught:
+            Ports(slots).open([upstream("web", port)], HERE)
+        assert str(caught.value) == (
+            f"cannot listen on 127.0.0.1:{port} for web: address already in use; "
+            "stop what listens there, or give the upstream another port under sidecar.ports"
+        )
+
+
+def test_what_is_open_stays_open_for_another_configuration(opened: list[Ports]) -> None:
+    kept, dropped, new = free_port(), free_port(), free_port()
+    before = Ports(2).open([upstream("api", kept), upstream("old", dropped)], HERE)
+    after = before.open([upstream("renamed", kept), upstream("new", new)], HERE)
+    opened.append(after)
+    assert after.by_upstream["renamed"][0] is before.by_upstream["api"][0]
+    before.close(but=after)
+    assert all(made.fileno() == -1 for made in before.by_upstream["old"][0].sockets)
+    assert all(made.fileno() >= 0 for made in after.by_upstream["renamed"][0].sockets)
+
+
+def test_one_that_cannot_be_opened_changes_nothing(opened: list[Ports]) -> None:
+    kept, new = free_port(), free_port()
+    before = Ports(2).open([upstream("api", kept)], HERE)
+    opened.append(before)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        bad = upstream("bad", server.getsockname()[1])
+        with pytest.raises(StartError, match="address already in use"):
+            before.open([upstream("api", kept), upstream("new", new), bad], HERE)
+    assert all(made.fileno() >= 0 for made in before.by_upstream["api"][0].sockets)
+    socket.create_server(("127.0.0.1", new)).close()
+
+
+def test_a_closed_slot_leaves_its_share_to_the_others(opened: list[Ports]) -> None:
+    ports = Ports(2).open([upstream("api", 0)], HERE)
+    opened.append(ports)
+    (place,) = ports.by_upstream["api"]
+    ports.close_slot(0)
+    with socket.create_connection(("127.0.0.1", place.port)):
+        place.sockets[1].setblocking(True)
+        place.sockets[1].settimeout(5)
+        place.sockets[1].accept()[0].close()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+def test_the_same_free_port_on_both_loopbacks(opened: list[Ports]) -> None:
+    ports = Ports(2).open([upstream("api", 0)], ("127.0.0.1", "::1"))
+    opened.append(ports)
+    first, second = ports.by_upstream["api"]
+    assert (first.host, second.host) == ("127.0.0.1", "::1")
+    assert first.port == second.port
+
+
+def test_a_host_without_ipv6_does_with_ipv4(opened: list[Ports], monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from sidecar.workers import ports as module
+
+    real = module._bind
+
+    def bind(host: str, port: int, **options: Any) -> socket.socket:
+        if ":" in host:
+            raise OSError(errno.EADDRNOTAVAIL, "no such address")
+        return real(host, port, **options)
+
+    monkeypatch.setattr(module, "_bind", bind)
+    ports = Ports(2).open([upstream("api", 0)], ("127.0.0.1", "::1"))
+    opened.append(ports)
+    assert [place.host for place in ports.by_upstream["api"]] == ["127.0.0.1"]
+    with pytest.raises(StartError, match="this host has no such address"):
+        Ports(2).open([upstream("api", 0)], ("::1",))

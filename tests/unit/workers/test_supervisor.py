@@ -1,0 +1,291 @@
+"""The supervisor before scripted workers: starting, dying, telling moves on, and a reload that fails."""
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from sidecar.config.settings import (
+    Address,
+    DeploymentMode,
+    EndpointSettings,
+    PolicySettings,
+    Settings,
+    SidecarSettings,
+    UpstreamKind,
+    UpstreamSettings,
+)
+from sidecar.errors import ConfigurationError, StartError
+from sidecar.workers import process as process_module
+from sidecar.workers.channel import Channel, Message
+from sidecar.workers.process import Program
+from sidecar.workers.supervisor import Supervisor
+
+UPSTREAM = UpstreamSettings(
+    "api",
+    UpstreamKind.SERVICE,
+    "http",
+    (EndpointSettings("127.0.0.1", 1),),
+    "round_robin",
+    "/",
+    0,
+    None,
+    PolicySettings(),
+)
+SETTINGS = Settings(
+    mode=DeploymentMode.LOCAL,
+    domain="",
+    origin="test",
+    upstreams=(UPSTREAM,),
+    sidecar=SidecarSettings(
+        bind=("127.0.0.1",),
+        admin=Address("127.0.0.1", 0),
+        metrics=Address("127.0.0.1", 0),
+        workers=2,
+        drain_timeout=0.2,
+    ),
+    log_level="INFO",
+    registry_debug=False,
+    notes=(),
+)
+MOVE = {"upstream": "api", "host": "127.0.0.1", "port": 1, "at": 5.0, "open_until": 9.0, "opened_in_a_row": 1}
+
+
+@pytest.fixture(autouse=True)
+def limits() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    gc.unfreeze()
+
+
+class ScriptedWorker:
+    """A worker that is no process. told: all messages but the first, which is `start`."""
+
+    pid = 4321
+
+    def __init__(self, descriptor: int, answer: Message | None) -> None:
+        self.code: int | None = None
+        self.told: list[Message] = []
+        self.start: Message = {}
+        self.channel = Channel(self._receive, lambda: None)
+        self._answer = answer
+        end = socket.socket(fileno=os.dup(descriptor))
+        end.setblocking(False)
+        self.opening = asyncio.get_running_loop().create_task(
+            self.channel.open(asyncio.get_running_loop(), end)
+        )
+
+    def _receive(self, message: Message) -> None:
+        if message["kind"] != "start":
+            self.told.append(message)
+            return
+        self.start = message
+        if self._answer is not None:
+            self.channel.send(self._answer)
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def kill(self) -> None:
+        self.die(-9)
+
+    def die(self, code: int) -> None:
+        if self.code is None:
+            self.code = code
+            self.channel.close()
+
+
+class Workers:
+    """Spawns them. answers: what the next ones say at their start, None for nothing; then all are ready."""
+
+    def __init__(self) -> None:
+        self.made: list[ScriptedWorker] = []
+        self.answers: list[Message | OSError | None] = []
+
+    def spawn(self, channel: int, sockets: Sequence[int]) -> Program:
+        answer = self.answers.pop(0) if self.answers else {"kind": "ready"}
+        if isinstance(answer, OSError):
+            raise answer
+        made = ScriptedWorker(channel, answer)
+        self.made.append(made)
+        return made
+
+
+async def until(look: Callable[[], object]) -> None:
+    async with asyncio.timeout(5.0):
+        while not look():  # noqa: ASYNC110 - of objects that tell nobody
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def workers() -> Workers:
+    return Workers()
+
+
+@pytest_asyncio.fixture
+async def supervisor(workers: Workers) -> AsyncIterator[Supervisor]:
+    """Not started yet; closed in the end."""
+    made = Supervisor(SETTINGS, lambda: SETTINGS, spawn=workers.spawn)
+    yield made
+    await made.close()
+    assert not made._workers
+    for worker in workers.made:
+        assert worker.code is not None, "left running"
+        with suppress(asyncio.CancelledError):
+            await worker.opening
+
+
+async def test_each_is_told_its_sockets_and_the_settings(supervisor: Supervisor, workers: Workers) -> None:
+    await supervisor.start()
+    assert supervisor._is_ready()
+    one, two = (worker.start for worker in workers.made)
+    assert (one["slot"], two["slot"]) == (0, 1)
+    assert one["settings"] == two["settings"]
+    assert one["sockets"][0][:2] == two["sockets"][0][:2] == ["api", "127.0.0.1"]
+    assert one["sockets"][0][2] != two["sockets"][0][2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"kind": "failed", "why": "no memory to speak of"}, "no memory to speak of"),
+        (OSError(11, "Resource temporarily unavailable"), "cannot start a worker: resource temporarily"),
+    ],
+)
+async def test_one_that_never_starts_is_the_end_of_all(
+    supervisor: Supervisor, workers: Workers, answer: Any, said: str
+) -> None:
+    workers.answers = [{"kind": "ready"}, answer]
+    with pytest.raises(StartError, match=said):
+        await supervisor.start()
+    assert not supervisor._workers
+    assert not supervisor.ready
+
+
+async def test_one_that_says_nothing_is_not_waited_for_for_ever(
+    supervisor: Supervisor, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "START_TIMEOUT", 0.05)
+    workers.answers = [None]
+    with pytest.raises(StartError, match=r"worker 0 was not ready within 0\.05 s"):
+        await supervisor.start()
+
+
+async def test_one_that_dies_while_it_starts(supervisor: Supervisor, workers: Workers) -> None:
+    workers.answers = [None]
+    starting = asyncio.get_running_loop().create_task(supervisor.start())
+    await until(lambda: workers.made and workers.made[0].start)
+    workers.made[0].die(3)
+    with pytest.raises(StartError, match="worker 0 ended with exit code 3 while it started"):
+        await starting
+
+
+async def test_a_dead_one_is_followed_at_once_and_then_ever_later(
+    supervisor: Supervisor, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    await supervisor.start()
+    for death in range(3):
+        made = len(workers.made)
+        workers.made[-1].die(-11 if death else 7)
+        await until(lambda made=made: len(workers.made) > made and supervisor._is_ready())
+    said = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert said == [
+        "worker 1 (pid 4321) ended with exit code 7; starting another",
+        "worker 1 (pid 4321) was ended by SIGSEGV; starting another in 0.1 s",
+        "worker 1 (pid 4321) was ended by SIGSEGV; starting another in 0.2 s",
+    ]
+    assert supervisor.counts.restarts == 3
+    assert workers.made[-1].start["slot"] == 1
+
+
+async def test_one_that_cannot_be_followed_is_tried_again(supervisor: Supervisor, workers: Workers) -> None:
+    await supervisor.start()
+    workers.answers = [OSError(12, "Cannot allocate memory"), {"kind": "failed", "why": "busy"}]
+    workers.made[0].die(-9)
+    await until(lambda: len(workers.made) == 3)
+    workers.made[-1].die(1)
+    await until(lambda: len(workers.made) == 4 and supervisor._is_ready())
+    assert supervisor.counts.restarts == 3
+
+
+async def test_a_move_is_told_to_all_others_and_to_those_that_come(
+    supervisor: Supervisor, workers: Workers
+) -> None:
+    await supervisor.start()
+    one, two = workers.made
+    one.channel.send({"kind": "move", "move": {**MOVE, "to": 1}})
+    await until(lambda: two.told)
+    assert two.told == [{"kind": "move", "move": {**MOVE, "to": 1}}]
+    assert not one.told
+    two.die(-9)
+    await until(lambda: len(workers.made) == 3 and workers.made[2].start)
+    assert workers.made[2].start["moves"] == [{**MOVE, "to": 1}]
+    one.channel.send({"kind": "move", "move": {**MOVE, "to": 2, "at": 6.0}})
+    await until(lambda: workers.made[2].told)
+    workers.made[2].die(-9)
+    await until(lambda: len(workers.made) == 4 and workers.made[3].start)
+    assert workers.made[3].start["moves"] == [{**MOVE, "to": 1, "at": 6.0}], "a probe is out: leave it alone"
+    one.channel.send({"kind": "move", "move": {**MOVE, "to": 0, "at": 7.0}})
+    await until(lambda: workers.made[3].told)
+    workers.made[3].die(-9)
+    await until(lambda: len(workers.made) == 5 and workers.made[4].start)
+    assert workers.made[4].start["moves"] == []
+
+
+async def test_one_that_breaks_its_channel_is_ended(
+    supervisor: Supervisor, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "REAP_PATIENCE", 0.02)
+    await supervisor.start()
+    workers.made[0].channel.close()
+    await until(lambda: len(workers.made) == 3 and supervisor._is_ready())
+    assert workers.made[0].code == -9
+
+
+async def test_a_reload_whose_workers_fail_changes_nothing(
+    supervisor: Supervisor, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await supervisor.start()
+    workers.answers = [{"kind": "ready"}, {"kind": "failed", "why": "too new"}]
+    supervisor._on_sighup()
+    await until(lambda: supervisor.counts.reloads[0])
+    assert [worker.told for worker in workers.made[:2]] == [[], []]
+    assert supervisor._is_ready()
+    assert not supervisor.counts.last_reload
+    assert "too new" in caplog.text
+    assert "not reloaded" in caplog.text
+
+
+async def test_a_reload_asked_for_during_one_comes_after_it(supervisor: Supervisor, workers: Workers) -> None:
+    loads = []
+
+    def load() -> Settings:
+        loads.append(1)
+        if len(loads) == 1:
+            raise ConfigurationError(["a: wrong", "b: wrong"])
+        return replace(SETTINGS, upstreams=())
+
+    supervisor._load = load
+    await supervisor.start()
+    supervisor._on_sighup()
+    supervisor._on_sighup()
+    await asyncio.sleep(0)
+    supervisor._on_sighup()
+    await until(lambda: not supervisor._reloading)
+    assert supervisor.counts.reloads == [1, len(loads) - 1]
+    assert len(loads) in (2, 3)
+    assert supervisor.counts.last_reload
+    assert supervisor.clusters == {}
+    await until(lambda: {"kind": "leave"} in workers.made[0].told)
+    assert {"kind": "leave"} in workers.made[1].told

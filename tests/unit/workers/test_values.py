@@ -1,0 +1,196 @@
+"""Sums: several workers, living and dead, look like one that had counted everything."""
+
+import json
+from typing import Any
+
+import pytest
+from support.clock import FakeClock
+
+from sidecar.admin.views import upstreams_view
+from sidecar.cluster import Cluster
+from sidecar.errors import Reason
+from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy import ProxyContext
+from sidecar.resilience import BreakerState, Cause
+from sidecar.workers.values import Tree, Whole, add, values_of
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+NOW = 1000.0
+
+
+class Process:
+    """What one worker has, or the supervisor: clusters and a context."""
+
+    def __init__(self, *hosts: str, name: str = "api") -> None:
+        clock: Any = FakeClock(NOW)
+        loop: Any = None
+        self.context = ProxyContext(loop, clock)
+        cluster = self.cluster = Cluster(name, "http", UpstreamPolicy(breaker_threshold=1), clock)
+        cluster.apply(Snapshot(name, tuple(Endpoint(host, 80) for host in hosts or ("a", "b")), "static"))
+        self.clusters = {name: cluster}
+        self.clock = clock
+
+    def values(self) -> Tree:
+        """As they come over the wire."""
+        values: Tree = json.loads(json.dumps(values_of(self.clusters, self.context)))
+        return values
+
+    def work(self, times: int = 1) -> "Process":
+        """Something of everything that is counted."""
+        stats = self.cluster.stats
+        for _ in range(times):
+            stats.count_request(0, 200, Reason.NONE, 0.004)
+            stats.count_request(2, 503, Reason.ALL_OPEN, 3.0)
+            stats.retries[Reason.CONNECT_REFUSED][1] += 1
+            stats.sessions[CloseReason.CLIENT_CLOSED] += 1
+            stats.connects[0] += 1
+            stats.reuse_failures += 1
+            stats.overflows += 1
+            stats.bytes_sent += 10
+            stats.bytes_received += 20
+            self.cluster.endpoints["a", 80].attempts[Outcome.SUCCESS] += 1
+            self.context.refused += 1
+        return self
+
+    def use(self) -> "Process":
+        """Something of everything that is a gauge."""
+        state = self.cluster.endpoints["a", 80]
+        self.context.clients += 3
+        self.cluster.stats.in_flight += 2
+        self.cluster.stats.sessions_active += 1
+        self.cluster.limit.used += 2
+        self.cluster.limit.pending.append(None)  # type: ignore[arg-type]
+        state.in_flight += 2
+        state.pool.open += 2
+        state.pool.idle.append(None)  # type: ignore[arg-type]
+        return self
+
+    def fail(self, host: str, at: float) -> None:
+        state = self.cluster.endpoints[host, 80]
+        self.cluster.report(state, Outcome.RESET, at, state.breaker.permit)
+
+    def scrape(self) -> str:
+        return Metrics(self.clusters, self.context, compiled=False).render().decode()
+
+
+def shown(whole: Whole, *living: Process, slots: int = 2) -> Process:
+    """The supervisor's side after it has asked."""
+    into = Process()
+    whole.show([process.values() for process in living], into.clusters, into.context, slots)
+    return into
+
+
+def test_trees_add_up() -> None:
+    one = {"n": 1, "list": [1, [2.5]], "only": 3, "deep": {"x": 1}}
+    other = {"n": 2, "list": [10, [0.5]], "deep": {"x": 4, "y": 5}}
+    assert add(one, other) == {"n": 3, "list": [11, [3.0]], "only": 3, "deep": {"x": 5, "y": 5}}
+    assert add({}, one) == one
+    assert one["n"] == 1, "neither is changed"
+    with pytest.raises(ValueError, match="zip"):
+        add([1], [1, 2])
+
+
+def test_two_together_are_scraped_as_one_that_did_all() -> None:
+    whole, alone = Whole(), Process().work(5).use().use()
+    alone.cluster.limit.maximum *= 2
+    alone.cluster.limit.max_pending *= 2
+    together = shown(whole, Process().work(2).use(), Process().work(3).use())
+    assert together.scrape() == alone.scrape()
+    assert view(together) == view(alone)
+
+
+def view(process: Process) -> dict[str, Any]:
+    return upstreams_view(process.clusters, process.clock, mode="local", draining=False)
+
+
+def test_nobody_there_is_all_zero() -> None:
+    assert 'sidecar_attempts_total{endpoint="a:80",outcome="success",upstream="api"} 0.0' in (
+        shown(Whole()).scrape()
+    )
+
+
+def test_what_the_dead_counted_stays_and_what_they_had_open_goes() -> None:
+    whole, dead, living = Whole(), Process().work(2).use(), Process().work(1).use()
+    whole.bury(dead.values())
+    found = shown(whole, living)
+    assert found.cluster.endpoints["a", 80].attempts[Outcome.SUCCESS] == 3
+    assert sum(found.cluster.stats.requests) == 6
+    assert found.context.refused == 3
+    assert (found.context.clients, found.cluster.stats.in_flight) == (3, 2)
+    whole.bury(living.values())
+    assert sum(shown(whole).cluster.stats.requests) == 6
+
+
+def test_totals_do_not_depend_on_when_somebody_dies() -> None:
+    whole, one, two = Whole(), Process().work(2), Process().work(3)
+    before = shown(whole, one, two).scrape()
+    whole.bury(one.values())
+    assert shown(whole, two).scrape() == before
+
+
+@pytest.mark.parametrize(
+    ("states", "whole_is"),
+    [
+        ((CLOSED, CLOSED), CLOSED),
+        ((OPEN, CLOSED), OPEN),
+        ((OPEN, HALF_OPEN), HALF_OPEN),
+        ((CLOSED, HALF_OPEN), HALF_OPEN),
+        ((), CLOSED),
+    ],
+)
+def test_where_the_breaker_of_the_whole_is(states: tuple[BreakerState, ...], whole_is: BreakerState) -> None:
+    workers = []
+    for number, state in enumerate(states):
+        worker = Process()
+        breaker = worker.cluster.endpoints["a", 80].breaker
+        if state is not CLOSED:
+            worker.fail("a", NOW + number)
+        if state is HALF_OPEN:
+            assert breaker.take_probe(breaker.open_until)
+        workers.append(worker)
+    found = shown(Whole(), *workers).cluster.endpoints["a", 80].breaker
+    assert found.state is whole_is
+    if OPEN in states:
+        assert found.open_until == workers[states.index(OPEN)].cluster.endpoints["a", 80].breaker.open_until
+    assert found.probing is (HALF_OPEN in states)
+
+
+def test_the_journal_is_everybodys_own_moves_in_order() -> None:
+    whole, one, two = Whole(), Process(), Process()
+    one.fail("a", NOW)
+    two.cluster.adopt(("a", 80), OPEN, NOW, NOW + 1.0, 1)
+    two.cluster.pick(NOW + 1.0)
+    two.fail("a", NOW + 1.5)
+    whole.bury(one.values())
+    breaker = shown(whole, two).cluster.endpoints["a", 80].breaker
+    assert [(entry.at, entry.cause) for entry in breaker.journal] == [
+        (NOW, Cause.CONSECUTIVE_FAILURES),
+        (NOW + 1.0, Cause.OPEN_TIME_OVER),
+        (NOW + 1.5, Cause.PROBE_FAILED),
+    ]
+    assert breaker.transitions[OPEN, Cause.SHARED] == 1
+    assert breaker.transitions[OPEN, Cause.CONSECUTIVE_FAILURES] == 1
+    assert breaker.journal[0].evidence is Outcome.RESET
+
+
+def test_what_a_reload_has_removed_is_forgotten() -> None:
+    whole = Whole()
+    dead = Process("a", "z").work()
+    dead.fail("z", NOW)
+    whole.bury(dead.values())
+    whole.bury(Process(name="gone").work().values())
+    kept = Process("a")
+    whole.forget_all_but(kept.clusters)
+    into = Process("a", "z")
+    whole.show([], {**into.clusters, **Process(name="gone").clusters}, into.context, 1)
+    assert into.cluster.endpoints["a", 80].attempts[Outcome.SUCCESS] == 1
+    assert into.cluster.endpoints["z", 80].attempts[Outcome.RESET] == 0
+    assert not into.cluster.endpoints["z", 80].breaker.journal
+    assert sum(into.cluster.stats.requests) == 2, "the upstream's own stay"
+
+
+def test_nothing_buried_is_nothing_to_forget() -> None:
+    whole = Whole()
+    whole.forget_all_but(Process().clusters)
+    assert sum(shown(whole).cluster.stats.requests) == 0

@@ -1,0 +1,37 @@
+"""Settings and moves as JSON values: what comes out is what went in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config import load_settings
+from sidecar.config.settings import Settings
+from sidecar.resilience import BreakerState
+from sidecar.workers.wire import Move, from_plain, to_plain
+
+FILES = sorted((Path(__file__).parents[3] / "config" / "deployment").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_settings_come_through(path: Path) -> None:
+    settings = load_settings(path, environ={}, container=False)
+    assert from_plain(Settings, json.loads(json.dumps(to_plain(settings)))) == settings
+
+
+def test_moves_come_through() -> None:
+    move = Move("api", "::1", 80, BreakerState.HALF_OPEN, 1.25, 7.0, 3)
+    assert from_plain(Move, json.loads(json.dumps(to_plain(move)))) == move
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"port": "80"}, {"to": 7}, {"at": None}, {"at": "soon"}, {"host": 1}],
+)
+def test_what_does_not_fit_is_an_error(broken: dict[str, Any]) -> None:
+    plain = to_plain(Move("api", "a", 80, BreakerState.OPEN, 1.0, 2.0, 1))
+    with pytest.raises((TypeError, ValueError)):
+        from_plain(Move, {**plain, **broken})
+    with pytest.raises(KeyError):
+        from_plain(Move, {})
