@@ -89,8 +89,9 @@ def open_network(loop):
 
 
 def close_network(network):
-    """End what `open_network` gave."""
-    network.close()
+    """End what `open_network` gave; a loop is its owner's to close."""
+    if isinstance(network, Reactor):
+        network.close()
 
 
 cdef OSError _os_error(int number):
@@ -142,7 +143,10 @@ cdef class Reactor:
         """Listen on a name or address and port, or on a socket that is bound; a `Server`. Raises OSError."""
         if sock is not None:
             return Server([self._listen(factory, sock, backlog)])
-        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:  # a name, which may take its time
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         acceptors = []
         try:
             for family, kind, protocol, _, address in dict.fromkeys(found):

@@ -529,7 +529,8 @@ async def test_the_last_of_the_drain_time_is_for_what_is_in_flight(
     """An application that never stops asking is not cut off in the middle of a request."""
     caplog.set_level(logging.INFO, "sidecar")
     clock: Any = FakeClock()
-    running = await run(App(settings(upstream("api", endpoint.port), drain_timeout=100.0), clock))
+    patient = PolicySettings(timeout=1000.0)  # the sweep passes in real time
+    running = await run(App(settings(upstream("api", endpoint.port, policy=patient), drain_timeout=100.0), clock))
     host, _, port = running.address.rpartition(":")
     quiet_reader, quiet_writer = await asyncio.open_connection(host, int(port))
     quiet_writer.write(GET)
