@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def clean_environment(**extra: str) -> dict[str, str]:
     """Nothing of the caller's deployment, so that a test sees only what it sets."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(ROOT), **extra}
+    return {**kept, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **extra}
 
 
 def configuration(
