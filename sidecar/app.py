@@ -16,15 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import uvloop
-
 from sidecar.admin.bind import bind
 from sidecar.admin.views import upstreams_view
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
 from sidecar.proxy import Listener, ProxyContext
-from sidecar.proxy.reactor import close_network, open_network
+from sidecar.proxy.reactor import close_network, new_event_loop, open_network
 
 if TYPE_CHECKING:
     import socket
@@ -364,6 +362,15 @@ def _policy(upstream: UpstreamSettings) -> UpstreamPolicy:
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """Run `main` on uvloop to its exit code."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    """Run `main` to its exit code, on the compiled build's own loop or else on uvloop."""
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         return runner.run(main)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    loop = new_event_loop()
+    if loop is None:
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+    return loop

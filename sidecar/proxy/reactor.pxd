@@ -13,7 +13,8 @@ cdef class Reactor:
     cdef int _idle_pipes, _used_pipes
     cdef bint _take_pipe(self, int* ends) noexcept
     cdef void _give_pipe(self, int* ends, bint clean) noexcept
-    cdef _dispatch_ready(self)
+    cdef Others _others
+    cdef _wait(self, int milliseconds)
     cdef bint _settle_all(self) except -1
     cdef int _note_ended(self, SocketTransport transport) except -1
     cdef int _note_young(self, SocketTransport transport) except -1
@@ -26,6 +27,10 @@ cdef class Watched:
     cdef ready(self, uint32_t events)
     cdef failed(self, error)
     cdef int _watch(self, uint32_t interest) except -1
+
+
+cdef class Others(Watched):
+    cdef bint _are_ready
 
 
 cdef class SocketTransport(Watched):

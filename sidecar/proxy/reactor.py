@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["close_network", "open_network"]
+__all__ = ["close_network", "new_event_loop", "open_network"]
 
 
 def open_network(loop: asyncio.AbstractEventLoop) -> Any:
     """What has `create_server` and `create_connection`, as asyncio's loops spell them."""
     return loop
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop to run a data path on; None leaves the choice to the caller."""
+    return None
 
 
 def close_network(network: Any) -> None:

@@ -1,9 +1,9 @@
 """Sockets of the compiled build's own: epoll, recv and send, with nothing in between.
 
-The event loop stays uvloop and runs everything else. The sockets of the data path are in an epoll set of their own,
-which the loop watches as one descriptor: one callback of the loop serves all of them that are ready, from C to C.
-What a loop's transport would cost on top of its system calls (a handle, a context, the GIL taken and given back, a
-queue flushed at the end of the turn) is paid once for all sockets that are ready together, not for each.
+The sockets of the data path are in one epoll set, and what is ready is served from C to C. What a loop's transport
+costs on top of its system calls (a handle, a context, the GIL taken and given back, a queue flushed at the end of the
+turn) is not paid at all. `ReactorLoop` is asyncio's own loop waiting in this set: everything else that it watches is one
+more descriptor here. On any other loop a `Reactor` is a descriptor of the loop's, which costs one more epoll_wait a turn.
 
     Reactor ── ready ──► Acceptor ── accept4 ──► SocketTransport ── recv ──► protocol.data_received
                    └───► SocketTransport ◄── send ── transport.write
@@ -17,19 +17,27 @@ things it does sooner: a write is sent at once, and a connection that was accept
 their first request with them), and enters the epoll set only if it outlives its first answer.
 """
 
+import asyncio
 import errno as errors
+import selectors
 import socket
 
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.math cimport ceil
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport close
 
 from sidecar.proxy.downstream cimport DownstreamConnection
+from sidecar.proxy.session cimport EndpointSide
+from sidecar.proxy.tcp cimport TcpSession
 from sidecar.proxy.upstream cimport UpstreamConnection
 
 from sidecar.proxy.downstream import DownstreamConnection
+from sidecar.proxy.session import EndpointSide
+from sidecar.proxy.tcp import TcpSession
 from sidecar.proxy.upstream import UpstreamConnection
 
 cdef extern from "<sys/epoll.h>":
@@ -42,7 +50,16 @@ cdef extern from "<sys/epoll.h>":
         epoll_data_t data
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
-    int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
+    int epoll_wait(int epoll, epoll_event* events, int size, int timeout) nogil
+
+cdef extern from "<time.h>":
+    ctypedef long time_t
+    cdef struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    cdef enum:
+        CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec* now)
 
 cdef extern from *:
     """
@@ -64,7 +81,7 @@ cdef extern from *:
     int accept4(int fd, void* address, void* size, int flags)
     int shutdown(int fd, int how)
 
-__all__ = ["Reactor", "close_network", "open_network"]
+__all__ = ["Reactor", "ReactorLoop", "close_network", "new_event_loop", "open_network"]
 
 cdef enum:
     EVENTS = 256  # taken at once; the loop's other work is not kept waiting for more
@@ -78,14 +95,22 @@ cdef enum:
     ANY = 0
     DOWNSTREAM = 1
     UPSTREAM = 2
+    SESSION = 3
+    ENDPOINT_SIDE = 4
 
+MAX_WAIT = 3600.0  # seconds in one epoll_wait, which counts milliseconds in an int
 ACCEPT_PAUSE = 0.1  # seconds without accepting when no descriptor is left
 YOUNG = 0.005  # seconds in which an accepted connection that has not been answered enters the epoll set
 
 
 def open_network(loop):
     """What has `create_server` and `create_connection`, as asyncio's loops spell them."""
-    return Reactor(loop)
+    return loop.reactor if isinstance(loop, ReactorLoop) else Reactor(loop)
+
+
+def new_event_loop():
+    """The loop to run a data path on."""
+    return ReactorLoop()
 
 
 def close_network(network):
@@ -101,7 +126,8 @@ cdef OSError _os_error(int number):
 cdef class Reactor:
     """The sockets of one process's data path, on one event loop."""
 
-    def __cinit__(self, loop):
+    def __cinit__(self, loop, others=None):
+        """others: the selector of a loop that waits here. None: the loop watches this."""
         self._epoll = -1
         self._loop = loop
         self._open = set()
@@ -113,7 +139,13 @@ cdef class Reactor:
         self._epoll = epoll_create1(EPOLL_CLOEXEC)
         if self._epoll < 0:
             raise _os_error(errno)
-        loop.add_reader(self._epoll, self._dispatch)
+        if others is None:
+            loop.add_reader(self._epoll, self._dispatch)
+        else:
+            self._others = Others.__new__(Others)
+            self._others._reactor = self
+            self._others._fd = others.fileno()
+            self._others._watch(EPOLLIN)
 
     def __dealloc__(self):
         free(self._buffer)
@@ -133,7 +165,11 @@ cdef class Reactor:
         self._settle()
         if self._young_timer is not None:
             self._young_timer.cancel()
-        self._loop.remove_reader(self._epoll)
+        if self._others is None:
+            self._loop.remove_reader(self._epoll)
+            self._close_set()
+
+    def _close_set(self):
         close(self._epoll)
         self._epoll = -1
 
@@ -195,12 +231,20 @@ cdef class Reactor:
 
     def _dispatch(self):
         """The loop's callback: some sockets are ready."""
-        self._dispatch_ready()
+        self._wait(0)
 
-    cdef _dispatch_ready(self):
+    cdef _wait(self, int milliseconds):
+        """Wait for something to be ready, for ever when negative, and serve it."""
         cdef epoll_event events[EVENTS]
         cdef Watched watched
-        cdef int i, count = epoll_wait(self._epoll, events, EVENTS, 0)
+        cdef int i, count
+        if milliseconds:
+            with nogil:
+                count = epoll_wait(self._epoll, events, EVENTS, milliseconds)
+        else:
+            count = epoll_wait(self._epoll, events, EVENTS, 0)
+        if count < 0:
+            PyErr_CheckSignals()
         self._dispatching = True
         try:
             for i in range(count):
@@ -326,6 +370,72 @@ cdef class Watched:
         if epoll_ctl(self._reactor._epoll, operation, self._fd, &event) < 0:
             raise _os_error(errno)
         return 0
+
+
+cdef class Others(Watched):
+    """What the loop watches beside the data path: its own selector."""
+
+    cdef ready(self, uint32_t events):
+        self._are_ready = True
+
+    cdef failed(self, error):
+        raise error
+
+
+class ReactorLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop, waiting in the reactor's set.
+
+    A turn in which only the data path had something to do never gets to asyncio's own code. The two attributes of
+    BaseEventLoop that tell whether it would have work, `_ready` and `_scheduled`, are as old as asyncio.
+    """
+
+    def __init__(self):
+        super().__init__(_NeverWaiting())
+        self.reactor = Reactor(self, self._selector)
+
+    def _run_once(self):
+        """Serve the data path until there is something for asyncio; then let it have one turn of its own."""
+        cdef Reactor reactor = self.reactor
+        cdef Others others = reactor._others
+        cdef list scheduled = self._scheduled
+        cdef double due, left
+        cdef timespec now
+        ready = self._ready
+        while not ready and not self._stopping and not others._are_ready:
+            if not scheduled:
+                reactor._wait(-1)
+                continue
+            due = scheduled[0]._when
+            clock_gettime(CLOCK_MONOTONIC, &now)  # as time.monotonic does
+            left = due - (now.tv_sec + now.tv_nsec * 1e-9)
+            if left <= 0.0:
+                break
+            reactor._wait(<int> ceil(min(left, MAX_WAIT) * 1000.0))
+        else:
+            reactor._wait(0)  # its turn may have been the only one for a while
+        others._are_ready = False
+        super()._run_once()
+
+    def close(self):
+        """Close the loop, and the set that it waits in."""
+        if not self.is_running() and not self.is_closed():
+            self.reactor.close()
+            self.reactor._close_set()
+        super().close()
+
+    async def shutdown_default_executor(self, timeout=None):
+        """Not waiting for a look-up that no name server answers: its thread ends with the process."""
+        executor, self._default_executor = self._default_executor, None
+        self._executor_shutdown_called = True
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _NeverWaiting(selectors.EpollSelector):
+    """Waiting is the reactor's."""
+
+    def select(self, timeout=None):
+        return super().select(0)
 
 
 cdef class Acceptor(Watched):
@@ -495,6 +605,10 @@ cdef class SocketTransport(Watched):
             (<DownstreamConnection> self._protocol).data_received(data)
         elif self._kind == UPSTREAM:
             (<UpstreamConnection> self._protocol).data_received(data)
+        elif self._kind == SESSION:
+            (<TcpSession> self._protocol).data_received(data)
+        elif self._kind == ENDPOINT_SIDE:
+            (<EndpointSide> self._protocol).data_received(data)
         else:
             self._protocol.data_received(data)
 
@@ -668,6 +782,10 @@ cdef class SocketTransport(Watched):
             self._kind = DOWNSTREAM
         elif type(protocol) is UpstreamConnection:
             self._kind = UPSTREAM
+        elif type(protocol) is TcpSession:
+            self._kind = SESSION
+        elif type(protocol) is EndpointSide:
+            self._kind = ENDPOINT_SIDE
         else:
             self._kind = ANY
 
