@@ -13,7 +13,6 @@ others from being imported. Loaded by its path before anything is installed, so 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,13 +38,15 @@ DIRECTIVES = {
     "nonecheck": True,
     "embedsignature": False,
 }
-C_FLAGS = ["-O2", "-g0"]  # without debugging information a module is a third of the size
+# Where CFLAGS says nothing else. Without debugging information a module is a third of the size.
+C_FLAGS = ["-O2", "-g0"]
 
 
 class BuildExtensions(build_ext):  # type: ignore[misc] # setuptools has no types
     """`build_ext` that follows SIDECAR_EXT."""
 
     extensions: list[Any]
+    force: bool
     parallel: int
 
     def finalize_options(self) -> None:
@@ -53,6 +54,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc] # setuptools has no type
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count() or 1
         self.choice = os.environ.get("SIDECAR_EXT") or "auto"
+        self.built_in = "." if self.editable_mode else self.build_lib
         if self.choice not in CHOICES:
             raise SystemExit(f"sidecar: SIDECAR_EXT is {self.choice!r}; it takes {', '.join(CHOICES)}")
 
@@ -65,7 +67,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc] # setuptools has no type
         else:
             # A module that is compiled no longer would go into the wheel, and find structures that have changed.
             self._remove_compiled(
-                self.build_lib, but={self.get_ext_filename(one.name) for one in self.extensions}
+                self.built_in, but={self.get_ext_filename(one.name) for one in self.extensions}
             )
             try:
                 super().run()
@@ -77,19 +79,25 @@ class BuildExtensions(build_ext):  # type: ignore[misc] # setuptools has no type
     def build_extensions(self) -> None:
         """From Cython to C in the build folder, the source folder stays as it is; then from C."""
         self._try_compiler()
-        # Cython looks only at the times of the sources. What else its C depends on is in the folder's name.
-        recipe = hashlib.sha256(Path(__file__).read_bytes() + cython_version.encode()).hexdigest()
+        # What is older than its sources is built again, and everything where something else has changed.
+        flags = [] if "CFLAGS" in os.environ else C_FLAGS
+        kept = Path(self.build_temp, "recipe")
+        recipe = f"{cython_version} {DIRECTIVES} {flags or os.environ['CFLAGS']}"
+        self.force = self.force or not kept.exists() or kept.read_text() != recipe
+        kept.unlink(missing_ok=True)
         translated = cythonize(  # type: ignore[no-untyped-call] # Cython has few types
             self.extensions,
-            build_dir=str(Path(self.build_temp, f"c-{recipe[:8]}")),
+            build_dir=str(Path(self.build_temp, "c")),
             compiler_directives=DIRECTIVES,
+            force=self.force,
             nthreads=self.parallel,
             quiet=True,
         )
         for extension, made in zip(self.extensions, translated, strict=True):
             extension.sources = made.sources
-            extension.extra_compile_args += C_FLAGS
+            extension.extra_compile_args += flags
         super().build_extensions()
+        kept.write_text(recipe)
 
     def _try_compiler(self) -> None:
         """Raise CompileError without a compiler or Python's headers, before Cython takes half a minute."""
@@ -106,7 +114,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc] # setuptools has no type
         wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
         if wheel is not None:
             wheel.root_is_pure = True
-        self._remove_compiled("." if self.editable_mode else self.build_lib)
+        self._remove_compiled(self.built_in)
 
     def _remove_compiled(self, root: str, but: Collection[str] = ()) -> None:
         """Remove what earlier builds have compiled, which Python would import instead of the source beside it."""

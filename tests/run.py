@@ -155,7 +155,7 @@ class Compilation:
     """
 
     def __init__(self, python: str) -> None:
-        self._started = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
         self._stamp = COMPILED / "built-from"
         self._digest = self._sources(python)
         if self._stamp.exists() and self._stamp.read_text() == self._digest:
@@ -164,7 +164,6 @@ class Compilation:
         for copy in (ROOT / "build").glob("lib*/**/*.p*"):
             copy.unlink()  # setuptools copies what is new, but leaves what has gone
         pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-        self._started = time.monotonic()
         self._process = subprocess.Popen(
             ["nice", *pip, "--target", str(COMPILED), "."],
             cwd=ROOT,
@@ -185,7 +184,8 @@ class Compilation:
 
     def succeeds(self) -> bool:
         """Wait for it; whether there is a compiled package then."""
-        if self._started:
+        if self._process is not None:
+            waited = time.monotonic()
             said, _ = self._process.communicate()
             if self._process.returncode:
                 sys.stdout.buffer.write(said)
@@ -193,7 +193,7 @@ class Compilation:
                 say(f"FAILED: compile (exit {self._process.returncode}); the compiled build was not tested")
                 return False
             self._stamp.write_text(self._digest)
-            say("ok compile", self._started)
+            say("ok compile, waited for", waited)
         return True
 
 
