@@ -33,16 +33,16 @@ VENV = ROOT / ".venv"
 STAMP = "test-tools-installed"  # in the environment: a digest of what was installed into it
 COMPILED = ROOT / "build" / "compiled"  # what is built of the checkout, to be tested as it is installed
 
-# pytest's runs: which build, what of it. Only the first is traced: the cores' every branch is taken by it alone, and
-# traced, the conformance tests take four times as long. What makes environments of its own is built anew there, and
-# has no need of two runs.
+# pytest's runs: which build, what of it. Only the first is traced: it alone takes the cores' every branch, and the
+# conformance tests take four times as long when traced. ONCE are those whose subject is the same in both builds, as
+# it is not compiled (several processes together), or that make a build of their own; the compiled run has them.
 TRACED = ["--cov=sidecar", "--cov-branch", "--cov-report=term", "--covered-fully"]
-OWN_BUILDS = ["tests/e2e/test_build.py", "tests/e2e/test_new_user.py"]
+ONCE = [f"tests/e2e/test_{name}.py" for name in ("build", "demo", "distributed", "new_user", "workers")]
 RUNS = {
     "pure Python, units and properties, traced": ("pure", ["tests/unit", "tests/property", *TRACED]),
     "pure Python, conformance and end to end": (
         "pure",
-        ["tests/conformance", "tests/e2e", *(f"--ignore={path}" for path in OWN_BUILDS)],
+        ["tests/conformance", "tests/e2e", *(f"--ignore={path}" for path in ONCE)],
     ),
     "compiled, everything": ("compiled", ["tests"]),
 }
