@@ -23,6 +23,7 @@ from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
 from sidecar.proxy import Listener, ProxyContext
 from sidecar.proxy.reactor import close_network, new_event_loop, open_network
+from sidecar.version import build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Address, Settings, UpstreamSettings
 
 __all__ = ["App", "run_loop"]
-
-COMPILED = False  # whether the data path's modules are extension modules
 
 OWN_DESCRIPTORS = 256  # for listeners, admin clients, files and the event loop
 
@@ -164,7 +163,7 @@ class App:
         from sidecar.admin.server import admin_app, metrics_app
         from sidecar.observe.metrics import Metrics
 
-        metrics = Metrics(self.clusters, context, compiled=COMPILED)
+        metrics = Metrics(self.clusters, context, compiled=is_compiled())
         return metrics_app(metrics.render, metrics.content_type, self._is_ready), admin_app(self.view)
 
     async def _listen(self, upstream: UpstreamSettings) -> None:
@@ -212,7 +211,7 @@ class App:
             "sidecar started from %s, mode %s, %s",
             settings.origin,
             settings.mode.value,
-            "compiled" if COMPILED else "pure Python",
+            build_name(),
         )
         for note in settings.notes:
             _log.info("%s", note)

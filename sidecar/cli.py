@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sidecar.errors import ConfigurationError, SidecarError, UnreadableError
-from sidecar.version import __version__
+from sidecar.version import __version__, build_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="sidecar",
         description="Applications call localhost; the sidecar balances, breaks and reports.",
     )
-    parser.add_argument("--version", action="version", version=f"sidecar {__version__} (pure Python)")
+    parser.add_argument("--version", action="version", version=f"sidecar {__version__} ({build_name()})")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     configured = _Parser(add_help=False)

@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import importlib
 import inspect
 import io
 import threading
+import tomllib
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
@@ -23,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help=f"fail unless every branch of {', '.join(FULLY_COVERED)} was taken; needs --cov",
     )
+    parser.addoption(
+        "--build", choices=("pure", "compiled"), help="end at once unless this is what is tested"
+    )
+    parser.addoption(
+        "--failed-before", metavar="RUNS", help="earlier runs that failed: one more failure here"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,6 +38,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "uvloop: an async test that runs on uvloop, as the proxy does")
     if config.getoption("covered_fully") and not config.pluginmanager.hasplugin("_cov"):
         raise pytest.UsageError("--covered-fully needs --cov=sidecar")
+    _check_build(config.getoption("build"), config.rootpath)
+
+
+def pytest_report_header() -> str:
+    """Which package it is that is tested."""
+    import sidecar
+    from sidecar.version import build_name
+
+    return f"sidecar: {build_name()}, {Path(sidecar.__file__).parent}"
+
+
+def _check_build(wanted: str | None, root: Path) -> None:
+    """Every module that compiles is loaded, and has to come from where the wanted build has it."""
+    if wanted is None:
+        return
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    suffix = ".so" if wanted == "compiled" else ".py"
+    found = {entry["name"]: str(importlib.import_module(entry["name"]).__file__) for entry in listed}
+    others = [f"{name} is {path}" for name, path in found.items() if not path.endswith(suffix)]
+    if others:
+        raise pytest.UsageError(f"this is not the {wanted} build: {'; '.join(others)}")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -119,20 +148,33 @@ def _command(pid: int) -> str:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """The coverage floor is one more test, so that pytest's last line and exit code know of it."""
+    """The coverage floor, and what failed before, are tests too: pytest's last line and exit code know of them."""
     result = yield
-    if session.config.getoption("covered_fully") and not session.config.option.collectonly:
-        gaps = _coverage_gaps(session.config.rootpath)
-        report = pytest.TestReport(
-            nodeid="tests/conftest.py::every_branch_of_the_cores_is_taken",
-            location=("tests/conftest.py", None, "every_branch_of_the_cores_is_taken"),
-            keywords={},
-            outcome="failed" if gaps else "passed",
-            longrepr=gaps or None,
-            when="call",
+    config = session.config
+    if config.option.collectonly:
+        return result
+    if config.getoption("covered_fully"):
+        _report(session, "every_branch_of_the_cores_is_taken", _coverage_gaps(config.rootpath))
+    if config.getoption("failed_before"):
+        _report(
+            session,
+            "the_runs_before",
+            f"failed, see their own summaries: {config.getoption('failed_before')}",
         )
-        session.config.hook.pytest_runtest_logreport(report=report)
     return result
+
+
+def _report(session: pytest.Session, name: str, problem: str) -> None:
+    """One more test of this name, which passes without a problem."""
+    report = pytest.TestReport(
+        nodeid=f"tests/conftest.py::{name}",
+        location=("tests/conftest.py", None, name),
+        keywords={},
+        outcome="failed" if problem else "passed",
+        longrepr=problem or None,
+        when="call",
+    )
+    session.config.hook.pytest_runtest_logreport(report=report)
 
 
 def _coverage_gaps(root: Path) -> str:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.server import admin_app, metrics_app
 from sidecar.admin.views import upstreams_view
-from sidecar.app import COMPILED, DRAIN_POLL, LAST_CALL, OWN_DESCRIPTORS, App
+from sidecar.app import DRAIN_POLL, LAST_CALL, OWN_DESCRIPTORS, App
 from sidecar.errors import ConfigurationError, SidecarError, StartError
 from sidecar.model import WorkerCounts
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy import ProxyContext
 from sidecar.resilience import BreakerState
-from sidecar.version import __version__
+from sidecar.version import __version__, is_compiled
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.ports import Ports
 from sidecar.workers.process import WorkerProcess, spawn
@@ -122,7 +122,7 @@ class Supervisor(App):
         return max(super()._descriptors_wanted(), sockets + OWN_DESCRIPTORS)
 
     def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
-        metrics = Metrics(self.clusters, context, compiled=COMPILED, workers=self.counts)
+        metrics = Metrics(self.clusters, context, compiled=is_compiled(), workers=self.counts)
         return (
             metrics_app(metrics.render, metrics.content_type, self._is_ready, self.refresh),
             admin_app(self.view, self.refresh),

@@ -18,6 +18,8 @@ from support.processes import Process
 from support.proxy import ROOT, Sidecar, clean_environment, command, configuration
 from support.waiting import wait_until
 
+from sidecar.version import build_name, is_compiled
+
 DEPLOYMENTS = sorted((ROOT / "config" / "deployment").glob("*.yml"))
 
 
@@ -307,6 +309,7 @@ def test_status_of_nobody() -> None:
 def test_logs_are_json_lines_where_no_terminal_is(tmp_path: Path) -> None:
     listen = free_port()
     with Sidecar(tmp_path, configuration(listen, [free_port()])) as running:
+        built = [series for series in running.metrics() if series.startswith("sidecar_build_info")]
         assert running.end(signal.SIGTERM) == 0
     entries = [json.loads(line) for line in running.process.stderr.splitlines()]
     assert all({"time", "level", "message"} <= entry.keys() for entry in entries)
@@ -315,7 +318,8 @@ def test_logs_are_json_lines_where_no_terminal_is(tmp_path: Path) -> None:
     assert f"127.0.0.1:{listen}" in said  # where it listens, upstream by upstream
     assert f"127.0.0.1:{running.admin}" in said
     assert f"127.0.0.1:{running.metrics_port}" in said
-    assert "pure Python" in said or "compiled" in said
+    assert f", {build_name()}\n" in said
+    assert [f'compiled="{str(is_compiled()).lower()}"' in series for series in built] == [True]
 
 
 def test_logs_are_text_where_that_is_asked_for(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import sidecar
 from support.http import get
 from support.ports import free_port
 from support.processes import Process
@@ -15,12 +16,14 @@ from support.waiting import wait_until
 __all__ = ["ROOT", "Sidecar", "clean_environment", "command", "configuration", "samples"]
 
 ROOT = Path(__file__).resolve().parents[2]
+# What processes import is what this one does: the checkout, or what was compiled of it.
+PACKAGES = Path(sidecar.__file__).resolve().parents[1]
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """Nothing of the caller's deployment, so that a test sees only what it sets."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **extra}
+    return {**kept, "PYTHONPATH": str(PACKAGES), **extra}
 
 
 def configuration(
@@ -36,7 +39,7 @@ sidecar:
 
 
 def command(*arguments: str | Path) -> list[str | Path]:
-    """`sidecar ARGUMENTS` of this checkout, by this Python."""
+    """`sidecar ARGUMENTS` of the package that is tested, by this Python."""
     return [sys.executable, "-m", "sidecar", *arguments]
 
 

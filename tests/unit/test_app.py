@@ -34,6 +34,7 @@ from sidecar.config.settings import (
 )
 from sidecar.errors import StartError
 from sidecar.model import UpstreamPolicy
+from sidecar.version import build_name
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -426,7 +427,7 @@ async def test_it_says_what_it_does(endpoint: Endpoint, run: Any, caplog: pytest
     await running.task
 
     said = caplog.messages
-    assert said[0] == "sidecar started from test.yml, mode local, pure Python"
+    assert said[0] == f"sidecar started from test.yml, mode local, {build_name()}"
     assert said[1] == "a note"
     assert f"api: {running.address} -> 127.0.0.1:{endpoint.port}" in said
     assert "local: not listening: its only endpoint is this port" in said
@@ -530,7 +531,9 @@ async def test_the_last_of_the_drain_time_is_for_what_is_in_flight(
     caplog.set_level(logging.INFO, "sidecar")
     clock: Any = FakeClock()
     patient = PolicySettings(timeout=1000.0)  # the sweep passes in real time
-    running = await run(App(settings(upstream("api", endpoint.port, policy=patient), drain_timeout=100.0), clock))
+    running = await run(
+        App(settings(upstream("api", endpoint.port, policy=patient), drain_timeout=100.0), clock)
+    )
     host, _, port = running.address.rpartition(":")
     quiet_reader, quiet_writer = await asyncio.open_connection(host, int(port))
     quiet_writer.write(GET)

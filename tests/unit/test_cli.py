@@ -26,7 +26,7 @@ import sidecar.console.status
 import sidecar.demo
 from sidecar.cli import run
 from sidecar.errors import StartError
-from sidecar.version import __version__
+from sidecar.version import __version__, build_name
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "config" / "deployment").glob("*.yml"))
 GOOD = """\
@@ -149,7 +149,7 @@ def test_version(capsys: Captured) -> None:
     with pytest.raises(SystemExit) as ended:
         run(["--version"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out == f"sidecar {__version__} (pure Python)\n"
+    assert capsys.readouterr().out == f"sidecar {__version__} ({build_name()})\n"
 
 
 # check

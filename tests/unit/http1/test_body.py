@@ -70,6 +70,14 @@ def test_length_passes_a_whole_piece_without_a_copy() -> None:
     assert LengthReader(100).feed(piece)[0] is piece
 
 
+def test_what_goes_another_way_counts() -> None:
+    reader = LengthReader(5)
+    reader.skip(3)
+    assert (reader.left, reader.done) == (2, False)
+    reader.skip(2)
+    assert (reader.left, reader.done) == (0, True)
+
+
 # Until the connection closes
 
 
