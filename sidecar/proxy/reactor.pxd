@@ -37,7 +37,7 @@ cdef class SocketTransport(Watched):
     cdef object _protocol, _backlog, _error, _socket
     cdef int _kind
     cdef Py_ssize_t _buffered, _offset
-    cdef bint _reading, _read_ended, _closing, _eof_wanted, _full, _young, _written
+    cdef bint _reading, _read_ended, _closing, _eof_wanted, _full, _young, _written, _large
     cdef SocketTransport _splice_to  # where what is read goes without passing through here, for _splice_left bytes
     cdef long long _splice_left
     cdef int _pipe[2]  # holds _piped of the _buffered bytes, the first ones
