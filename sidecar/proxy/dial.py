@@ -1,4 +1,4 @@
-"""Opening one connection to one endpoint: the only coroutine of the data path.
+"""Opening one connection to one endpoint: the only coroutine of the data path, where it needs one.
 
 Addresses of a name are tried as RFC 8305 (happy eyeballs) says, because `localhost` and dual-stack names
 mean both families to whoever configured them. uvloop's own create_connection tries them one after another.
@@ -7,6 +7,7 @@ mean both families to whoever configured them. uvloop's own create_connection tr
 from __future__ import annotations
 
 import errno
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,7 +63,17 @@ class Dial:
         self.endpoint = endpoint
         self.deadline = context.sweep.soon + timeout
         context.sweep.members.add(self)
-        self._task: asyncio.Task[None] | None = context.loop.create_task(self._connect())
+        self._task = self._start()
+
+    def _start(self) -> Any:
+        """What is at work: something that can be cancelled."""
+        endpoint = self.endpoint.endpoint
+        # The compiled build's network (`reactor`) connects to addresses without a coroutine.
+        connect_to = getattr(self._context.network, "connect_to", None)
+        work = None
+        if connect_to is not None and _is_address(endpoint.host):
+            work = connect_to(self._factory, endpoint.host, endpoint.port, self._told)
+        return self._context.loop.create_task(self._connect()) if work is None else work
 
     def cancel(self) -> None:
         """Nobody wants it any more."""
@@ -88,23 +99,34 @@ class Dial:
     async def _connect(self) -> None:
         endpoint = self.endpoint.endpoint
         try:
-            connection = await self._open(endpoint.host, endpoint.port)
+            transport, protocol = await self._open(endpoint.host, endpoint.port)
         except OSError as error:
             if self._task is not None:
-                self._task = None
-                self._context.sweep.members.discard(self)
-                ours = error.errno in OWN_SHORTAGES
-                outcome = Outcome.LOCAL_SHORTAGE if ours else Outcome.CONNECT_REFUSED
-                self._dialer.on_connect_failed(self, outcome)
+                self._told(None, None, error)
         else:
-            self._task = None
-            self._context.sweep.members.discard(self)
-            self._dialer.on_connected(self, connection)
+            self._told(transport, protocol, None)
 
-    async def _open(self, host: str, port: int) -> Any:
+    def _told(self, transport: Any, protocol: Any, error: OSError | None) -> None:
+        """The connection is open, or could not be opened."""
+        self._task = None
+        self._context.sweep.members.discard(self)
+        if error is None:
+            try:
+                self._check(transport)
+            except OSError as refusal:
+                error = refusal
+        if error is None:
+            self._dialer.on_connected(self, protocol)
+            return
+        ours = error.errno in OWN_SHORTAGES
+        outcome = Outcome.LOCAL_SHORTAGE if ours else Outcome.CONNECT_REFUSED
+        self._dialer.on_connect_failed(self, outcome)
+
+    async def _open(self, host: str, port: int) -> tuple[Any, Any]:
         loop, network = self._context.loop, self._context.network
         if _is_address(host):
-            return self._checked(*await network.create_connection(self._factory, host, port))
+            made: tuple[Any, Any] = await network.create_connection(self._factory, host, port)
+            return made
         found = await self._context.resolver.resolve(host, port)
         sock = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
@@ -114,10 +136,10 @@ class Dial:
         except BaseException:
             sock.close()
             raise
-        return self._checked(*made)
+        return made
 
-    def _checked(self, transport: asyncio.BaseTransport, protocol: Any) -> Any:
-        """The protocol, unless its connection has ended already (nobody would be told any more) or leads back here.
+    def _check(self, transport: asyncio.BaseTransport) -> None:
+        """Refuse what has ended already (nobody would be told any more) and what leads back here.
 
         A proxy that is its own endpoint multiplies one request until a bound stops it. The configuration finds
         the plain spellings of that; a name or an odd spelling of the loopback shows only once it is connected.
@@ -127,7 +149,6 @@ class Dial:
         if _leads_back(transport, self._context.listening):
             transport.close()
             raise ConnectionRefusedError
-        return protocol
 
 
 def _leads_back(transport: asyncio.BaseTransport, listening: set[tuple[str, int]]) -> bool:
@@ -143,6 +164,7 @@ def _leads_back(transport: asyncio.BaseTransport, listening: set[tuple[str, int]
     return wildcard and transport.get_extra_info("sockname")[0].removeprefix("::ffff:") == host
 
 
+@lru_cache(maxsize=1024)  # endpoints are dialled again and again
 def _is_address(host: str) -> bool:
     try:
         ip_address(host)

@@ -24,10 +24,11 @@ import socket
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.math cimport ceil
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 from posix.unistd cimport close
 
 from sidecar.proxy.downstream cimport DownstreamConnection
@@ -67,6 +68,10 @@ cdef extern from *:
     #define _GNU_SOURCE
     #endif
     #include <fcntl.h>
+    #include <arpa/inet.h>
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <string.h>
     #include <sys/socket.h>
     #include <unistd.h>
 
@@ -96,6 +101,25 @@ cdef extern from *:
     ssize_t send(int fd, const void* buffer, size_t size, int flags)
     int accept4(int fd, void* address, void* size, int flags)
     int shutdown(int fd, int how)
+    enum: AF_INET, AF_INET6, SOCK_STREAM, SOL_SOCKET, SO_ERROR, IPPROTO_TCP, TCP_NODELAY
+    ctypedef unsigned short in_port_t
+    ctypedef unsigned int socklen_t
+    cdef struct sockaddr:
+        pass
+    cdef struct sockaddr_in:
+        unsigned short sin_family
+        in_port_t sin_port
+        int sin_addr
+    cdef struct sockaddr_in6:
+        unsigned short sin6_family
+        in_port_t sin6_port
+        int sin6_addr
+    int new_socket "socket"(int family, int kind, int protocol)
+    int connect(int fd, const sockaddr* address, socklen_t size)
+    int getsockopt(int fd, int level, int option, void* value, socklen_t* size)
+    int setsockopt(int fd, int level, int option, const void* value, socklen_t size)
+    int inet_pton(int family, const char* text, void* address)
+    in_port_t htons(in_port_t port)
 
 __all__ = ["Reactor", "ReactorLoop", "close_network", "new_event_loop", "open_network"]
 
@@ -150,6 +174,7 @@ cdef class Reactor:
         self._epoll = -1
         self._loop = loop
         self._open = set()
+        self._tried = []
         self._ended = []
         self._young = []
         self._buffer = <char*> malloc(READ_SIZE)
@@ -246,6 +271,60 @@ cdef class Reactor:
         transport._update()
         return transport, protocol
 
+    def connect_to(self, factory, str host, int port, told):
+        """Connect to an IP address and port without a coroutine.
+
+        told(transport, protocol, error) is called later, once; not after `cancel` of what this returns, which is None
+        for addresses that only the resolver can read (an IPv6 zone): `create_connection` takes those.
+        """
+        cdef sockaddr_in four
+        cdef sockaddr_in6 six
+        cdef int yes = 1
+        cdef bint is_four = ":" not in host
+        cdef bytes text = host.encode("ascii")
+        cdef Connector connector
+        memset(&four, 0, sizeof(four))
+        memset(&six, 0, sizeof(six))
+        if inet_pton(
+            AF_INET if is_four else AF_INET6,
+            PyBytes_AS_STRING(text),
+            <void*> &four.sin_addr if is_four else <void*> &six.sin6_addr,
+        ) != 1:
+            return None
+        four.sin_family = AF_INET
+        six.sin6_family = AF_INET6
+        four.sin_port = six.sin6_port = htons(port)
+        connector = Connector.__new__(Connector)
+        connector._reactor = self
+        connector._factory = factory
+        connector._told = told
+        connector._fd = new_socket(
+            AF_INET if is_four else AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0
+        )
+        if connector._fd < 0:
+            connector._error = errno
+            self._note_tried(connector)
+            return connector
+        self._open.add(connector)
+        setsockopt(connector._fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes))
+        if (
+            connect(connector._fd, <sockaddr*> &four, sizeof(four)) if is_four
+            else connect(connector._fd, <sockaddr*> &six, sizeof(six))
+        ) == 0:  # as on the loopback
+            self._note_tried(connector)
+        elif errno == EINPROGRESS:
+            connector._watch(EPOLLOUT)
+        else:
+            connector._error = errno
+            self._note_tried(connector)
+        return connector
+
+    cdef int _note_tried(self, Connector connector) except -1:
+        if not self._dispatching and not self._ended and not self._tried:
+            self._loop.call_soon(self._settle)
+        self._tried.append(connector)
+        return 0
+
     # Serving
 
     def _dispatch(self):
@@ -284,7 +363,12 @@ cdef class Reactor:
     cdef bint _settle_all(self) except -1:
         """Tell the protocols of what has ended, and watch the accepted connections that go on."""
         cdef SocketTransport transport
-        cdef list ended, young
+        cdef Connector connector
+        cdef list tried, ended, young
+        while self._tried:
+            tried, self._tried = self._tried, []
+            for connector in tried:
+                connector._finish()
         while self._ended:
             ended, self._ended = self._ended, []
             for transport in ended:
@@ -306,7 +390,7 @@ cdef class Reactor:
         return True
 
     cdef int _note_ended(self, SocketTransport transport) except -1:
-        if not self._dispatching and not self._ended:
+        if not self._dispatching and not self._ended and not self._tried:
             self._loop.call_soon(self._settle)
         self._open.discard(transport)
         self._ended.append(transport)
@@ -519,6 +603,64 @@ cdef class Acceptor(Watched):
 
     cdef failed(self, error):
         self._reactor._report("a connection could not be accepted", error)
+
+
+cdef class Connector(Watched):
+    """A connection being opened."""
+
+    def cancel(self):
+        """Nobody wants it any more."""
+        self._told = None
+        if self._fd >= 0:
+            self._watch(0)
+            self._close()
+
+    abort = cancel
+
+    cdef int _close(self) except -1:
+        close(self._fd)
+        self._fd = -1
+        self._reactor._open.discard(self)
+        return 0
+
+    cdef ready(self, uint32_t events):
+        cdef socklen_t size = sizeof(int)
+        self._watch(0)
+        if getsockopt(self._fd, SOL_SOCKET, SO_ERROR, &self._error, &size) < 0:
+            self._error = errno
+        self._reactor._note_tried(self)
+
+    cdef _finish(self):
+        """Tell what came of it."""
+        cdef SocketTransport transport = None
+        cdef int fd = self._fd
+        protocol = error = None
+        told, self._told = self._told, None
+        if told is None:  # cancelled meanwhile
+            return
+        try:
+            if self._error:
+                error = _os_error(self._error)
+                if fd >= 0:
+                    self._close()
+            else:
+                protocol = self._factory()
+                self._fd = -1
+                self._reactor._open.discard(self)
+                transport = _transport(self._reactor, fd, protocol)
+                protocol.connection_made(transport)
+                transport._update()
+            told(transport, protocol, error)
+        except Exception as mistake:
+            self._reactor._report("a connection could not be opened", mistake)
+            if self._fd >= 0:
+                self._close()
+            if transport is not None and transport._fd >= 0:
+                transport._end(mistake)
+
+    cdef failed(self, error):
+        self._error = errors.EIO
+        self._reactor._note_tried(self)
 
 
 class Server:
