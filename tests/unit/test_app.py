@@ -34,7 +34,7 @@ from sidecar.config.settings import (
 )
 from sidecar.errors import StartError
 from sidecar.model import UpstreamPolicy
-from sidecar.version import build_name
+from sidecar.version import build_name, is_compiled
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
