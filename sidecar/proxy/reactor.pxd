@@ -6,7 +6,7 @@ cdef class Reactor:
     cdef int _epoll
     cdef char* _buffer
     cdef set _open
-    cdef list _tried, _ended, _young
+    cdef list _kept, _tried, _ended, _young
     cdef object _young_timer
     cdef bint _dispatching
     cdef int _pipes[64]  # idle ones: two descriptors each
@@ -17,6 +17,7 @@ cdef class Reactor:
     cdef _wait(self, int milliseconds)
     cdef bint _settle_all(self) except -1
     cdef int _note_ended(self, SocketTransport transport) except -1
+    cdef int _forget(self, Watched watched) except -1
     cdef int _note_tried(self, Connector connector) except -1
     cdef int _note_young(self, SocketTransport transport) except -1
 

@@ -174,6 +174,7 @@ cdef class Reactor:
         self._epoll = -1
         self._loop = loop
         self._open = set()
+        self._kept = []
         self._tried = []
         self._ended = []
         self._young = []
@@ -319,6 +320,13 @@ cdef class Reactor:
             self._note_tried(connector)
         return connector
 
+    cdef int _forget(self, Watched watched) except -1:
+        """It is closed. The events that are being served may still point to it: until they are, it stays."""
+        self._open.discard(watched)
+        if self._dispatching:
+            self._kept.append(watched)
+        return 0
+
     cdef int _note_tried(self, Connector connector) except -1:
         if not self._dispatching and not self._ended and not self._tried:
             self._loop.call_soon(self._settle)
@@ -346,7 +354,7 @@ cdef class Reactor:
         self._dispatching = True
         try:
             for i in range(count):
-                # Alive: what ends meanwhile stays in `_ended` until all these have been looked at.
+                # Alive: what is closed meanwhile is kept until all these have been looked at.
                 watched = <Watched> events[i].data.ptr
                 if watched._fd >= 0:
                     try:
@@ -355,6 +363,7 @@ cdef class Reactor:
                         watched.failed(error)
         finally:
             self._dispatching = False
+            self._kept.clear()
             self._settle_all()
 
     def _settle(self):
@@ -392,7 +401,7 @@ cdef class Reactor:
     cdef int _note_ended(self, SocketTransport transport) except -1:
         if not self._dispatching and not self._ended and not self._tried:
             self._loop.call_soon(self._settle)
-        self._open.discard(transport)
+        self._forget(transport)
         self._ended.append(transport)
         return 0
 
@@ -561,7 +570,7 @@ cdef class Acceptor(Watched):
             self._watch(0)
             self._fd = -1
             self.socket.close()
-            self._reactor._open.discard(self)
+            self._reactor._forget(self)
 
     cdef ready(self, uint32_t events):
         cdef int fd, number, i
@@ -620,7 +629,7 @@ cdef class Connector(Watched):
     cdef int _close(self) except -1:
         close(self._fd)
         self._fd = -1
-        self._reactor._open.discard(self)
+        self._reactor._forget(self)
         return 0
 
     cdef ready(self, uint32_t events):
@@ -646,7 +655,7 @@ cdef class Connector(Watched):
             else:
                 protocol = self._factory()
                 self._fd = -1
-                self._reactor._open.discard(self)
+                self._reactor._forget(self)
                 transport = _transport(self._reactor, fd, protocol)
                 protocol.connection_made(transport)
                 transport._update()
