@@ -70,7 +70,7 @@ class Listener:
     async def adopt(self, host: str, bound: socket.socket) -> None:
         """Accept from a socket that somebody else has bound, and keeps open when this one closes it."""
         protocol = partial(_PROTOCOLS[self.cluster.scheme], self._context, self.cluster)
-        self._take(await self._context.loop.create_server(protocol, sock=bound, backlog=BACKLOG), host)
+        self._take(await self._context.network.create_server(protocol, sock=bound, backlog=BACKLOG), host)
 
     def _take(self, server: asyncio.Server, host: str) -> None:
         self._servers.append(server)

@@ -6,13 +6,15 @@ cdef class Reactor:
     cdef int _epoll
     cdef char* _buffer
     cdef set _open
-    cdef list _kept, _tried, _ended, _young
+    cdef list _kept  # what was closed while events may still name it
+    cdef list _tried, _ended, _young
     cdef object _young_timer
     cdef bint _dispatching
     cdef int _pipes[64]  # idle ones: two descriptors each
     cdef int _idle_pipes, _used_pipes
     cdef bint _take_pipe(self, int* ends) noexcept
     cdef void _give_pipe(self, int* ends, bint clean) noexcept
+    cdef void _close_idle_pipes(self) noexcept
     cdef Others _others
     cdef _wait(self, int milliseconds)
     cdef bint _settle_all(self) except -1
@@ -29,6 +31,7 @@ cdef class Watched:
     cdef ready(self, uint32_t events)
     cdef failed(self, error)
     cdef int _watch(self, uint32_t interest) except -1
+    cdef void _unwatch(self) noexcept
 
 
 cdef class Others(Watched):
@@ -55,6 +58,8 @@ cdef class SocketTransport(Watched):
     cdef _send_piped(self)
     cdef _press(self)
     cdef int _update(self) except -1
+    cdef bint _is_asked(self) except -1
+    cdef _grow_up(self)
     cdef _read(self)
     cdef _deliver(self, bytes data)
     cdef _flush(self)

@@ -24,14 +24,14 @@ import socket
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EINVAL, ENOMEM, EPROTO, errno
 from libc.math cimport ceil
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from posix.unistd cimport close
 
-from sidecar.proxy.downstream cimport DownstreamConnection
+from sidecar.proxy.downstream cimport BUSY, DownstreamConnection
 from sidecar.proxy.session cimport EndpointSide
 from sidecar.proxy.tcp cimport TcpSession
 from sidecar.proxy.upstream cimport UpstreamConnection
@@ -194,29 +194,42 @@ cdef class Reactor:
 
     def __dealloc__(self):
         free(self._buffer)
-        while self._idle_pipes:
-            self._idle_pipes -= 1
-            close(self._pipes[2 * self._idle_pipes])
-            close(self._pipes[2 * self._idle_pipes + 1])
+        self._close_idle_pipes()
         if self._epoll >= 0:
             close(self._epoll)
 
     def close(self):
         """Close everything at once."""
+        cdef bint inside = self._dispatching
         if self._epoll < 0:
             return
-        for watched in tuple(self._open):
-            watched.abort()
-        self._settle()
+        self._dispatching = True
+        try:
+            for watched in tuple(self._open):
+                watched.abort()
+        finally:
+            self._dispatching = inside
+        if not inside:
+            self._settle_all()
         if self._young_timer is not None:
             self._young_timer.cancel()
+            self._young_timer = None
+            self._young = []
         if self._others is None:
             self._loop.remove_reader(self._epoll)
             self._close_set()
 
     def _close_set(self):
-        close(self._epoll)
-        self._epoll = -1
+        if self._epoll >= 0:
+            close(self._epoll)
+            self._epoll = -1
+        self._close_idle_pipes()
+
+    cdef void _close_idle_pipes(self) noexcept:
+        while self._idle_pipes:
+            self._idle_pipes -= 1
+            close(self._pipes[2 * self._idle_pipes])
+            close(self._pipes[2 * self._idle_pipes + 1])
 
     # As asyncio's loops have them
 
@@ -264,12 +277,20 @@ cdef class Reactor:
             except BaseException:
                 sock.close()
                 raise
-        protocol = factory()
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            protocol = factory()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except BaseException:
+            sock.close()
+            raise
         transport = _transport(self, sock.detach(), protocol)
-        protocol.connection_made(transport)
-        transport._update()
+        try:
+            protocol.connection_made(transport)
+            transport._update()
+        except BaseException:
+            transport.abort()
+            raise
         return transport, protocol
 
     def connect_to(self, factory, str host, int port, told):
@@ -345,11 +366,14 @@ cdef class Reactor:
         cdef Watched watched
         cdef int i, count
         if milliseconds:
+            PyErr_CheckSignals()  # those that came while no Python code ran do not interrupt the wait
             with nogil:
                 count = epoll_wait(self._epoll, events, EVENTS, milliseconds)
         else:
             count = epoll_wait(self._epoll, events, EVENTS, 0)
         if count < 0:
+            if errno != EINTR:
+                raise _os_error(errno)
             PyErr_CheckSignals()
         self._dispatching = True
         try:
@@ -359,11 +383,12 @@ cdef class Reactor:
                 if watched._fd >= 0:
                     try:
                         watched.ready(events[i].events)
-                    except Exception as error:
+                    except (KeyboardInterrupt, SystemExit):
+                        raise
+                    except BaseException as error:
                         watched.failed(error)
         finally:
             self._dispatching = False
-            self._kept.clear()
             self._settle_all()
 
     def _settle(self):
@@ -384,25 +409,30 @@ cdef class Reactor:
                 try:
                     protocol, transport._protocol = transport._protocol, None
                     protocol.connection_lost(transport._error)
-                except Exception as error:
+                except (KeyboardInterrupt, SystemExit):
+                    self._ended += ended[ended.index(transport) + 1 :]
+                    raise
+                except BaseException as error:
                     self._report("connection_lost() failed", error)
+        if self._kept and not self._dispatching:
+            self._kept = []
         if self._young:
             young, self._young = self._young, []
             for transport in young:
                 if transport._fd < 0 or not transport._young:
                     continue
                 if transport._written:
-                    transport._young = False
-                    transport._update()
+                    transport._grow_up()
                 else:
                     self._young.append(transport)
         return True
 
     cdef int _note_ended(self, SocketTransport transport) except -1:
-        if not self._dispatching and not self._ended and not self._tried:
-            self._loop.call_soon(self._settle)
+        cdef bint first = not self._ended and not self._tried
         self._forget(transport)
         self._ended.append(transport)
+        if first and not self._dispatching:
+            self._loop.call_soon(self._settle)
         return 0
 
     cdef int _note_young(self, SocketTransport transport) except -1:
@@ -419,9 +449,8 @@ cdef class Reactor:
         self._young_timer = None
         young, self._young = self._young, []
         for transport in young:
-            transport._young = False
-            if transport._fd >= 0:
-                transport._update()
+            if transport._fd >= 0 and transport._young:
+                transport._grow_up()
 
     cdef bint _take_pipe(self, int* ends) noexcept:
         """An empty pipe, for as long as something is in it; False when there is none to be had."""
@@ -476,12 +505,18 @@ cdef class Watched:
             operation = EPOLL_CTL_MOD
         else:
             operation = EPOLL_CTL_ADD
-        self._interest = interest
         event.events = interest
         event.data.ptr = <void*> self
         if epoll_ctl(self._reactor._epoll, operation, self._fd, &event) < 0:
             raise _os_error(errno)
+        self._interest = interest
         return 0
+
+    cdef void _unwatch(self) noexcept:
+        """Out of the set. Closing is not enough: a process that was just forked may have the socket still."""
+        if self._interest:
+            epoll_ctl(self._reactor._epoll, EPOLL_CTL_DEL, self._fd, NULL)
+            self._interest = 0
 
 
 cdef class Others(Watched):
@@ -512,19 +547,21 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         cdef list scheduled = self._scheduled
         cdef double due, left
         cdef timespec now
+        cdef bint served = False
         ready = self._ready
         while not ready and not self._stopping and not others._are_ready:
             if not scheduled:
                 reactor._wait(-1)
-                continue
-            due = scheduled[0]._when
-            clock_gettime(CLOCK_MONOTONIC, &now)  # as time.monotonic does
-            left = due - (now.tv_sec + now.tv_nsec * 1e-9)
-            if left <= 0.0:
-                break
-            reactor._wait(<int> ceil(min(left, MAX_WAIT) * 1000.0))
-        else:
-            reactor._wait(0)  # its turn may have been the only one for a while
+            else:
+                due = scheduled[0]._when
+                clock_gettime(CLOCK_MONOTONIC, &now)  # as time.monotonic does
+                left = due - (now.tv_sec + now.tv_nsec * 1e-9)
+                if left <= 0.0:
+                    break
+                reactor._wait(<int> ceil(min(left, MAX_WAIT) * 1000.0))
+            served = True
+        if not served:
+            reactor._wait(0)  # asyncio may have something to do in every turn, and the data path is to go on
         others._are_ready = False
         super()._run_once()
 
@@ -554,6 +591,7 @@ cdef class Acceptor(Watched):
     """A listening socket."""
 
     cdef object _factory
+    cdef bint _short
     cdef readonly object socket
 
     def __init__(self, Reactor reactor, factory, sock):
@@ -567,7 +605,7 @@ cdef class Acceptor(Watched):
     def abort(self):
         """Accept no more."""
         if self._fd >= 0:
-            self._watch(0)
+            self._unwatch()
             self._fd = -1
             self.socket.close()
             self._reactor._forget(self)
@@ -579,15 +617,20 @@ cdef class Acceptor(Watched):
                 return
             fd = accept4(self._fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd >= 0:
+                self._short = False
                 self._welcome(fd)
                 continue
             number = errno
-            if number in (EINTR, ECONNABORTED):
+            if number in (EINTR, ECONNABORTED, EPROTO):
                 continue
-            if number in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                # Who waits in the queue is served when somebody has gone; asking on would be a busy loop.
+            if number != EAGAIN:
+                # No descriptor or memory is left, say. Who waits in the queue is served when somebody has gone;
+                # asking on would be a busy loop.
                 self._watch(0)
                 self._reactor._loop.call_later(ACCEPT_PAUSE, self._resume)
+                if not self._short:
+                    self._short = True
+                    self.failed(_os_error(number))
             return
 
     cdef _welcome(self, int fd):
@@ -603,7 +646,11 @@ cdef class Acceptor(Watched):
             if transport._fd >= 0 and transport._reading:
                 self._reactor._note_young(transport)
                 transport._read()
-        except Exception as error:
+                if transport._young and not transport._is_asked():
+                    transport._grow_up()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             transport.failed(error)
 
     def _resume(self):
@@ -701,7 +748,7 @@ cdef class SocketTransport(Watched):
     # Reading
 
     cdef ready(self, uint32_t events):
-        if events & EPOLLOUT and self._buffered:
+        if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and self._buffered:
             self._flush()
         if self._fd >= 0 and self._reading and events & (EPOLLIN | EPOLLHUP | EPOLLERR):
             if self._splice_to is None:
@@ -751,20 +798,25 @@ cdef class SocketTransport(Watched):
 
     cdef _splice(self):
         cdef SocketTransport target = self._splice_to
-        cdef ssize_t size = -1
+        cdef ssize_t size = 0
+        cdef int number = 0
         if target._buffered and not target._closing:
             target._press()  # it goes behind what is there, which waits for its reader
-            return
-        if not target._closing and not target._eof_wanted and self._reactor._take_pipe(target._pipe):
+            if not self._reading or self._fd < 0:
+                return
+            # Nobody minds that it is full.
+        elif not target._closing and not target._eof_wanted and self._reactor._take_pipe(target._pipe):
             size = PIPE_SIZE if self._splice_left > PIPE_SIZE else self._splice_left
             size = splice(self._fd, NULL, target._pipe[1], NULL, size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+            number = errno
             if size <= 0:
                 self._reactor._give_pipe(target._pipe, True)
-                if size < 0 and errno in (EAGAIN, EINTR):
-                    return
-        if size <= 0:  # the end, an error, or nothing that the kernel can splice: reading tells which
+        if size <= 0:
             self._splice_to = None
-            self._read()
+            if size < 0 and number not in (EAGAIN, EINTR, EINVAL, ENOMEM):
+                self._end(_os_error(number))  # told once: reading would see an end
+            else:
+                self._read()  # the end, or nothing that can be spliced: urgent data say, before which it stops
             return
         self._splice_left -= size
         if not self._splice_left:
@@ -797,6 +849,7 @@ cdef class SocketTransport(Watched):
     def resume_reading(self):
         """Deliver again."""
         self._reading = not self._read_ended and not self._closing
+        self._young = False
         self._update()
 
     def is_reading(self):
@@ -811,11 +864,27 @@ cdef class SocketTransport(Watched):
             self._watch(interest)
         return 0
 
+    cdef bint _is_asked(self) except -1:
+        """Whether nothing is expected of the other side before it has been written to: its request is whole."""
+        cdef DownstreamConnection client
+        if self._kind != DOWNSTREAM:
+            return False
+        client = self._protocol
+        return client.state == BUSY and client._reader is None
+
+    cdef _grow_up(self):
+        """From now on it is watched."""
+        self._young = False
+        try:
+            self._update()
+        except OSError as error:  # the kernel has no room for it in the set
+            self._end(error)
+
     # Writing
 
     cpdef write(self, bytes data):
         """Send, at once as far as the socket takes it. After the end it is nothing."""
-        cdef ssize_t size = PyBytes_GET_SIZE(data), sent = 0
+        cdef ssize_t size = len(data), sent = 0
         if self._closing or self._eof_wanted or not size:
             return
         self._written = True
@@ -863,6 +932,8 @@ cdef class SocketTransport(Watched):
             if self._fd < 0:
                 return
         while self._buffered and not self._piped:
+            if len(self._backlog) > 1:
+                self._backlog = [b"".join(self._backlog)]
             data = self._backlog[0]
             size = PyBytes_GET_SIZE(data) - self._offset
             sent = send(self._fd, PyBytes_AS_STRING(data) + self._offset, size, MSG_NOSIGNAL)
@@ -937,6 +1008,7 @@ cdef class SocketTransport(Watched):
         self._buffered = 0
         self._backlog = None
         self._error = error
+        self._unwatch()
         if self._socket is not None:
             self._socket.detach()
             self._socket = None
