@@ -197,11 +197,12 @@ def _worker(arguments: Sequence[str]) -> int:
     ignore_signals()
 
     from sidecar.app import run_loop
-    from sidecar.workers.worker import work
+    from sidecar.workers.worker import inherited, work
 
     number = arguments[0] if len(arguments) == 1 else ""
     try:
-        return run_loop(work(int(number) if number.isascii() and number.isdigit() else -1))
+        end = inherited(int(number) if number.isascii() and number.isdigit() else -1)
+        return run_loop(work(end))
     except SidecarError as error:
         print(f"sidecar: {error}", file=sys.stderr)
     return USAGE

@@ -18,13 +18,13 @@ their first request with them), and enters the epoll set only if it outlives its
 """
 
 import asyncio
-import errno as errors
+import os
 import selectors
 import socket
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EINVAL, ENOMEM, EPROTO, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EINVAL, EIO, ENOMEM, EPROTO, errno
 from libc.math cimport ceil
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
@@ -163,7 +163,7 @@ def close_network(network):
 
 
 cdef OSError _os_error(int number):
-    return OSError(number, errors.errorcode.get(number, "unknown error"))
+    return OSError(number, os.strerror(number))
 
 
 cdef class Reactor:
@@ -715,7 +715,7 @@ cdef class Connector(Watched):
                 transport._end(mistake)
 
     cdef failed(self, error):
-        self._error = errors.EIO
+        self._error = EIO
         self._reactor._note_tried(self)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sidecar.proxy import ProxyContext
     from sidecar.workers.channel import Message
 
-__all__ = ["WorkerApp", "work"]
+__all__ = ["WorkerApp", "inherited", "work"]
 
 # How long the others leave an endpoint to the worker whose probe is out: five times the default connect_timeout. After
 # that they take it for lost, with its client or its worker, and one of them sends the next.
@@ -211,14 +211,22 @@ class _Conversation:
             self._app.lose_supervisor()
 
 
-async def work(descriptor: int) -> int:
-    """Be a worker that is told what to do over the socket `descriptor`; the exit code. Raises StartError."""
+def inherited(descriptor: int) -> socket.socket:
+    """The worker's end of its channel. Raises StartError when it is none.
+
+    To be called before there is an event loop, whose own sockets are of the same kind.
+    """
     try:
         end = socket.socket(fileno=descriptor)
     except (OSError, ValueError, OverflowError):
         raise StartError(_BY_HAND) from None
     if end.family != socket.AF_UNIX:
         raise StartError(_BY_HAND)
+    return end
+
+
+async def work(end: socket.socket) -> int:
+    """Be a worker that is told what to do over `end`; the exit code. Raises StartError."""
     conversation = _Conversation()
     channel = conversation.channel
     await channel.open(asyncio.get_running_loop(), end)
