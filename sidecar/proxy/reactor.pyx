@@ -211,6 +211,7 @@ cdef class Reactor:
             self._dispatching = inside
         if not inside:
             self._settle_all()
+        self._close_idle_pipes()
         if self._young_timer is not None:
             self._young_timer.cancel()
             self._young_timer = None
@@ -223,7 +224,6 @@ cdef class Reactor:
         if self._epoll >= 0:
             close(self._epoll)
             self._epoll = -1
-        self._close_idle_pipes()
 
     cdef void _close_idle_pipes(self) noexcept:
         while self._idle_pipes:
