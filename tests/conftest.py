@@ -36,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Markers of this file."""
     config.addinivalue_line("markers", "uvloop: an async test that runs on uvloop, as the proxy does")
+    config.addinivalue_line(
+        "markers", "every_loop: an async test that runs on each loop that the proxy may have"
+    )
     if config.getoption("covered_fully") and not config.pluginmanager.hasplugin("_cov"):
         raise pytest.UsageError("--covered-fully needs --cov=sidecar")
     _check_build(config.getoption("build"), config.rootpath)
@@ -63,7 +66,19 @@ def _check_build(wanted: str | None, root: Path) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Async tests run on asyncio's loop, or on uvloop when marked so."""
+    """Async tests run on asyncio's loop, or on uvloop or on each of them when marked so."""
+    if item.get_closest_marker("every_loop"):
+        import uvloop
+
+        from sidecar.proxy.reactor import new_event_loop
+
+        loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop, "own": new_event_loop}
+        own = new_event_loop()
+        if own is None:
+            del loops["own"]
+        else:
+            own.close()
+        return loops  # type: ignore[return-value] # it makes none only where it was left out
     if item.get_closest_marker("uvloop"):
         import uvloop
 

@@ -18,7 +18,7 @@ their first request with them), and enters the epoll set only if it outlives its
 """
 
 import asyncio
-import errno as errors
+import os
 import selectors
 import socket
 
@@ -120,7 +120,7 @@ def close_network(network):
 
 
 cdef OSError _os_error(int number):
-    return OSError(number, errors.errorcode.get(number, "unknown error"))
+    return OSError(number, os.strerror(number))
 
 
 cdef class Reactor:
@@ -167,6 +167,7 @@ cdef class Reactor:
             self._dispatching = inside
         if not inside:
             self._settle_all()
+        self._close_idle_pipes()
         if self._young_timer is not None:
             self._young_timer.cancel()
             self._young_timer = None
@@ -179,7 +180,6 @@ cdef class Reactor:
         if self._epoll >= 0:
             close(self._epoll)
             self._epoll = -1
-        self._close_idle_pipes()
 
     cdef void _close_idle_pipes(self) noexcept:
         while self._idle_pipes:
