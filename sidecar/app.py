@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "run_loop"]
 
-OWN_DESCRIPTORS = 256  # for listeners, admin clients, files and the event loop
+OWN_DESCRIPTORS = (
+    1024  # for listeners, admin clients, files, the event loop, and the pipes that large bodies go through
+)
 
 # How long no request may have come before a draining sidecar believes that its application has ended.
 DRAIN_QUIET = 0.5  # seconds
