@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "run_loop"]
 
-OWN_DESCRIPTORS = (
-    1024  # for listeners, admin clients, files, the event loop, and the pipes that large bodies go through
-)
+OWN_DESCRIPTORS = 256  # for listeners, admin clients, files and the event loop
 
 # How long no request may have come before a draining sidecar believes that its application has ended.
 DRAIN_QUIET = 0.5  # seconds

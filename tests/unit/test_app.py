@@ -34,6 +34,7 @@ from sidecar.config.settings import (
 )
 from sidecar.errors import StartError
 from sidecar.model import UpstreamPolicy
+from sidecar.proxy import reactor
 from sidecar.version import build_name
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -645,9 +646,11 @@ async def test_the_signals_stay_taken_until_the_loop_closes(run: Any) -> None:
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 
 
-def test_the_loop_is_uvloop() -> None:
+def test_the_loop_is_uvloop_or_the_compiled_builds_own() -> None:
+    own = getattr(reactor, "ReactorLoop", uvloop.Loop)
+
     async def main() -> int:
-        assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
+        assert isinstance(asyncio.get_running_loop(), own)
         return 7
 
     assert run_loop(main()) == 7
