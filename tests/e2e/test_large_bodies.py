@@ -192,7 +192,7 @@ def test_a_client_that_goes_in_the_middle_ends_the_endpoints_connection(tmp_path
 
 
 def test_a_client_that_stalls_runs_into_the_time_out(tmp_path: Path) -> None:
-    """And one that reads, however slowly, does not: what the pipe holds is known to be on its way."""
+    """Whatever the kernel and the pipe still hold for it."""
     ended = threading.Event()
 
     def script(conversation: Conversation) -> None:
