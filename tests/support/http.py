@@ -127,7 +127,7 @@ class HttpClient:
         elif "content-length" in fields:
             yield from self._read_exactly(int(fields["content-length"]))
         else:
-            while piece := self._take() or self.socket.recv(PIECE):
+            while piece := self.take() or self.socket.recv(PIECE):
                 yield piece
 
     def read_line(self) -> bytes:
@@ -138,9 +138,15 @@ class HttpClient:
         del self._buffer[: end + 2]
         return line
 
+    def take(self) -> bytes:
+        """What has been received and was not asked for yet."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data
+
     def read_end(self) -> bytes:
         """What is left until the peer closes; a reset counts as an end."""
-        data = self._take()
+        data = self.take()
         try:
             while piece := self.socket.recv(PIECE):
                 data += piece
@@ -163,11 +169,6 @@ class HttpClient:
             del self._buffer[:size]
             size -= len(piece)
             yield piece
-
-    def _take(self) -> bytes:
-        data = bytes(self._buffer)
-        self._buffer.clear()
-        return data
 
     def _fill(self, wanted: str) -> None:
         data = self.socket.recv(PIECE)

@@ -144,3 +144,21 @@ async def test_http_is_answered_per_request_and_the_rest_per_connection(scheme: 
     assert data == b"" or answers
     while made._context.clients:  # noqa: ASYNC110 - the state of the code under test has no event
         await asyncio.sleep(0)
+
+
+async def test_a_socket_of_somebody_elses_is_served_by_the_network_too() -> None:
+    """A worker's ports: where connections are to come from is not the loop's to say."""
+
+    class Network:
+        async def create_server(self, _factory: object, *, sock: socket.socket, backlog: int) -> Any:
+            taken.append(sock)
+            return BoundServer("127.0.0.1", 5555)
+
+    taken: list[socket.socket] = []
+    clock: Any = FakeClock()
+    context = ProxyContext(BindingLoop(), clock, Network())  # type: ignore[arg-type]
+    made = Listener(context, Cluster("api", "http", UpstreamPolicy(), clock), (), 0)
+    with socket.socket() as bound:
+        await made.adopt("127.0.0.1", bound)
+        assert taken == [bound]
+    assert made.bound == [("127.0.0.1", 5555)]

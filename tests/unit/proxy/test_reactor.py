@@ -639,7 +639,7 @@ async def test_signals_and_child_processes(net: Net) -> None:
 
 
 def test_an_interrupt_ends_a_loop_that_waits() -> None:
-    """Python's own handler, which no descriptor tells the loop of: a child sends it, and may be first or not."""
+    """By a handler of Python's own, which no descriptor tells the loop of."""
     loop = new_event_loop() or asyncio.new_event_loop()
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:

@@ -46,6 +46,21 @@ def test_a_body_at_the_rate_passes(make_proxy: MakeProxy, fields: str) -> None:
     assert client.data == ok()
 
 
+def test_what_goes_past_the_process_is_at_the_rate_too(make_proxy: MakeProxy) -> None:
+    """The reactor's transports tell how much went from socket to socket, and nothing of it is written here."""
+    proxy = make_proxy(timeout=60.0, context={"min_body_rate": 100})
+    client, endpoint = begun(proxy, fields="Content-Length: 3000")
+    sent = endpoint.data
+    for _ in range(30):
+        proxy.pass_time(1.0)
+        client.protocol.spliced(100)
+    assert endpoint.data == sent
+    endpoint.feed(ok())
+    assert client.data == ok()
+    client.feed(request("GET /"))
+    assert endpoint.data.startswith(sent + b"GET /")
+
+
 def test_a_burst_is_credit_for_a_pause(make_proxy: MakeProxy) -> None:
     proxy = make_proxy(timeout=60.0, context={"min_body_rate": 100})
     client, _ = begun(proxy, b"x" * 3000)
