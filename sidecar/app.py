@@ -21,8 +21,8 @@ from sidecar.admin.views import upstreams_view
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
+from sidecar.net.network import close_network, new_event_loop, open_network
 from sidecar.proxy import Listener, ProxyContext
-from sidecar.proxy.reactor import close_network, new_event_loop, open_network
 from sidecar.version import build_name, is_compiled
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "run_loop"]
 
-OWN_DESCRIPTORS = 256  # for listeners, admin clients, files and the event loop
+OWN_DESCRIPTORS = 512  # for listeners, admin clients, files, the event loop, and two for each pipe
 
 # How long no request may have come before a draining sidecar believes that its application has ended.
 DRAIN_QUIET = 0.5  # seconds

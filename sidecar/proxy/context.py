@@ -18,7 +18,8 @@ __all__ = ["ProxyContext"]
 class ProxyContext:
     """The loop, the clock, the sweep, and what is the same for all listeners.
 
-    network: what listens and connects: the loop, or the compiled build's `reactor`.
+    network: what listens and connects: the loop, or the compiled build's own (`net.network`).
+    pipes_elsewhere: (in use, bound) of the pipes for large bodies in the processes that this one speaks for.
     monotonic: the clock's, one look-up nearer.
     head_timeout: seconds in which a request head must arrive once its first byte has.
     idle_timeout: seconds a client connection may stay without a request.
@@ -41,6 +42,7 @@ class ProxyContext:
         "min_body_rate",
         "monotonic",
         "network",
+        "pipes_elsewhere",
         "refused",
         "resolver",
         "sweep",
@@ -71,3 +73,10 @@ class ProxyContext:
         self.draining = False
         self.resolver = Resolver(loop, clock)
         self.listening: set[tuple[str, int]] = set()
+        self.pipes_elsewhere = (0, 0)
+
+    @property
+    def pipes(self) -> tuple[int, int]:
+        """Pipes through which large bodies pass now, and the bound on them: 0 where there are none, in pure Python."""
+        own: tuple[int, int] = getattr(self.network, "pipes", (0, 0))
+        return own[0] + self.pipes_elsewhere[0], own[1] + self.pipes_elsewhere[1]

@@ -68,7 +68,7 @@ class Dial:
     def _start(self) -> Any:
         """What is at work: something that can be cancelled."""
         endpoint = self.endpoint.endpoint
-        # The compiled build's network (`reactor`) connects to addresses without a coroutine.
+        # The compiled build's network (`net.network`) connects to addresses without a coroutine.
         connect_to = getattr(self._context.network, "connect_to", None)
         work = None
         if connect_to is not None and _is_address(endpoint.host):

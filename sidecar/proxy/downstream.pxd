@@ -2,6 +2,7 @@ cimport cython
 from sidecar.cluster cimport Cluster
 from sidecar.http1.message cimport RequestHead
 from sidecar.http1.scan cimport scan_request
+from sidecar.net.receiver cimport Receiver
 from sidecar.proxy.context cimport ProxyContext
 from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.relay cimport ReadGate
@@ -10,7 +11,7 @@ cdef int IDLE, HEAD, BUSY, LINGER
 cdef int _CR, _LF, _NOTHING_OPEN, _OTHER_METHOD
 
 
-cdef class DownstreamConnection:
+cdef class DownstreamConnection(Receiver):
     cdef public ProxyContext context
     cdef public Cluster cluster
     cdef public Exchange exchange
@@ -23,6 +24,7 @@ cdef class DownstreamConnection:
     cdef public Py_ssize_t _lingered
     @cython.locals(state=cython.int)
     cpdef data_received(self, bytes data)
+    cpdef bint is_asked(self)
     @cython.locals(at=Py_ssize_t, size=Py_ssize_t, limit=Py_ssize_t, head=RequestHead)
     cdef _start_requests(self, bytes data)
     @cython.locals(length=cython.longlong, size=Py_ssize_t, body=bytes)

@@ -21,6 +21,7 @@ from sidecar.http1.message import HEAD_METHOD
 from sidecar.http1.scan import scan_request
 from sidecar.http1.state import State
 from sidecar.model.stats import METHODS
+from sidecar.net.receiver import Receiver
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, SPLICE_BYTES, UNSENT, ReadGate, reset, splice
 from sidecar.proxy.respond import CLOSE, KEEP_ALIVE, error_response
@@ -57,7 +58,7 @@ _OTHER_METHOD = len(METHODS) - 1
 _NOTHING_OPEN = State.IDLE  # of the exchange; looked up for every request, where a class's name costs more
 
 
-class DownstreamConnection:
+class DownstreamConnection(Receiver):
     """One client connection to one upstream's port.
 
     keep_alive: the connection may live on after the exchange that is going on.
@@ -129,6 +130,10 @@ class DownstreamConnection:
             self._check_held_head()
         else:
             self._start_requests(self._held + data if self._held else data)
+
+    def is_asked(self) -> bool:
+        """Whether the client waits: its request is whole, and not answered yet."""
+        return self.state == BUSY and self._reader is None
 
     def _start_requests(self, data: bytes) -> None:
         """Begin the exchange of the first request in `data`, and of the next ones while answers come at once."""

@@ -54,7 +54,7 @@ class ReadGate:
 def splice(source: Transport, target: Transport, size: int) -> None:
     """Let the next `size` bytes go from one to the other inside the kernel, where the transports can.
 
-    Those of the compiled build (`reactor`) can; the protocol hears of the progress by `spliced`.
+    Those of the compiled build (`net.transport`) can; the protocol hears of the progress by `spliced`.
     """
     splice_into = getattr(source, "splice_into", None)
     if splice_into is not None:

@@ -1,10 +1,11 @@
 from sidecar.cluster cimport Cluster
 from sidecar.model.endpoint cimport EndpointState
+from sidecar.net.receiver cimport Receiver
 from sidecar.proxy.context cimport ProxyContext
 from sidecar.proxy.relay cimport ReadGate
 
 
-cdef class Session:
+cdef class Session(Receiver):
     cdef public ProxyContext _context
     cdef public Cluster _cluster
     cdef public EndpointState _endpoint
@@ -20,7 +21,7 @@ cdef class Session:
     cpdef _touch(self)
 
 
-cdef class EndpointSide:
+cdef class EndpointSide(Receiver):
     cdef public Session _session
     cdef public ReadGate gate
     cdef public object transport

@@ -14,6 +14,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from sidecar.model import CloseReason
+from sidecar.net.receiver import Receiver
 from sidecar.proxy.relay import PEER_FULL, UNSENT, ReadGate, reset, splice, unsent
 from sidecar.proxy.sweep import NEVER
 
@@ -37,7 +38,7 @@ LARGE_READ = 65536
 AT_ONCE = 1 << 20
 
 
-class Session:
+class Session(Receiver):
     """The application's side, and the session's life. other: the endpoint's side, once joined.
 
     idle_timeout: seconds that neither side may be silent for; 0 is off.
@@ -266,7 +267,7 @@ class Session:
             reset(self.other.transport)
 
 
-class EndpointSide:
+class EndpointSide(Receiver):
     """The endpoint's connection of one session.
 
     Until it is the session's `other` it keeps what it hears: it may be given up in the very moment it is opened.

@@ -2,13 +2,14 @@ cimport cython
 from sidecar.http1.message cimport RequestHead, ResponseHead
 from sidecar.http1.scan cimport scan_response
 from sidecar.model.endpoint cimport EndpointState
+from sidecar.net.receiver cimport Receiver
 from sidecar.pool cimport EndpointPool
 from sidecar.proxy.context cimport ProxyContext
 from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.relay cimport ReadGate
 
 
-cdef class UpstreamConnection:
+cdef class UpstreamConnection(Receiver):
     cdef public ProxyContext _context
     cdef public EndpointState endpoint
     cdef public EndpointPool pool

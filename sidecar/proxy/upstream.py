@@ -8,6 +8,7 @@ from sidecar.errors import ProtocolError
 from sidecar.http1.body import BodyReader, LengthReader, UntilCloseReader
 from sidecar.http1.scan import scan_response
 from sidecar.http1.state import IllegalEventError
+from sidecar.net.receiver import Receiver
 from sidecar.proxy.relay import PEER_FULL, SPLICE_BYTES, ReadGate, splice
 from sidecar.proxy.sweep import NEVER
 
@@ -26,7 +27,7 @@ __all__ = ["UpstreamConnection"]
 MAX_INTERIMS = 100
 
 
-class UpstreamConnection:
+class UpstreamConnection(Receiver):
     """One connection to one endpoint.
 
     exchange: the one it carries; None while it is idle in the pool.

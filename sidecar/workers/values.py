@@ -42,6 +42,7 @@ def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
         },
         "gauges": {
             "clients": context.clients,
+            "pipes": list(context.pipes),
             "upstreams": {name: _gauges(cluster) for name, cluster in clusters.items()},
         },
         "breakers": {
@@ -166,6 +167,7 @@ class Whole:
             counters, gauges = add(counters, values["counters"]), add(gauges, values["gauges"])
         context.refused = counters.get("refused", 0)
         context.clients = gauges.get("clients", 0)
+        context.pipes_elsewhere = tuple(gauges.get("pipes", (0, 0)))
         for name, cluster in clusters.items():
             _show_counters(cluster, counters.get("upstreams", {}).get(name, {}))
             _show_gauges(cluster, gauges.get("upstreams", {}).get(name, {}), slots)

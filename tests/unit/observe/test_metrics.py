@@ -43,6 +43,8 @@ CONTRACT = {
     "sidecar_clients": set(),
     "sidecar_clients_limit": set(),
     "sidecar_clients_refused_total": set(),
+    "sidecar_pipes": set(),
+    "sidecar_pipes_limit": set(),
 }
 
 
@@ -54,7 +56,9 @@ def _cluster(name: str = "api", scheme: str = "http", ports: tuple[int, ...] = (
 
 
 def _context(**values: Any) -> Any:
-    return SimpleNamespace(**{"draining": False, "clients": 3, "max_clients": 100, "refused": 2, **values})
+    return SimpleNamespace(
+        **{"draining": False, "clients": 3, "max_clients": 100, "refused": 2, "pipes": (3, 96), **values}
+    )
 
 
 def _scrape(*clusters: Cluster, context: Any = None, compiled: bool = False) -> Samples:
@@ -245,6 +249,7 @@ def test_the_process_says_what_it_is_and_whether_it_drains() -> None:
     assert _value(found, "draining") == 1
     assert _value(found, "clients") == 3
     assert _value(found, "clients_limit") == 100
+    assert (_value(found, "pipes"), _value(found, "pipes_limit")) == (3, 96)
     assert _value(found, "clients_refused_total") == 2
 
 

@@ -57,6 +57,8 @@ class Process:
         """Something of everything that is a gauge."""
         state = self.cluster.endpoints["a", 80]
         self.context.clients += 3
+        used, limit = self.context.pipes_elsewhere
+        self.context.pipes_elsewhere = (used + 1, limit + 96)
         self.cluster.stats.in_flight += 2
         self.cluster.stats.sessions_active += 1
         self.cluster.limit.used += 2

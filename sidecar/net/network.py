@@ -1,4 +1,4 @@
-"""Where connections come from: pure Python takes the event loop's own. In the compiled build `reactor.pyx` takes
+"""Where connections come from: pure Python takes the event loop's own. In the compiled build `network.pyx` takes
 this module's place, with sockets of its own that cost a fraction of the loop's."""
 
 from __future__ import annotations

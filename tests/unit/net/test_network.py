@@ -21,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy import reactor
-from sidecar.proxy.reactor import close_network, new_event_loop, open_network
+from sidecar.net.network import close_network, new_event_loop, open_network
+from sidecar.net.receiver import Receiver
+from sidecar.version import is_compiled
 
-COMPILED = hasattr(reactor, "ReactorLoop")
+COMPILED = is_compiled()
 compiled_only = pytest.mark.skipif(not COMPILED, reason="the compiled build's own")
 
 MIB = 1 << 20
@@ -263,6 +264,143 @@ async def test_a_refused_connection_is_an_oserror(net: Net) -> None:
         nobody.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectionRefusedError):
             await net.network.create_connection(Side, *nobody.getsockname())
+
+
+class Told:
+    """What a connector says, once."""
+
+    def __init__(self) -> None:
+        self.news: list[tuple[Any, Any, OSError | None]] = []
+        self._came = asyncio.Event()
+
+    def __call__(self, transport: Any, protocol: Any, error: OSError | None) -> None:
+        self.news.append((transport, protocol, error))
+        self._came.set()
+
+    async def once(self) -> tuple[Any, Any, OSError | None]:
+        async with asyncio.timeout(20):
+            await self._came.wait()
+        assert len(self.news) == 1
+        return self.news[0]
+
+
+@compiled_only
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@every_loop
+async def test_a_connection_that_is_opened_without_a_coroutine(net: Net, host: str) -> None:
+    with closing(
+        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    ) as server:
+        side, told = Side(), Told()
+        net.sides.append(side)
+        net.network.connect_to(lambda: side, host, server.getsockname()[1], told)
+        assert not told.news, "it is told later"
+        assert await told.once() == (side.transport, side, None)
+        with closing(server.accept()[0]) as sock:
+            assert sock.getpeername() == side.transport.get_extra_info("sockname")
+            side.transport.write(b"asked")
+            assert sock.recv(5) == b"asked"
+            sock.send(b"answered")
+            await side.until(lambda: side.data == b"answered")
+
+
+@compiled_only
+@every_loop
+async def test_a_refused_connect_tells_its_error(net: Net) -> None:
+    told = Told()
+    with closing(socket.socket()) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        net.network.connect_to(Side, *nobody.getsockname(), told)
+        transport, protocol, error = await told.once()
+    assert transport is None
+    assert protocol is None
+    assert isinstance(error, ConnectionRefusedError)
+
+
+@compiled_only
+@every_loop
+async def test_an_address_that_only_the_resolver_reads_is_not_connected_to(net: Net) -> None:
+    assert net.network.connect_to(Side, "fe80::1%lo", 80, Told()) is None
+
+
+@compiled_only
+@every_loop
+async def test_a_cancelled_connect_tells_nothing_and_closes(net: Net) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        told = Told()
+        connector = net.network.connect_to(Side, *server.getsockname(), told)
+        connector.cancel()
+        connector.cancel()
+        with closing(server.accept()[0]) as sock:
+            sock.setblocking(False)
+            assert await net.read_end(sock) == b""
+        assert not told.news
+
+
+@compiled_only
+@every_loop
+async def test_a_connect_that_is_cancelled_while_it_is_ready(net: Net) -> None:
+    """It is freed at once, while its event is among those that are being served."""
+    connectors: list[Any] = []
+
+    def cancel(_: Side) -> None:
+        while connectors:
+            connectors.pop().cancel()
+        gc.collect()
+
+    side, sock = await net.peer(lambda: Side(data=cancel))
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        told = Told()
+        sock.send(b"x")  # ready before they are
+        connectors += [net.network.connect_to(Side, *server.getsockname(), told) for _ in range(8)]
+        await side.until(lambda: side.data)
+    assert not connectors
+    assert not told.news
+
+
+@compiled_only
+@every_loop
+async def test_a_factory_that_fails_is_reported_and_its_connection_closed(net: Net) -> None:
+    def fail() -> Side:
+        raise RuntimeError("no protocol")
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        net.network.connect_to(fail, *server.getsockname(), Told())
+        assert str((await net.problem())["exception"]) == "no protocol"
+        with closing(server.accept()[0]) as sock:
+            sock.setblocking(False)
+            assert await net.read_end(sock) == b""
+
+
+@every_loop
+async def test_a_receiver_hands_over_while_it_receives(net: Net) -> None:
+    """As HTTP does after 101: what comes next is the other's, and so is the end."""
+
+    class First(Receiver):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.set_protocol(second)
+            second.connection_made(self.transport)
+            second.data_received(data.upper())
+
+    second = Side(keep=False)
+    net.sides.append(second)
+    made: list[First] = []
+
+    def factory() -> First:
+        made.append(First())
+        return made.pop()
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        await net.network.create_connection(factory, *server.getsockname())
+        with closing(server.accept()[0]) as sock:
+            sock.send(b"one ")
+            await second.until(lambda: second.data == b"ONE ")
+            sock.send(b"two")
+            await second.until(lambda: second.data == b"ONE two")
+    await second.until(lambda: second.lost)
 
 
 @every_loop
@@ -549,7 +687,7 @@ async def test_a_new_connection_is_watched_at_once_unless_its_request_is_whole(
     net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes behind the first read does not wait for a timer."""
-    monkeypatch.setattr(reactor, "YOUNG", 3600.0)
+    monkeypatch.setattr("sidecar.net.accept.YOUNG", 3600.0)
     address = await net.serve()
     sock = connected(net, address)
     sock.send(b"head ")
@@ -788,10 +926,12 @@ async def test_what_the_pipe_holds_counts_as_unsent_and_goes_first(net: Net, pai
     held = pair.target.transport.get_write_buffer_size()
     gone = pair.source.spliced_bytes
     assert 0 < held <= gone
+    assert net.network.pipes == (1, 96)
     pair.target.transport.write(b"behind")
     pair.target.transport.close()
     assert pair.target.transport.get_write_buffer_size() == held + 6
     assert await net.read_end(pair.reader) == BODY[:gone] + b"behind"
+    assert net.network.pipes == (0, 96)
     await pair.target.until(lambda: pair.target.lost == [None])
     sent.cancel()
     await asyncio.wait([sent])

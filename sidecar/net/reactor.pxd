@@ -1,0 +1,43 @@
+from libc.stdint cimport uint32_t
+from sidecar.net.pipes cimport Pipes
+
+
+cdef OSError os_error(int number)
+
+
+cdef class Reactor:
+    cdef object loop
+    cdef int epoll
+    cdef char* buffer  # READ_SIZE bytes that a read goes into
+    cdef readonly Pipes pipes
+    cdef Others others
+    cdef set open
+    cdef list kept  # what was closed while events may still name it
+    cdef list due  # what has something to tell when those at work have finished
+    cdef bint serving, settling
+    cdef int wait(self, int milliseconds) except -1
+    cdef int settle_later(self, Watched watched) except -1
+    cdef int settle_all(self) except -1
+    cdef int forget(self, Watched watched) except -1
+    cdef report(self, message, error)
+
+
+cdef class Watched:
+    cdef Reactor reactor
+    cdef int fd  # -1 once it is closed
+    cdef uint32_t interest  # 0 while it is not in the set
+    cdef ready(self, uint32_t events)
+    cdef settle(self)
+    cdef failed(self, error)
+    cdef int watch(self, uint32_t interest) except -1
+    cdef void unwatch(self) noexcept
+
+
+cdef class Others(Watched):
+    cdef bint are_ready
+
+
+cdef enum:
+    # Bytes of one read: 64 KiB, as much as a message often has, and its head; what a second-level cache holds while
+    # it is read and sent.
+    READ_SIZE = 81920
