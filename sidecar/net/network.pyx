@@ -1,15 +1,52 @@
-"""What listens and connects in the compiled build: the pure twin, `network.py`, takes the event loop's own sockets."""
+"""What listens and connects in the compiled build: the pure twin, `network.py`, takes the event loop's own sockets.
+
+What is accepted is read from at once, before it is watched; what is opened to an address needs no coroutine.
+"""
 
 import socket
 
-from sidecar.net.reactor cimport Reactor
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EIO, EPROTO, errno
+from libc.stdint cimport uint32_t
+from libc.string cimport memset
+from posix.unistd cimport close
+
+from sidecar.net.kernel cimport (
+    AF_INET,
+    AF_INET6,
+    EPOLLIN,
+    EPOLLOUT,
+    IPPROTO_TCP,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    SO_ERROR,
+    TCP_NODELAY,
+    accept4,
+    connect,
+    getsockopt,
+    htons,
+    inet_pton,
+    new_socket,
+    setsockopt,
+    sockaddr,
+    sockaddr_in,
+    sockaddr_in6,
+    socklen_t,
+)
+from sidecar.net.reactor cimport Reactor, Watched, os_error
 from sidecar.net.transport cimport SocketTransport, new_transport
 
-from sidecar.net.accept import Acceptor, Server
-from sidecar.net.connect import open_connector
 from sidecar.net.loop import ReactorLoop
 
-__all__ = ["Network", "close_network", "new_event_loop", "open_network"]
+__all__ = ["Acceptor", "Connector", "Network", "Server", "close_network", "new_event_loop", "open_network"]
+
+cdef enum:
+    ACCEPTS = 64  # of one listener before the others have their turn
+
+PAUSE = 0.1  # seconds without accepting when no descriptor is left
+YOUNG = 0.005  # seconds in which an accepted connection that has not been answered enters the epoll set
 
 
 def open_network(loop):
@@ -110,4 +147,221 @@ class Network:
         told(transport, protocol, error) is called later, once; not after `cancel`. None for addresses that only the
         resolver can read (an IPv6 zone): `create_connection` takes those.
         """
-        return open_connector(self._reactor, factory, host, port, told)
+        return _connector(self._reactor, factory, host, port, told)
+
+
+# Listening
+
+
+class Server:
+    """What `create_server` gives."""
+
+    def __init__(self, acceptors):
+        self._acceptors = acceptors
+        self.sockets = tuple(acceptor.socket for acceptor in acceptors)
+
+    def close(self):
+        """Accept no more."""
+        for acceptor in self._acceptors:
+            acceptor.abort()
+
+
+cdef class Acceptor(Watched):
+    """One listening socket."""
+
+    cdef object factory, timer
+    cdef list young
+    cdef bint short  # of descriptors, as was said already
+    cdef readonly object socket
+
+    def __init__(self, Reactor reactor, factory, sock):
+        self.reactor = reactor
+        self.factory = factory
+        self.young = []
+        self.socket = sock
+        self.fd = sock.fileno()
+        reactor.open.add(self)
+        self.watch(EPOLLIN)
+
+    def abort(self):
+        """Accept no more."""
+        if self.fd >= 0:
+            self.unwatch()
+            self.fd = -1
+            self.socket.close()
+            self.reactor.forget(self)
+
+    cdef ready(self, uint32_t events):
+        cdef int fd, number, i
+        for i in range(ACCEPTS):
+            if self.fd < 0:  # a protocol that was just made has ended the listener
+                return
+            fd = accept4(self.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd >= 0:
+                self.short = False
+                self.welcome(fd)
+                continue
+            number = errno
+            if number in (EINTR, ECONNABORTED, EPROTO):
+                continue
+            if number != EAGAIN:
+                # No descriptor or memory is left, say. Who waits in the queue is served when somebody has gone;
+                # asking on would be a busy loop.
+                self.watch(0)
+                self.reactor.loop.call_later(PAUSE, self._resume)
+                if not self.short:
+                    self.short = True
+                    self.failed(os_error(number))
+            return
+
+    cdef welcome(self, int fd):
+        cdef SocketTransport transport
+        try:
+            protocol = self.factory()
+        except BaseException:
+            close(fd)
+            raise
+        transport = new_transport(self.reactor, fd, protocol)
+        transport.young = True
+        try:
+            protocol.connection_made(transport)
+            if transport.fd >= 0 and transport.reading:
+                self.note_young(transport)
+                transport.read()
+                if transport.young and not (transport.receiver is not None and transport.receiver.is_asked()):
+                    transport.grow_up()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            transport.failed(error)
+
+    cdef int note_young(self, SocketTransport transport) except -1:
+        if self.timer is None:
+            self.timer = self.reactor.loop.call_later(YOUNG, self._grow_up)
+        self.young.append(transport)
+        return 0
+
+    def _grow_up(self):
+        """Watch all accepted connections, answered or not: somebody may hang up, or say more."""
+        cdef SocketTransport transport
+        cdef list young
+        self.timer = None
+        young, self.young = self.young, []
+        for transport in young:
+            if transport.fd >= 0 and transport.young:
+                transport.grow_up()
+
+    def _resume(self):
+        if self.fd >= 0:
+            self.watch(EPOLLIN)
+
+    cdef failed(self, error):
+        self.reactor.report("a connection could not be accepted", error)
+
+
+# Connecting
+
+
+cdef _connector(Reactor reactor, factory, str host, int port, told):
+    cdef sockaddr_in four
+    cdef sockaddr_in6 six
+    cdef bint is_four = ":" not in host
+    cdef bytes text = host.encode("ascii")
+    cdef Connector connector
+    memset(&four, 0, sizeof(four))
+    memset(&six, 0, sizeof(six))
+    if inet_pton(
+        AF_INET if is_four else AF_INET6,
+        PyBytes_AS_STRING(text),
+        <void*> &four.sin_addr if is_four else <void*> &six.sin6_addr,
+    ) != 1:
+        return None
+    four.sin_family = AF_INET
+    six.sin6_family = AF_INET6
+    four.sin_port = six.sin6_port = htons(port)
+    connector = Connector.__new__(Connector)
+    connector.reactor = reactor
+    connector.factory = factory
+    connector.told = told
+    if is_four:
+        connector.start(<sockaddr*> &four, sizeof(four), AF_INET)
+    else:
+        connector.start(<sockaddr*> &six, sizeof(six), AF_INET6)
+    return connector
+
+
+cdef class Connector(Watched):
+    """A connection being opened."""
+
+    cdef object factory, told
+    cdef int number  # of the error, 0 without one
+
+    cdef int start(self, const sockaddr* address, socklen_t size, int family) except -1:
+        cdef int yes = 1
+        self.fd = new_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        if self.fd >= 0:
+            self.reactor.open.add(self)
+            setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes))
+            if connect(self.fd, address, size) == 0:
+                self.reactor.settle_later(self)
+                return 0
+            if errno == EINPROGRESS:  # also on the loopback
+                self.watch(EPOLLOUT)
+                return 0
+        self.number = errno
+        self.reactor.settle_later(self)
+        return 0
+
+    def cancel(self):
+        """Nobody wants it any more."""
+        self.told = None
+        if self.fd >= 0:
+            self.close()
+
+    abort = cancel
+
+    cdef int close(self) except -1:
+        self.unwatch()
+        close(self.fd)
+        self.fd = -1
+        self.reactor.forget(self)
+        return 0
+
+    cdef ready(self, uint32_t events):
+        cdef socklen_t size = sizeof(int)
+        self.unwatch()
+        if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &self.number, &size) < 0:
+            self.number = errno
+        self.reactor.settle_later(self)
+
+    cdef settle(self):
+        """Tell what came of it."""
+        cdef SocketTransport transport = None
+        cdef int fd = self.fd
+        protocol = error = None
+        told, self.told = self.told, None
+        if told is None:  # cancelled meanwhile
+            return
+        try:
+            if self.number:
+                error = os_error(self.number)
+                if fd >= 0:
+                    self.close()
+            else:
+                protocol = self.factory()
+                self.fd = -1
+                self.reactor.forget(self)
+                transport = new_transport(self.reactor, fd, protocol)
+                protocol.connection_made(transport)
+                transport.update()
+            told(transport, protocol, error)
+        except Exception as mistake:
+            self.reactor.report("a connection could not be opened", mistake)
+            if self.fd >= 0:
+                self.close()
+            if transport is not None and transport.fd >= 0:
+                transport.end(mistake)
+
+    cdef failed(self, error):
+        self.number = EIO
+        self.reactor.settle_later(self)

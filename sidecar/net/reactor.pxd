@@ -1,5 +1,4 @@
 from libc.stdint cimport uint32_t
-from sidecar.net.pipes cimport Pipes
 
 
 cdef OSError os_error(int number)
@@ -35,6 +34,15 @@ cdef class Watched:
 
 cdef class Others(Watched):
     cdef bint are_ready
+
+
+cdef class Pipes:
+    cdef int idle[64]  # two descriptors each
+    cdef int idle_count
+    cdef int given  # as they are used now
+    cdef bint take(self, int* ends) noexcept
+    cdef void give_back(self, int* ends, bint clean) noexcept
+    cdef void close_idle(self) noexcept
 
 
 cdef enum:

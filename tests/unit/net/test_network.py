@@ -687,7 +687,7 @@ async def test_a_new_connection_is_watched_at_once_unless_its_request_is_whole(
     net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes behind the first read does not wait for a timer."""
-    monkeypatch.setattr("sidecar.net.accept.YOUNG", 3600.0)
+    monkeypatch.setattr("sidecar.net.network.YOUNG", 3600.0)
     address = await net.serve()
     sock = connected(net, address)
     sock.send(b"head ")
