@@ -196,6 +196,7 @@ class App:
         # must find somebody at home at any moment.
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         loop.add_signal_handler(signal.SIGINT, self._on_sigint)
+        loop.add_signal_handler(signal.SIGHUP, self._on_sighup)
         await self.start()
         self._announce()
         try:
@@ -236,6 +237,11 @@ class App:
 
     def _on_sigint(self) -> None:
         self._hurry(max(2, self._stage + 1))
+
+    def _on_sighup(self) -> None:
+        _log.warning(
+            "SIGHUP: the configuration is not read again; that needs sidecar.workers above 1, or a restart"
+        )
 
     def _hurry(self, stage: int) -> None:
         """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once."""

@@ -185,8 +185,7 @@ def _run(options: argparse.Namespace) -> int:
     # The loop has given the signals back; what is left of the process is its end, and nobody's to interrupt.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if settings.sidecar.workers > 1:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return code
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -366,10 +365,6 @@ class Supervisor(App):
         asyncio.get_running_loop().call_later(wait, worker.kill)
 
     # Ending
-
-    async def run(self) -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_sighup)
-        await super().run()
 
     def _hurry(self, stage: int) -> None:
         self._stage = stage

@@ -636,6 +636,18 @@ async def test_a_signal_while_starting_is_heard_once_started(
     assert sum(message.startswith("draining") for message in caplog.messages) == 1
 
 
+async def test_sighup_is_logged_and_ends_nothing(
+    endpoint: Endpoint, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its default is the end of the process, and those who send it want a reload."""
+    running = await run(App(settings(upstream("api", endpoint.port))))
+    signal.raise_signal(signal.SIGHUP)
+    await until(lambda: any(message.startswith("SIGHUP: ") for message in caplog.messages))
+    assert (await ask(running.address)).endswith(b"\r\n\r\nok")
+    signal.raise_signal(signal.SIGTERM)
+    await running.task
+
+
 async def test_the_signals_stay_taken_until_the_loop_closes(run: Any) -> None:
     """An impatient second signal at the very end must not kill the process with another exit code."""
     running = await run(App(settings(upstream("api", 9))))
