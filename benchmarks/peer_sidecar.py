@@ -58,7 +58,7 @@ class Sidecar:
         # -P: what is imported is of the folder that PYTHONPATH names first, and not of the current directory.
         path = os.pathsep.join([str(self.root), *filter(None, [os.environ.get("PYTHONPATH")])])
         mode = "AUTOBOT_DEPLOYMENT_MODE=local"
-        return ["env", f"PYTHONPATH={path}", mode, self.python, "-P"]
+        return ["/usr/bin/env", f"PYTHONPATH={path}", mode, self.python, "-P"]
 
 
 def interpreter() -> str:

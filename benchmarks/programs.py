@@ -52,15 +52,18 @@ class Programs:
     def start(self, name: str, command: Sequence[str], ports: Sequence[int], cpus: set[int]) -> int:
         """Start a program on `cpus`; its process id, once all its ports accept. Raises `RuntimeError`."""
         log = self.directory / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                list(command),
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the benchmark, which then ends them in order
-            )
+        try:
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    list(command),
+                    cwd=self.directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C is for the benchmark, which then ends them in order
+                )
+        except OSError as error:
+            raise RuntimeError(f"{name} cannot be started: {error}; look at PATH") from error
         self._running.append(process)
         pin(process.pid, cpus)
         deadline = time.monotonic() + START

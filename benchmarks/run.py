@@ -115,6 +115,10 @@ def _options() -> argparse.Namespace:
             parser.error(f"--{name}: {folder} holds no package `sidecar`")
         if folder:
             setattr(options, name, folder.resolve())
+    for name in ("json", "picture"):
+        path = getattr(options, name)
+        if path and not path.parent.is_dir():  # known now, and not after ten minutes
+            parser.error(f"--{name}: there is no folder {path.parent}")
     options.scenarios = chosen(options.scenario, every=options.all)
     return options
 

@@ -166,9 +166,8 @@ def test_a_body_that_ends_early_is_broken_off(tmp_path: Path) -> None:
         assert way.endpoint.connections == 2
 
 
-@pytest.mark.parametrize("how", ["reset", "close"])
-def test_a_client_that_goes_in_the_middle_ends_the_endpoints_connection(tmp_path: Path, how: str) -> None:
-    ended = threading.Event()
+def sends_until_it_ends(ended: threading.Event) -> Script:
+    """An endpoint that sends more than all buffers hold, and says so when its connection has ended."""
 
     def script(conversation: Conversation) -> None:
         conversation.read_head()
@@ -179,7 +178,14 @@ def test_a_client_that_goes_in_the_middle_ends_the_endpoints_connection(tmp_path
         except ConnectionError:
             ended.set()
 
-    with Through(tmp_path, script) as way:
+    return script
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_a_client_that_goes_in_the_middle_ends_the_endpoints_connection(tmp_path: Path, how: str) -> None:
+    ended = threading.Event()
+
+    with Through(tmp_path, sends_until_it_ends(ended)) as way:
         way.client.send_head("GET", "/")
         way.client.read_head()
         sum(len(way.client.socket.recv(MIB)) for _ in range(10))
@@ -195,16 +201,7 @@ def test_a_client_that_stalls_runs_into_the_time_out(tmp_path: Path) -> None:
     """Whatever the kernel and the pipe still hold for it."""
     ended = threading.Event()
 
-    def script(conversation: Conversation) -> None:
-        conversation.read_head()
-        try:
-            conversation.send(announce(NOT_IN_BUFFERS))
-            for block in blocks(1, NOT_IN_BUFFERS):
-                conversation.send(block)
-        except ConnectionError:
-            ended.set()
-
-    with Through(tmp_path, script, policy="timeout: 500ms") as way:
+    with Through(tmp_path, sends_until_it_ends(ended), policy="timeout: 500ms") as way:
         way.client.send_head("GET", "/")
         way.client.read_head()
         assert ended.wait(10.0)
