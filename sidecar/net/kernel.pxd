@@ -21,7 +21,7 @@ cdef extern from "<time.h>":
     int clock_gettime(int clock, timespec* now)
 
 cdef extern from "<fcntl.h>":
-    enum: SPLICE_F_MOVE, SPLICE_F_NONBLOCK, F_SETPIPE_SZ, O_NONBLOCK, O_CLOEXEC
+    enum: SPLICE_F_MOVE, SPLICE_F_NONBLOCK, F_GETPIPE_SZ, F_SETPIPE_SZ, O_NONBLOCK, O_CLOEXEC
     ssize_t splice(int source, void* from_, int target, void* to, size_t size, unsigned int flags)
     int fcntl(int fd, int command, ...)
 

@@ -6,7 +6,7 @@ What is accepted is read from at once, before it is watched; what is opened to a
 import socket
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EIO, EPROTO, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EIO, EMFILE, ENFILE, EPROTO, errno
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close
@@ -74,7 +74,7 @@ class Network:
 
     @property
     def pipes(self):
-        """(in use, bound) of the pipes through which large bodies pass."""
+        """(open, bound) of the pipes through which large bodies pass."""
         return self._reactor.pipes.use
 
     def close(self):
@@ -198,13 +198,17 @@ cdef class Acceptor(Watched):
                 return
             fd = accept4(self.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd >= 0:
-                self.short = False
                 self.welcome(fd)
                 continue
             number = errno
             if number in (EINTR, ECONNABORTED, EPROTO):
                 continue
-            if number != EAGAIN:
+            if number in (EMFILE, ENFILE) and self.reactor.pipes.idle_count:
+                self.reactor.pipes.close_idle()
+                continue
+            if number == EAGAIN:
+                self.short = False
+            else:
                 # No descriptor or memory is left, say. Who waits in the queue is served when somebody has gone;
                 # asking on would be a busy loop.
                 self.watch(0)
@@ -262,12 +266,15 @@ cdef class Acceptor(Watched):
 # Connecting
 
 
-cdef _connector(Reactor reactor, factory, str host, int port, told):
+cdef _connector(Reactor reactor, factory, str host, unsigned short port, told):
     cdef sockaddr_in four
     cdef sockaddr_in6 six
     cdef bint is_four = ":" not in host
-    cdef bytes text = host.encode("ascii")
+    cdef bytes text
     cdef Connector connector
+    if not host.isascii() or "\0" in host:
+        return None
+    text = host.encode("ascii")
     memset(&four, 0, sizeof(four))
     memset(&six, 0, sizeof(six))
     if inet_pton(
@@ -297,18 +304,24 @@ cdef class Connector(Watched):
     cdef int number  # of the error, 0 without one
 
     cdef int start(self, const sockaddr* address, socklen_t size, int family) except -1:
-        cdef int yes = 1
+        cdef int yes = 1, number
         self.fd = new_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-        if self.fd >= 0:
+        if self.fd < 0 and errno in (EMFILE, ENFILE) and self.reactor.pipes.idle_count:
+            self.reactor.pipes.close_idle()
+            self.fd = new_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        if self.fd < 0:
+            number = errno
+        else:
             self.reactor.open.add(self)
             setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes))
-            if connect(self.fd, address, size) == 0:
-                self.reactor.settle_later(self)
-                return 0
-            if errno == EINPROGRESS:  # also on the loopback
-                self.watch(EPOLLOUT)
-                return 0
-        self.number = errno
+            number = 0 if connect(self.fd, address, size) == 0 else errno
+            if number == EINPROGRESS:  # also on the loopback
+                try:
+                    self.watch(EPOLLOUT)
+                    return 0
+                except OSError as error:  # the kernel has no room for it in the set
+                    number = error.errno
+        self.number = number
         self.reactor.settle_later(self)
         return 0
 
@@ -343,22 +356,27 @@ cdef class Connector(Watched):
         if told is None:  # cancelled meanwhile
             return
         try:
-            if self.number:
-                error = os_error(self.number)
-                if fd >= 0:
-                    self.close()
-            else:
+            if not self.number:
                 protocol = self.factory()
                 self.fd = -1
                 self.reactor.forget(self)
                 transport = new_transport(self.reactor, fd, protocol)
                 protocol.connection_made(transport)
                 transport.update()
+        except Exception as mistake:
+            self.reactor.report("a connection could not be opened", mistake)
+            if transport is not None and transport.fd >= 0:
+                transport.end(mistake)
+            transport = protocol = None
+            self.number = EIO
+        if self.number:
+            error = os_error(self.number)
+            if self.fd >= 0:
+                self.close()
+        try:
             told(transport, protocol, error)
         except Exception as mistake:
             self.reactor.report("a connection could not be opened", mistake)
-            if self.fd >= 0:
-                self.close()
             if transport is not None and transport.fd >= 0:
                 transport.end(mistake)
 

@@ -7,6 +7,7 @@ cdef OSError os_error(int number)
 cdef class Reactor:
     cdef object loop
     cdef int epoll
+    cdef bint is_open  # the set is; a descriptor of 0 is nothing that can be told from none
     cdef char* buffer  # READ_SIZE bytes that a read goes into
     cdef readonly Pipes pipes
     cdef Others others

@@ -25,6 +25,7 @@ from sidecar.net.kernel cimport (
     EPOLL_CTL_DEL,
     EPOLL_CTL_MOD,
     EPOLLIN,
+    F_GETPIPE_SZ,
     F_SETPIPE_SZ,
     O_CLOEXEC,
     O_NONBLOCK,
@@ -41,10 +42,12 @@ __all__ = ["Others", "Pipes", "Reactor", "Watched"]
 cdef enum:
     EVENTS = 256  # taken at once; the loop's other work is not kept waiting for more
     PIPE_SIZE = 262144  # bytes that one is to hold
+    ROUNDS = 16  # of ends that cause others, before the loop's other work has its turn
     IDLE_PIPES = 32  # kept for the next body
-    # At a time, beyond which large bodies are read and written as small ones are. Well below pipe-user-pages-soft
-    # (pipe(7)), 64 MiB of a user's pipes: beyond that they hold two pages.
+    # Open at a time, beyond which large bodies are read and written as small ones are. One process stays well below
+    # pipe-user-pages-soft (pipe(7)), 64 MiB of a user's pipes.
     MAX_PIPES = 96
+    SMALL_PIPE = 65536  # less than what a pipe has by default is what the kernel gives above a user's share
 
 
 cdef OSError os_error(int number):
@@ -56,7 +59,6 @@ cdef class Reactor:
 
     def __cinit__(self, loop, others=None):
         """others: the selector of a loop that waits here. None: the loop watches this."""
-        self.epoll = -1
         self.loop = loop
         self.open = set()
         self.kept = []
@@ -68,6 +70,7 @@ cdef class Reactor:
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise os_error(errno)
+        self.is_open = True
         if others is None:
             loop.add_reader(self.epoll, self._serve)
         else:
@@ -78,13 +81,13 @@ cdef class Reactor:
 
     def __dealloc__(self):
         free(self.buffer)
-        if self.epoll >= 0:
+        if self.is_open:
             close(self.epoll)
 
     def close(self):
         """Close everything at once, and tell who has to be told."""
         cdef bint inside = self.serving
-        if self.epoll < 0:
+        if not self.is_open:
             return
         self.serving = True  # by others' ends nothing is settled before all have had theirs
         try:
@@ -92,7 +95,7 @@ cdef class Reactor:
                 watched.abort()
         finally:
             self.serving = inside
-        if not inside:
+        while self.due and not inside:
             self.settle_all()
         self.pipes.close_idle()
         if self.others is None:
@@ -101,7 +104,8 @@ cdef class Reactor:
 
     def close_set(self):
         """The end of the set itself: a loop that waits in it does so until its own end."""
-        if self.epoll >= 0:
+        if self.is_open:
+            self.is_open = False
             close(self.epoll)
             self.epoll = -1
 
@@ -158,12 +162,16 @@ cdef class Reactor:
     cdef int settle_all(self) except -1:
         cdef Watched watched
         cdef list due
-        cdef int done
+        cdef int done, rounds = 0
         if self.settling:
             return 0
         self.settling = True
         try:
             while self.due:
+                rounds += 1
+                if rounds > ROUNDS:
+                    self.loop.call_soon(self._settle)
+                    break
                 due, self.due = self.due, []
                 done = 0
                 for watched in due:
@@ -256,8 +264,8 @@ cdef class Pipes:
 
     @property
     def use(self):
-        """How many are in use, and how many may be."""
-        return self.given, MAX_PIPES
+        """How many are open, and how many may be."""
+        return self.given + self.idle_count, MAX_PIPES
 
     def __dealloc__(self):
         self.close_idle()
@@ -271,7 +279,10 @@ cdef class Pipes:
         elif self.given >= MAX_PIPES or pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0:
             return False
         else:
-            fcntl(ends[1], F_SETPIPE_SZ, <int> PIPE_SIZE)  # refused above a user's share: then it holds less
+            if fcntl(ends[1], F_SETPIPE_SZ, <int> PIPE_SIZE) < 0 and fcntl(ends[1], F_GETPIPE_SZ) < SMALL_PIPE:
+                close(ends[0])  # so small, moving bodies through it costs more than reading and writing them
+                close(ends[1])
+                return False
         self.given += 1
         return True
 
@@ -287,6 +298,7 @@ cdef class Pipes:
             close(ends[1])
 
     cdef void close_idle(self) noexcept:
+        """Give back descriptors: nobody else may be left without one for the sake of these."""
         while self.idle_count:
             self.idle_count -= 1
             close(self.idle[2 * self.idle_count])

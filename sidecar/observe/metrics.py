@@ -126,5 +126,5 @@ class _Collector:
             [((), context.refused)],
         )
         pipes, pipes_limit = context.pipes
-        yield gauge("pipes", "Pipes in use, through which the kernel moves large bodies.", (), [((), pipes)])
+        yield gauge("pipes", "Pipes open, through which the kernel moves large bodies.", (), [((), pipes)])
         yield gauge("pipes_limit", "Bound on sidecar_pipes; 0 in pure Python.", (), [((), pipes_limit)])

@@ -19,7 +19,7 @@ class ProxyContext:
     """The loop, the clock, the sweep, and what is the same for all listeners.
 
     network: what listens and connects: the loop, or the compiled build's own (`net.network`).
-    pipes_elsewhere: (in use, bound) of the pipes for large bodies in the processes that this one speaks for.
+    pipes_elsewhere: (open, bound) of the pipes for large bodies in the processes that this one speaks for.
     monotonic: the clock's, one look-up nearer.
     head_timeout: seconds in which a request head must arrive once its first byte has.
     idle_timeout: seconds a client connection may stay without a request.
@@ -77,6 +77,6 @@ class ProxyContext:
 
     @property
     def pipes(self) -> tuple[int, int]:
-        """Pipes through which large bodies pass now, and the bound on them: 0 where there are none, in pure Python."""
+        """Pipes open for large bodies to pass through, and the bound on them; 0 in pure Python, which has none."""
         own: tuple[int, int] = getattr(self.network, "pipes", (0, 0))
         return own[0] + self.pipes_elsewhere[0], own[1] + self.pipes_elsewhere[1]

@@ -7,6 +7,7 @@ transports are the loop's own, so that the tests say what holds of any; compiled
 import asyncio
 import gc
 import hashlib
+import importlib
 import os
 import resource
 import signal
@@ -360,16 +361,62 @@ async def test_a_connect_that_is_cancelled_while_it_is_ready(net: Net) -> None:
 
 @compiled_only
 @every_loop
-async def test_a_factory_that_fails_is_reported_and_its_connection_closed(net: Net) -> None:
-    def fail() -> Side:
+@pytest.mark.parametrize("where", ["factory", "connection_made"])
+async def test_a_protocol_that_fails_is_reported_and_told_and_its_connection_closed(
+    net: Net, where: str
+) -> None:
+    def fail(*_: object) -> Side:
         raise RuntimeError("no protocol")
 
+    factory = fail if where == "factory" else lambda: Side(made=fail)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        net.network.connect_to(fail, *server.getsockname(), Told())
+        told = Told()
+        net.network.connect_to(factory, *server.getsockname(), told)
         assert str((await net.problem())["exception"]) == "no protocol"
+        transport, protocol, error = await told.once()
+        assert transport is None
+        assert protocol is None
+        assert isinstance(error, OSError)
         with closing(server.accept()[0]) as sock:
             sock.setblocking(False)
             assert await net.read_end(sock) == b""
+
+
+@compiled_only
+@every_loop
+async def test_connects_that_fail_at_once_leave_the_loop_its_turns(net: Net) -> None:
+    """Whoever tries again when it is told is told again, and timers go on."""
+    tries = 0
+
+    def again(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 100_000:
+            net.network.connect_to(Side, "255.255.255.255", 1, again)
+
+    again()
+    async with asyncio.timeout(20):
+        await asyncio.sleep(0.001)
+    assert 0 < tries < 100_000
+    tries = 100_000
+
+
+@compiled_only
+@pytest.mark.parametrize("host", ["127.0.0.1\0x", "h\u00f6st"])
+@every_loop
+async def test_what_is_no_address_is_not_connected_to(net: Net, host: str) -> None:
+    assert net.network.connect_to(Side, host, 80, Told()) is None
+    with pytest.raises(OverflowError):
+        net.network.connect_to(Side, "127.0.0.1", 65536 + 80, Told())
+
+
+@compiled_only
+def test_a_reactor_that_cannot_be_made_closes_nothing() -> None:
+    module = importlib.import_module("sidecar.net.reactor")
+    with pytest.raises(TypeError):
+        module.Reactor()
+    gc.collect()
+    os.fstat(0)
 
 
 @every_loop
@@ -931,7 +978,7 @@ async def test_what_the_pipe_holds_counts_as_unsent_and_goes_first(net: Net, pai
     pair.target.transport.close()
     assert pair.target.transport.get_write_buffer_size() == held + 6
     assert await net.read_end(pair.reader) == BODY[:gone] + b"behind"
-    assert net.network.pipes == (0, 96)
+    assert net.network.pipes == (1, 96), "kept for the next body"
     await pair.target.until(lambda: pair.target.lost == [None])
     sent.cancel()
     await asyncio.wait([sent])
@@ -1053,6 +1100,33 @@ async def test_without_a_descriptor_for_the_pipe_the_bytes_are_read(net: Net, pa
     await net.send(pair.sender, b"spliced.")
     await pair.source.until(lambda: pair.source.data == b"read.")
     assert await net.read(pair.reader, 7) == b"spliced"
+
+
+@compiled_only
+@every_loop
+async def test_idle_pipes_give_way_where_descriptors_are_short(net: Net, pair: Pair) -> None:
+    """To a connection that is accepted, and to one that is opened."""
+    address = await net.serve()
+    accepted = len(net.sides)
+    for way in ("accept", "connect"):
+        await pair.open()
+        pair.splice(len(BODY))
+        await net.send(pair.sender, b"x")
+        assert await net.read(pair.reader, 1) == b"x"
+        assert net.network.pipes == (1, 96)
+        sock, nobody = net.plain(), net.plain()
+        nobody.bind(("127.0.0.1", 0))
+        told = Told()
+        with no_descriptor_left(sock):
+            if way == "accept":
+                await net.loop.sock_connect(sock, address)
+                while len(net.sides) == accepted:  # noqa: ASYNC110 - none to wait for yet
+                    await asyncio.sleep(0)
+            else:
+                net.network.connect_to(Side, *nobody.getsockname(), told)
+                assert isinstance((await told.once())[2], ConnectionRefusedError)
+            assert net.network.pipes == (0, 96)
+    assert not net.problems
 
 
 @compiled_only
