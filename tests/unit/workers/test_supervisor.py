@@ -102,7 +102,8 @@ class ScriptedWorker:
     def die(self, code: int) -> None:
         if self.code is None:
             self.code = code
-            self.channel.close()
+            # A process's end closes its channel however young it is; this one may not be open yet.
+            self.opening.add_done_callback(lambda _: self.channel.close())
 
 
 class Workers:
