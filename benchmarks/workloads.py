@@ -111,7 +111,7 @@ def _pick() -> Run:
 
     def run(times: int) -> None:
         for _ in range(times):
-            picker.pick()
+            picker.pick(0, 0.0)
 
     return run
 

@@ -123,8 +123,11 @@ class App:
 
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names."""
-        cluster = Cluster(upstream.name, upstream.scheme, _policy(upstream), self.clock)
-        endpoints = tuple(Endpoint(found.host, found.port, found.weight) for found in upstream.endpoints)
+        policy = _policy(upstream, self.settings.sidecar.zone)
+        cluster = Cluster(upstream.name, upstream.scheme, policy, self.clock)
+        endpoints = tuple(
+            Endpoint(found.host, found.port, found.weight, found.zone) for found in upstream.endpoints
+        )
         cluster.apply(Snapshot(upstream.name, endpoints, "static"))
         self.clusters[upstream.name] = cluster
 
@@ -343,11 +346,14 @@ def _address(asked: Address, bound: list[socket.socket]) -> str:
     return str(replace(asked, port=bound[0].getsockname()[1]))
 
 
-def _policy(upstream: UpstreamSettings) -> UpstreamPolicy:
+def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
     """The plain values that the data path takes, from the configuration's nested ones."""
     policy = upstream.policy
     return UpstreamPolicy(
         strategy=upstream.strategy,
+        slow_start=policy.slow_start,
+        zone=zone,
+        hash_on=upstream.hash_on,
         timeout=policy.timeout,
         connect_timeout=policy.connect_timeout,
         idle_timeout=policy.idle_timeout,

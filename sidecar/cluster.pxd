@@ -1,4 +1,4 @@
-from sidecar.balance.picker cimport Picker
+from sidecar.balance.picker cimport Balancing, Picker
 from sidecar.model.endpoint cimport EndpointState
 from sidecar.model.policy cimport UpstreamPolicy
 from sidecar.model.stats cimport UpstreamStats
@@ -11,12 +11,14 @@ cdef object _SUCCESS
 cdef class Cluster:
     cdef public object _clock
     cdef public UpstreamPolicy policy
-    cdef public double _probe_at
+    cdef public Balancing _balancing
+    cdef public double _look_at, _probe_at, _ramp_at
+    cdef public bint hashes
     cdef public dict endpoints
     cdef public ConnectionLimit limit
     cdef public str name, scheme, source
     cdef public Picker picker
     cdef public UpstreamStats stats
     cdef public object watcher
-    cpdef EndpointState pick(self, double now, tried=*)
-    cpdef report(self, EndpointState state, outcome, double now, long permit)
+    cpdef EndpointState pick(self, double now, tried=*, unsigned long long key=*)
+    cpdef report(self, EndpointState state, outcome, double now, long permit, double seconds=*)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
-from sidecar.balance import POLICIES
+from sidecar.balance import POLICIES, ZonePreference, own_share
+from sidecar.balance.picker import Balancing
 from sidecar.errors import Reason
 from sidecar.model.endpoint import EndpointState
 from sidecar.model.outcome import Outcome
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["BreakerWatcher", "Cluster"]
 
 _NEVER = float("inf")
+
+# While an endpoint starts slowly: how many times its weight grows, and the least that it has (Envoy's
+# `min_weight_percent`), as much as makes one request in ten of its share.
+_SLOW_STEPS = 10
+# Outcomes that tell nothing of how long an endpoint takes to answer.
+_SAYS_NOTHING = (Outcome.CANCELLED, Outcome.LOCAL_SHORTAGE, Outcome.IDLE_RACE)
 _SUCCESS = Outcome.SUCCESS  # for every request; an Enum's member costs ten times as much as a name here
 
 
@@ -45,14 +52,19 @@ class Cluster:
     name, scheme, policy: as configured; per_request is decided by the scheme.
     endpoints: by (host, port), in the order of the snapshot. source: who gave the last snapshot.
     picker: over the endpoints whose breakers are closed. limit: the bound on its connections.
+    hashes: picks go by a key of the request (ring_hash).
     stats: what has happened since the start; survives every snapshot.
     watcher: told of every breaker that moves, but of those that `adopt` moves; None as a rule.
     """
 
     __slots__ = (
+        "_balancing",
         "_clock",
+        "_look_at",
         "_probe_at",
+        "_ramp_at",
         "endpoints",
+        "hashes",
         "limit",
         "name",
         "picker",
@@ -73,52 +85,52 @@ class Cluster:
         self.watcher: BreakerWatcher | None = None
         self.limit = ConnectionLimit(policy.max_connections, policy.max_pending)
         self._clock = clock
-        self._probe_at = _NEVER
-        self.picker: Picker = POLICIES[policy.strategy]([], None)
+        self._balancing = Balancing(clock.uniform, self.stats, policy.max_load)
+        self._probe_at = _NEVER  # when a breaker may be probed
+        self._ramp_at = _NEVER  # when weights of slowly starting endpoints grow
+        self._look_at = _NEVER  # the sooner of the two
+        self.hashes = policy.strategy == "ring_hash"
+        self.picker: Picker = POLICIES[policy.strategy]([], None, self._balancing)
 
     def apply(self, snapshot: Snapshot) -> None:
         """Make the endpoints those of `snapshot`: new ones start closed, known ones keep everything, others go."""
         before = self.endpoints
+        now = self._clock.monotonic()
+        # Nobody of the first snapshot starts slowly: there is nobody to carry the others' share (behaviour 23).
+        since = now if self.source else -_NEVER
         self.endpoints = {}
         for endpoint in snapshot.endpoints:
             # Named twice, it is still one endpoint: the last mention's attributes are its own.
             state = before.pop(endpoint.key, None) or self.endpoints.get(endpoint.key)
             if state is None:
                 state = self._new_state(endpoint)
+                state.since = since
             else:
                 state.endpoint = endpoint
             self.endpoints[endpoint.key] = state
         self.source = snapshot.source
-        self._rebuild()
+        self._rebuild(now)
         for state in before.values():
             state.removed = True
             state.pool.retire()
 
-    def pick(self, now: float, tried: Collection[EndpointState] = ()) -> EndpointState | None:
+    def pick(self, now: float, tried: Collection[EndpointState] = (), key: int = 0) -> EndpointState | None:
         """The endpoint for the next attempt, or None (see `refusal`).
 
         tried: endpoints this exchange has been at; they are picked again only when no other is left.
         An endpoint whose open time is over is given out as the one probe: its breaker is then half open,
         and `report` with its permit must follow.
+        key: what the request hashes to, where the policy `hashes`.
         """
-        if now >= self._probe_at:
+        if now >= self._look_at:
+            if now >= self._ramp_at:
+                self._rebuild(now)
             probe = self._pick_probe(now, tried)
             if probe is not None:
                 return probe
-        picked = self.picker.pick()
-        if not tried or picked not in tried:
-            return picked
-        for _ in range(
-            len(self.endpoints) * 4
-        ):  # weights may repeat the tried one; four cycles' worth is plenty
-            other = self.picker.pick()
-            if other not in tried:
-                return other
-        # Heavily uneven weights: any endpoint that may be picked and was not tried, else the tried one again.
-        for state in self.endpoints.values():
-            if state not in tried and state.breaker.state is BreakerState.CLOSED:
-                return state
-        return picked
+        if tried:
+            return self.picker.pick_untried(key, now, tried)
+        return self.picker.pick(key, now)
 
     def has_untried(self, tried: Collection[EndpointState]) -> bool:
         """Whether an endpoint that may be picked is not in `tried`."""
@@ -127,17 +139,25 @@ class Cluster:
             for state in self.endpoints.values()
         )
 
+    def any_key(self) -> int:
+        """A key by chance, for a request that has nothing to hash."""
+        return int(self._clock.uniform() * (1 << 64))
+
     @property
     def refusal(self) -> Reason:
         """Why `pick` gave None: nobody serves this upstream, or every breaker is open."""
         return Reason.ALL_OPEN if self.endpoints else Reason.NO_ENDPOINTS
 
-    def report(self, state: EndpointState, outcome: Outcome, now: float, permit: int) -> None:
+    def report(
+        self, state: EndpointState, outcome: Outcome, now: float, permit: int, seconds: float = 0.0
+    ) -> None:
         """Tell how an attempt at `state` ended: counted, fed to its breaker, and the picker follows.
 
-        permit: `state.breaker.permit` when the attempt began.
+        permit: `state.breaker.permit` when the attempt began, `seconds` ago.
         """
         state.count(outcome)
+        if self.picker.observes and outcome not in _SAYS_NOTHING:
+            self.picker.observe(state, seconds, outcome.is_failure, now)
         if outcome is not _SUCCESS or state.breaker.failures:  # else nothing changes, as is usual
             self.judge(state, outcome, now, permit)
 
@@ -148,7 +168,9 @@ class Cluster:
         if state.removed:
             return
         if moved:
-            self._rebuild()
+            if breaker.state is BreakerState.CLOSED:
+                state.since = now
+            self._rebuild(now)
             if breaker.state is BreakerState.OPEN:
                 state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
             if self.watcher is not None:
@@ -164,7 +186,9 @@ class Cluster:
         if state is None:  # its configuration is another one, for the moment of a reload
             return
         if state.breaker.adopt(to, at, open_until, opened_in_a_row):
-            self._rebuild()
+            if to is BreakerState.CLOSED:
+                state.since = at
+            self._rebuild(at)
             if to is BreakerState.OPEN:
                 state.pool.close_idle()
         else:
@@ -197,13 +221,44 @@ class Cluster:
                 return state
         return None
 
-    def _rebuild(self) -> None:
+    def _rebuild(self, now: float) -> None:
         closed = [state for state in self.endpoints.values() if state.breaker.state is BreakerState.CLOSED]
-        weights = sum(state.endpoint.weight for state in closed)
+        self._weigh(closed, now)
+        weights = sum(state.weight for state in closed)
         for state in closed:
-            state.pool.share = ceil(self.limit.maximum * state.endpoint.weight / weights)
-        self.picker = POLICIES[self.policy.strategy](closed, self.picker)
+            state.pool.share = ceil(self.limit.maximum * state.weight / weights)
+        self.picker = self._new_picker(closed)
         self._find_next_probe()
+
+    def _weigh(self, closed: list[EndpointState], now: float) -> None:
+        """Give every endpoint its weight: the configured one, or so much of it as it has come to."""
+        slow_start = self.policy.slow_start
+        starting = [state for state in closed if now - state.since < slow_start]
+        self._ramp_at = now + slow_start / _SLOW_STEPS if starting else _NEVER
+        for state in closed:
+            state.weight = state.endpoint.weight * (_SLOW_STEPS if starting else 1)
+        for state in starting:
+            share = max((now - state.since) / slow_start, 1.0 / _SLOW_STEPS)
+            state.weight = max(1, int(state.weight * share))
+
+    def _new_picker(self, closed: list[EndpointState]) -> Picker:
+        make = POLICIES[self.policy.strategy]
+        zone = self.policy.zone
+        before: Picker | None = self.picker
+        own = [state for state in closed if state.endpoint.zone == zone] if zone else []
+        if not own or len(own) == len(closed):
+            return make(closed, None if isinstance(before, ZonePreference) else before, self._balancing)
+        known = sum(state.endpoint.weight for state in self.endpoints.values() if state.endpoint.zone == zone)
+        share = own_share(sum(state.endpoint.weight for state in own), known)
+        others = [state for state in closed if state.endpoint.zone != zone]
+        was = before if isinstance(before, ZonePreference) else None
+        return ZonePreference(
+            make(own, was.own if was else None, self._balancing),
+            make(others, was.others if was else None, self._balancing),
+            share,
+            self._balancing,
+        )
 
     def _find_next_probe(self) -> None:
         self._probe_at = min((state.breaker.probe_at for state in self.endpoints.values()), default=_NEVER)
+        self._look_at = min(self._probe_at, self._ramp_at)

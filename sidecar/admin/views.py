@@ -102,6 +102,7 @@ def _endpoint(state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
         "host": endpoint.host,
         "port": endpoint.port,
         "weight": endpoint.weight,
+        "zone": endpoint.zone,
         "in_flight": state.in_flight,
         "connections": {"open": state.pool.open, "idle": len(state.pool.idle)},
         "attempts": {

@@ -1,5 +1,16 @@
 from sidecar.model.endpoint cimport EndpointState
+from sidecar.model.stats cimport UpstreamStats
+
+
+cdef class Balancing:
+    cdef public object uniform
+    cdef public UpstreamStats stats
+    cdef public double max_load
 
 
 cdef class Picker:
-    cpdef EndpointState pick(self)
+    cdef public list endpoints
+    cdef public bint observes
+    cpdef EndpointState pick(self, unsigned long long key, double now)
+    cpdef EndpointState pick_untried(self, unsigned long long key, double now, tried)
+    cpdef observe(self, EndpointState state, double seconds, bint failed, double now)

@@ -7,4 +7,4 @@ cdef class RoundRobin(Picker):
     cdef public list _cycle
     cdef public Py_ssize_t _next
     @cython.locals(cycle=list, index=Py_ssize_t)
-    cpdef EndpointState pick(self)
+    cpdef EndpointState pick(self, unsigned long long key, double now)

@@ -15,9 +15,10 @@ from sidecar.balance.picker import Picker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sidecar.balance.picker import Balancing
     from sidecar.model.endpoint import EndpointState
 
-__all__ = ["MAX_CYCLE", "RoundRobin", "lay_out"]
+__all__ = ["MAX_CYCLE", "RoundRobin", "lay_out", "lay_out_endpoints"]
 
 MAX_CYCLE = (
     8192  # entries in a cycle (64 KiB of references); beyond it weights are scaled down, never below 1
@@ -29,13 +30,15 @@ class RoundRobin(Picker):
 
     __slots__ = ("_cycle", "_next")
 
-    def __init__(self, endpoints: Sequence[EndpointState], previous: object = None) -> None:
-        order = lay_out([state.endpoint.weight for state in endpoints])
-        self._cycle = [endpoints[index] for index in order]
+    def __init__(
+        self, endpoints: Sequence[EndpointState], previous: Picker | None, balancing: Balancing
+    ) -> None:
+        Picker.__init__(self, endpoints, previous, balancing)
+        self._cycle = lay_out_endpoints(endpoints)
         # Going on from where the last cycle was keeps the first endpoints from taking every rebuild's first pick.
         self._next: int = previous._next if isinstance(previous, RoundRobin) else 0
 
-    def pick(self) -> EndpointState | None:
+    def pick(self, key: int, now: float) -> EndpointState | None:
         """The next endpoint of the cycle; None when there is none."""
         cycle = self._cycle
         index = self._next
@@ -45,6 +48,11 @@ class RoundRobin(Picker):
             index = 0
         self._next = index + 1
         return cycle[index]
+
+
+def lay_out_endpoints(endpoints: Sequence[EndpointState]) -> list[EndpointState]:
+    """One smooth cycle of endpoints, each as often as its weight says: also what chance draws from."""
+    return [endpoints[index] for index in lay_out([state.weight for state in endpoints])]
 
 
 def lay_out(weights: Sequence[int]) -> list[int]:

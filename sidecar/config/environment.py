@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sidecar.config.findings import SHOWN, Findings, shown
-from sidecar.config.rules import Authority, HostName, Mode, Rule, Unusable
+from sidecar.config.rules import Authority, HostName, Mode, Rule, Unusable, ZoneName
 from sidecar.config.schema import MAX_HOSTS, PORT, RETRIES, SECONDS, THRESHOLD, Policy
 from sidecar.config.unset import UNSET, UnsetType
 
@@ -58,6 +58,10 @@ class Environment:
     def mode(self) -> DeploymentMode | UnsetType:
         """AUTOBOT_DEPLOYMENT_MODE."""
         return self._read("AUTOBOT_DEPLOYMENT_MODE", Mode())
+
+    def zone(self) -> str | UnsetType:
+        """AUTOBOT_ZONE."""
+        return self._read("AUTOBOT_ZONE", ZoneName())
 
     def domain(self) -> str | UnsetType:
         """AUTOBOT_DOMAIN."""

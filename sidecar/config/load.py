@@ -73,7 +73,7 @@ def load_settings(
 
     domain = _or(environment.domain(), _or(deployment.domain, default_domain(known_mode)))
     spec = _or(root.sidecar, Sidecar())
-    sidecar = _sidecar(spec, bind, findings)
+    sidecar = _sidecar(spec, environment, bind, findings)
     built_ins = built_in_services(known_mode, domain)
     drafts = UpstreamResolver(root, document, built_ins, environment, findings).resolve()
     check_own_servers(sidecar, document, findings)
@@ -133,7 +133,9 @@ def _unreadable(file: str, why: str) -> UnreadableError:
     return UnreadableError(findings.lines())
 
 
-def _sidecar(spec: Sidecar, bind: Sequence[str], findings: Findings) -> SidecarSettings:
+def _sidecar(
+    spec: Sidecar, environment: Environment, bind: Sequence[str], findings: Findings
+) -> SidecarSettings:
     defaults = SidecarSettings()
     for address in bind:
         try:
@@ -150,6 +152,7 @@ def _sidecar(spec: Sidecar, bind: Sequence[str], findings: Findings) -> SidecarS
         max_clients=_or(spec.max_clients, defaults.max_clients),
         min_body_rate=_or(spec.min_body_rate, defaults.min_body_rate),
         workers=_or(spec.workers, defaults.workers),
+        zone=_or(environment.zone(), _or(spec.zone, defaults.zone)),
     )
 
 

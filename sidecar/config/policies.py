@@ -87,6 +87,7 @@ def merge_policy(
             tunnel_idle_timeout=_last(policy.tunnel_idle_timeout, keys.tunnel_idle_timeout),
             retries=_last(policy.retries, keys.retries),
             host_header=_last(policy.host_header, header),
+            slow_start=_last(policy.slow_start, keys.slow_start),
             breaker=_merge_breaker(policy.breaker, layer, document, findings),
             limits=_merge_limits(policy.limits, keys),
         )

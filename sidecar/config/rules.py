@@ -24,6 +24,7 @@ __all__ = [
     "Authority",
     "Bytes",
     "Choice",
+    "HashOn",
     "HostHeader",
     "HostName",
     "IpAddress",
@@ -35,6 +36,7 @@ __all__ = [
     "UpstreamName",
     "UrlPath",
     "Whole",
+    "ZoneName",
     "later",
 ]
 
@@ -43,6 +45,7 @@ T_co = TypeVar("T_co", covariant=True)
 _PLAIN_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
 _PLAIN_NUMBER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*|[0-9]*\.[0-9]*(?:[eE][-+]?[0-9]+)?)", re.ASCII)
 _UPSTREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", re.ASCII)  # RFC 9110 5.6.2
 _PATH: Final = re.compile(r"/[!-~]{0,1023}", re.ASCII)  # visible ASCII: what a request target consists of
 
 
@@ -209,6 +212,28 @@ class HostHeader(_Text):
         except ValueError as error:
             raise Unusable(f"{shown(text)} {error}, or `endpoint` or `preserve`") from None
         return text
+
+
+class HashOn(_Text):
+    """What ring_hash goes by: `path`, `client`, `header:NAME` or `cookie:NAME`."""
+
+    def accept(self, text: str) -> str:
+        kind, colon, name = text.partition(":")
+        named = kind in ("header", "cookie")
+        if (named and _TOKEN.fullmatch(name)) or (kind in ("client", "path") and not colon):
+            return text
+        raise Unusable(
+            f"{shown(text)} is none of: path, client, header:NAME, cookie:NAME (a NAME as in HTTP)"
+        )
+
+
+class ZoneName(_Text):
+    """A zone, as the deployment calls it."""
+
+    def accept(self, text: str) -> str:
+        if _UPSTREAM.fullmatch(text):
+            return text
+        raise Unusable(f"{shown(text)} is no name of a zone: letters, digits, `.`, `_` and `-`, 63 at most")
 
 
 class Choice(_Text):

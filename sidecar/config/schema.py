@@ -15,6 +15,7 @@ from sidecar.config.rules import (
     Authority,
     Bytes,
     Choice,
+    HashOn,
     HostHeader,
     HostName,
     IpAddress,
@@ -24,6 +25,7 @@ from sidecar.config.rules import (
     Seconds,
     UrlPath,
     Whole,
+    ZoneName,
 )
 from sidecar.config.settings import Address, DeploymentMode
 from sidecar.config.unset import UNSET, UnsetType
@@ -92,10 +94,7 @@ COUNT: Final = Whole(1, 1_000_000)
 HEAD: Final = Bytes(1024, 1024 * 1024)
 _TLS: Final = "TLS to endpoints"
 SCHEME: Final = Choice(("http", "redis", "tcp"), {"https": _TLS, "rediss": _TLS, "tls": _TLS})
-_STRATEGIES: Final = "more balancing strategies"
-STRATEGY: Final = Choice(
-    ("round_robin",), dict.fromkeys(("least_request", "random", "peak_ewma", "ring_hash"), _STRATEGIES)
-)
+STRATEGY: Final = Choice(("round_robin", "least_request", "random", "peak_ewma", "ring_hash"))
 
 
 class Breaker(Record):
@@ -138,7 +137,7 @@ class Policy(Record):
     retry_budget: Annotated[UnsetType, Later("retry budgets")] = UNSET
     outlier: Annotated[UnsetType, Later("outlier ejection limits")] = UNSET
     health_check: Annotated[UnsetType, Later("active health checks")] = UNSET
-    slow_start: Annotated[UnsetType, Later("slow start")] = UNSET
+    slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     tls: Annotated[UnsetType, Later(_TLS)] = UNSET
     source: Annotated[UnsetType, Later("sources per upstream")] = UNSET
 
@@ -164,7 +163,7 @@ class Host(Record):
     host: Annotated[str | UnsetType, HostName()] = UNSET
     port: Annotated[int | UnsetType, PORT] = UNSET
     weight: Annotated[int | UnsetType, WEIGHT] = UNSET
-    zone: Annotated[UnsetType, Later("zone-aware balancing")] = UNSET
+    zone: Annotated[str | UnsetType, ZoneName()] = UNSET
 
 
 _HOSTS: Final = Several(Section(Host), MAX_HOSTS, "hosts", required=("host", "port"))
@@ -176,6 +175,7 @@ class LoadBalancer(Defaults):
     hosts: Annotated[tuple[Host, ...] | UnsetType, _HOSTS] = UNSET
     scheme: Annotated[str | UnsetType, SCHEME] = UNSET
     strategy: Annotated[str | UnsetType, STRATEGY] = UNSET
+    hash_on: Annotated[str | UnsetType, HashOn()] = UNSET
 
 
 class Deployment(Record):
@@ -202,6 +202,7 @@ class Sidecar(Record):
     max_clients: Annotated[int | UnsetType, Whole(1, 1_000_000)] = UNSET
     # As many as the cores of a large machine; each is a whole process, and a socket for every address and port.
     workers: Annotated[int | UnsetType, Whole(1, 64)] = UNSET
+    zone: Annotated[str | UnsetType, ZoneName()] = UNSET
 
 
 class Kubernetes(Record):

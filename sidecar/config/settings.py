@@ -61,6 +61,7 @@ class EndpointSettings:
     host: str
     port: int
     weight: int = 1
+    zone: str = ""
 
     def __str__(self) -> str:
         """`host:port`, an IPv6 host in brackets."""
@@ -100,6 +101,7 @@ class PolicySettings:
     continue_timeout: how long a client that sent Expect: 100-continue waits for the endpoint's word.
     tunnel_idle_timeout: of a connection that has switched protocols; 0 means never.
     host_header: `endpoint`, `preserve`, or the very value to send.
+    slow_start: how long a new or recovered endpoint takes to get its whole share; 0 is at once.
     """
 
     timeout: float = 30.0
@@ -109,6 +111,7 @@ class PolicySettings:
     tunnel_idle_timeout: float = 0.0
     retries: int = 1
     host_header: str = "endpoint"
+    slow_start: float = 0.0
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
 
@@ -119,6 +122,7 @@ class UpstreamSettings:
 
     endpoints: at least one, in file order.
     listen_port: its port on localhost; None when `sidecar.ports` leaves it out.
+    hash_on: what ring_hash goes by; empty for other strategies.
     skipped: why nothing listens on that port although it has one, as one sentence; None otherwise.
     """
 
@@ -131,6 +135,7 @@ class UpstreamSettings:
     listen_port: int | None
     skipped: str | None
     policy: PolicySettings
+    hash_on: str = ""
 
     @property
     def per_request(self) -> bool:
@@ -148,6 +153,7 @@ class SidecarSettings:
     drain_timeout: how long exchanges may take to finish when the process is asked to stop.
     min_body_rate: bytes per second that a request body must bring; 0 asks for none.
     max_clients: connections from applications at once, over all listeners; beyond it they are closed at once.
+    zone: where this sidecar runs; endpoints of the same zone are preferred. Empty prefers none.
     workers: processes that share the ports; bounds are those of each. 1 is this very process, without a supervisor.
     """
 
@@ -160,6 +166,7 @@ class SidecarSettings:
     max_clients: int = 16384
     min_body_rate: int = 0
     workers: int = 1
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,18 +131,36 @@ class UpstreamResolver:
             endpoints = in_file
         else:
             endpoints = tuple(EndpointSettings(address.host, address.port) for address in moved)
+        strategy = _or(balancer.strategy, "round_robin")
         upstream = UpstreamSettings(
             name=name,
             kind=UpstreamKind.LOAD_BALANCER,
             scheme=scheme,
             endpoints=endpoints,
-            strategy=_or(balancer.strategy, "round_robin"),
+            strategy=strategy,
+            hash_on=self._hash_on(balancer, strategy, scheme, path),
             health_endpoint=_health(scheme),
             listen_port=None,
             skipped=None,
             policy=policy,
         )
         return Draft(upstream, path, tuple(dict.fromkeys(endpoint.port for endpoint in in_file)))
+
+    def _hash_on(self, balancer: LoadBalancer, strategy: str, scheme: str, path: KeyPath) -> str:
+        given = _or(balancer.hash_on, "")
+        if strategy != "ring_hash":
+            if given:
+                self._say(
+                    (*path, "hash_on"), f"means nothing for {strategy}; use strategy: ring_hash, or remove it"
+                )
+        elif scheme != "http":
+            if given not in ("", "client"):
+                self._say((*path, "hash_on"), f"{scheme} is not read as HTTP; only `client` can be hashed")
+            return "client"
+        elif not given and not self._document.has((*path, "hash_on")):
+            problem = "needs to know what to hash; add hash_on: path, client, header:NAME or cookie:NAME"
+            self._say((*path, "strategy"), problem)
+        return given
 
     def _hosts(self, balancer: LoadBalancer, path: KeyPath) -> tuple[EndpointSettings, ...]:
         place = (*path, "hosts")
@@ -154,7 +172,7 @@ class UpstreamResolver:
         for index, host in enumerate(balancer.hosts):
             if isinstance(host.host, UnsetType) or isinstance(host.port, UnsetType):
                 continue
-            endpoint = EndpointSettings(host.host, host.port, _or(host.weight, 1))
+            endpoint = EndpointSettings(host.host, host.port, _or(host.weight, 1), _or(host.zone, ""))
             key = (endpoint.host.lower(), endpoint.port)
             if key in endpoints:
                 advice = "name it once, with a weight if it should get more"

@@ -13,6 +13,7 @@ cdef class RequestHead:
     cdef public Py_ssize_t size
     cdef public bint keep_alive
     cdef public Extras extras
+    cpdef bytes field(self, bytes name)
     cpdef bytes render(self, bytes authority, bytes body=*)
 
 

@@ -7,7 +7,16 @@ from typing import Final
 from sidecar.http1.fields import CONTENT_LENGTH, TRANSFER_ENCODING, classify
 from sidecar.model.stats import METHODS
 
-__all__ = ["CHUNKED", "HEAD_METHOD", "NO_EXTRAS", "UNTIL_CLOSE", "Extras", "RequestHead", "ResponseHead"]
+__all__ = [
+    "CHUNKED",
+    "HEAD_METHOD",
+    "NO_EXTRAS",
+    "UNTIL_CLOSE",
+    "Extras",
+    "RequestHead",
+    "ResponseHead",
+    "find_field",
+]
 
 # Values of `length` that are not a number of bytes.
 CHUNKED = -1
@@ -41,6 +50,15 @@ class Extras:
 
 
 NO_EXTRAS: Final = Extras()  # shared, and so never changed
+
+
+def find_field(lines: list[bytes], name: bytes) -> bytes | None:
+    """See `RequestHead.field`; lines: of a head, its first line too."""
+    for line in lines[1:]:
+        found, _, value = line.partition(b":")
+        if found.lower() == name:
+            return value.strip(b" \t")
+    return None
 
 
 class RequestHead:
@@ -85,6 +103,10 @@ class RequestHead:
         """The head as the answer to a TRACE shows it: without what is secret (RFC 9110 9.3.8)."""
         shown = [line for line in self._lines if line.partition(b":")[0].lower() not in _SECRET]
         return b"\r\n".join([*shown, b"", b""])
+
+    def field(self, name: bytes) -> bytes | None:
+        """The value of the first field called `name`, which is in lower case; None when there is none."""
+        return find_field(self._lines, name)
 
     def render(self, authority: bytes, body: bytes = b"") -> bytes:
         """The head for an endpoint, followed by what has come of the body, in one piece.

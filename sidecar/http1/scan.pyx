@@ -20,7 +20,7 @@ from sidecar.http1.message cimport RequestHead, ResponseHead
 
 from sidecar.http1 import head as twin
 from sidecar.http1.fields import CONTROLS, TOKEN
-from sidecar.http1.message import CHUNKED, HEAD_METHOD, NO_EXTRAS, UNTIL_CLOSE
+from sidecar.http1.message import CHUNKED, HEAD_METHOD, NO_EXTRAS, UNTIL_CLOSE, find_field
 from sidecar.model.stats import METHODS
 
 __all__ = ["scan_request", "scan_response"]
@@ -263,6 +263,10 @@ cdef class ScannedRequest(RequestHead):
     cdef Py_ssize_t _start, _end, _host_from, _host_to
     cdef int _cuts
     cdef Cut _cut[MAX_CUTS]
+
+    cpdef bytes field(self, bytes name):
+        """See `RequestHead.field`."""
+        return find_field(self._data[self._start:self._end].split(b"\r\n"), name)
 
     cpdef bytes render(self, bytes authority, bytes body=b""):
         """See `RequestHead.render`."""

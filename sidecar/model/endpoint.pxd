@@ -8,6 +8,7 @@ cdef class EndpointState:
     cdef public bytes authority
     cdef public Breaker breaker
     cdef public EndpointPool pool
-    cdef public long in_flight
+    cdef public long in_flight, weight
+    cdef public double since, latency, latency_at
     cdef public bint removed
     cpdef count(self, int outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from sidecar.model.outcome import Outcome
@@ -20,11 +21,13 @@ class Endpoint:
     """One host and port that serves an upstream, as a source names it.
 
     weight: its share of the requests relative to its neighbours, 1 to 256.
+    zone: where it runs, as the deployment calls it; empty when nobody says.
     """
 
     host: str
     port: int
     weight: int = 1
+    zone: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -44,9 +47,25 @@ class EndpointState:
     attempts: counts by `Outcome`.
     in_flight: exchanges and sessions that are at this endpoint now.
     removed: the source no longer names it; what is busy may finish, nothing is pooled.
+    weight: what balancing goes by: the endpoint's own, in tenths of it while any of the upstream starts slowly.
+    since: when it came, or its breaker closed last, monotonic seconds; minus infinity for those of the start.
+    latency: of its attempts, seconds, as `peak_ewma` has it; 0 before the first. latency_at: when that was.
     """
 
-    __slots__ = ("_attempts", "attempts", "authority", "breaker", "endpoint", "in_flight", "pool", "removed")
+    __slots__ = (
+        "_attempts",
+        "attempts",
+        "authority",
+        "breaker",
+        "endpoint",
+        "in_flight",
+        "latency",
+        "latency_at",
+        "pool",
+        "removed",
+        "since",
+        "weight",
+    )
 
     def __init__(self, endpoint: Endpoint, authority: bytes, breaker: Breaker, pool: EndpointPool) -> None:
         self.endpoint = endpoint
@@ -57,6 +76,10 @@ class EndpointState:
         self._attempts = self.attempts  # as compiled code sees it
         self.in_flight = 0
         self.removed = False
+        self.weight = endpoint.weight
+        self.since = -inf
+        self.latency = 0.0
+        self.latency_at = 0.0
 
     def count(self, outcome: int) -> None:
         """An attempt has ended so."""

@@ -18,6 +18,10 @@ class UpstreamPolicy:
     continue_timeout: how long a client that sent Expect: 100-continue waits for the endpoint's word before it is
         asked for the body anyway.
     tunnel_idle_timeout: of a connection that has switched protocols, where 0 is off.
+    slow_start: how long a new or recovered endpoint takes to get its whole share; 0 is off.
+    zone: the own one, whose endpoints are preferred; empty prefers none.
+    hash_on: what ring_hash goes by: `path`, `client`, `header:NAME` or `cookie:NAME`.
+    max_load: see `balance.Balancing`.
     retries: further attempts after the first, for idempotent requests that were reset and for any request
         that never reached an endpoint.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
@@ -28,6 +32,10 @@ class UpstreamPolicy:
     """
 
     strategy: str = "round_robin"
+    slow_start: float = 0.0
+    zone: str = ""
+    hash_on: str = "path"
+    max_load: float = 1.25
     timeout: float = 30.0
     connect_timeout: float = 1.0
     idle_timeout: float = 3.0

@@ -18,13 +18,15 @@ cdef class Attempts:
     cdef public bytes _body
     cdef public object _dial, _retry_reason, _tried
     cdef public long _permit
+    cdef public double _began
+    cdef public unsigned long long _key
     cdef public bint _raced, _replayable
     cdef public int _retries_left, state
     cpdef _fail(self, reason, int status=*, str message=*)
     cpdef _touch(self)
     @cython.locals(endpoint=EndpointState)
     cpdef _attempt(self, double now)
-    cpdef _take_place(self, EndpointState endpoint)
+    cpdef _take_place(self, EndpointState endpoint, double now)
     cpdef _send(self, connection)
     @cython.locals(endpoint=EndpointState)
     cpdef _attempt_over(self, outcome, double now)

@@ -41,9 +41,11 @@ class Attempts:
     """
 
     __slots__ = (
+        "_began",
         "_body",
         "_context",
         "_dial",
+        "_key",
         "_permit",
         "_raced",
         "_replayable",
@@ -59,7 +61,9 @@ class Attempts:
     )
 
     head: RequestHead
+    _began: float
     _body: bytes
+    _key: int
     _raced: bool
     _replayable: bool
     _retries_left: int
@@ -92,21 +96,22 @@ class Attempts:
 
     def _attempt(self, now: float) -> None:
         """Pick an endpoint and send to it, over an idle connection or a new one."""
-        endpoint = self.cluster.pick(now, self._tried)
+        endpoint = self.cluster.pick(now, self._tried, self._key)
         if endpoint is None:
             # After a failed attempt that failure says more than that nobody is left to try.
             self._fail(self._retry_reason or self.cluster.refusal)
             return
-        self._take_place(endpoint)
+        self._take_place(endpoint, now)
         connection = endpoint.pool.take()
         if connection is None:
             self._open(endpoint)
         else:
             self._send(connection)  # type: ignore[arg-type] # an HTTP upstream's pools hold nothing else
 
-    def _take_place(self, endpoint: EndpointState) -> None:
+    def _take_place(self, endpoint: EndpointState, now: float) -> None:
         """An attempt begins at `endpoint`; `_attempt_over` ends it."""
         self.endpoint = endpoint
+        self._began = now
         endpoint.in_flight += 1
         self._permit = endpoint.breaker.permit
 
@@ -130,7 +135,7 @@ class Attempts:
         if connection is None:
             self._attempt(self._context.monotonic())
             return
-        self._take_place(connection.endpoint)
+        self._take_place(connection.endpoint, self._context.monotonic())
         self._send(connection)
 
     def on_connected(self, dial: Dial, connection: UpstreamConnection) -> None:
@@ -194,7 +199,7 @@ class Attempts:
         if endpoint.removed or endpoint.breaker.state is not BreakerState.CLOSED:
             self._attempt(now)
             return
-        self._take_place(endpoint)
+        self._take_place(endpoint, now)
         self._open(endpoint)
 
     def _note_tried(self, endpoint: EndpointState) -> None:
@@ -230,7 +235,7 @@ class Attempts:
         assert endpoint is not None
         self.endpoint = None
         endpoint.in_flight -= 1
-        self.cluster.report(endpoint, outcome, now, self._permit)
+        self.cluster.report(endpoint, outcome, now, self._permit, now - self._began)
         if self._retry_reason is not _NONE:
             self.cluster.stats.retries[self._retry_reason][outcome is Outcome.SUCCESS] += 1
             self._retry_reason = _NONE

@@ -19,6 +19,7 @@ from sidecar.http1.message import NO_EXTRAS, UNTIL_CLOSE
 from sidecar.http1.state import Event, State, follow
 from sidecar.model import OUTCOME_BY_STATUS, Outcome
 from sidecar.proxy.attempt import Attempts
+from sidecar.proxy.hash_key import request_key
 from sidecar.proxy.relay import PEER_FULL, UNSENT, unsent
 from sidecar.proxy.respond import CONTINUE, STATUS_BY_REASON, last_hop_response
 from sidecar.proxy.session import Session
@@ -95,6 +96,7 @@ class Exchange(Attempts):
         self._unsent = 0
         self._started = self._context.monotonic()
         self.cluster.stats.in_flight += 1
+        self._key = request_key(head, self.client, self.cluster) if self.cluster.hashes else 0
         if head.extras is NO_EXTRAS or head.extras.max_forwards:
             self._attempt(self._started)
         else:

@@ -14,6 +14,7 @@ from sidecar.errors import Reason
 from sidecar.model import CloseReason, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
+from sidecar.proxy.hash_key import client_key
 from sidecar.proxy.relay import UNSENT
 from sidecar.proxy.session import EndpointSide, Session
 from sidecar.proxy.sweep import NEVER
@@ -32,13 +33,15 @@ __all__ = ["TcpSession"]
 class TcpSession(Session):
     """A session from the moment that the listener accepts the application's connection."""
 
-    __slots__ = ("_dial", "_early", "_permit", "_retries_left", "_tried")
+    __slots__ = ("_began", "_dial", "_early", "_key", "_permit", "_retries_left", "_tried")
 
     def __init__(self, context: ProxyContext, cluster: Cluster) -> None:
         super().__init__(context, cluster, cluster.policy.idle_timeout)
         self._dial: Dial | None = None
         self._early = b""
         self._permit = 0
+        self._began = 0.0
+        self._key = 0
         self._retries_left = cluster.policy.retries
         self._tried: list[EndpointState] = []
 
@@ -52,6 +55,8 @@ class TcpSession(Session):
             self._end(CloseReason.OVERFLOW)
         else:
             self._touch()
+            if self._cluster.hashes:
+                self._key = client_key(transport)
             self._connect(context.monotonic())
 
     def data_received(self, data: bytes) -> None:
@@ -66,7 +71,7 @@ class TcpSession(Session):
 
     def _connect(self, now: float) -> None:
         """Dial an endpoint: the picked one, and after failures the ones not tried yet."""
-        endpoint = self._cluster.pick(now, self._tried)
+        endpoint = self._cluster.pick(now, self._tried, self._key)
         if endpoint is None:
             if self._tried:
                 self._end(CloseReason.CONNECT_FAILED)
@@ -75,6 +80,7 @@ class TcpSession(Session):
                 self._end(CloseReason.NO_ENDPOINTS if empty else CloseReason.ALL_OPEN)
             return
         self._permit = endpoint.breaker.permit
+        self._began = now
         admission = endpoint.pool.admit(self, probe=endpoint.breaker.state is BreakerState.HALF_OPEN)
         if admission is Admission.OPEN:
             endpoint.in_flight += 1
@@ -133,7 +139,8 @@ class TcpSession(Session):
     def _report(self, outcome: Outcome) -> None:
         """A session's outcome is its connect: what is said afterwards cannot be judged from outside."""
         assert self._endpoint is not None
-        self._cluster.report(self._endpoint, outcome, self._context.monotonic(), self._permit)
+        now = self._context.monotonic()
+        self._cluster.report(self._endpoint, outcome, now, self._permit, now - self._began)
 
     def _stop_opening(self) -> None:
         dial, self._dial = self._dial, None

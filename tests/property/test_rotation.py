@@ -2,26 +2,17 @@
 
 from itertools import groupby
 from math import gcd
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.balance import build, states
 
 from sidecar.balance import RoundRobin
 from sidecar.balance.round_robin import MAX_CYCLE, lay_out
-from sidecar.model import Endpoint, EndpointState
 
 quick = settings(max_examples=200, deadline=None, derandomize=True)
 
 weights_of_some = st.lists(st.one_of(st.integers(1, 5), st.integers(1, 256)), min_size=1, max_size=8)
-
-
-def states(weights: list[int]) -> list[EndpointState]:
-    absent: Any = None
-    return [
-        EndpointState(Endpoint(f"e{index}", 80, weight), b"", absent, absent)
-        for index, weight in enumerate(weights)
-    ]
 
 
 def shares(weights: list[int]) -> list[int]:
@@ -87,13 +78,13 @@ def test_a_large_upstream_keeps_a_bounded_cycle_near_its_weights(weights: list[i
 @quick
 @given(weights_of_some, st.lists(st.integers(0, 40), max_size=6))
 def test_rebuilding_over_the_same_endpoints_disturbs_nothing(weights: list[int], stops: list[int]) -> None:
-    given_states = states(weights)
-    steady, rebuilt = RoundRobin(given_states), RoundRobin(given_states)
+    given_states = states(*weights)
+    steady, rebuilt = build(RoundRobin, given_states), build(RoundRobin, given_states)
     for stop in stops:
         for _ in range(stop):
-            assert rebuilt.pick() is steady.pick()
-        rebuilt = RoundRobin(given_states, rebuilt)
-    assert rebuilt.pick() is steady.pick()
+            assert rebuilt.pick(0, 0.0) is steady.pick(0, 0.0)
+        rebuilt = build(RoundRobin, given_states, rebuilt)
+    assert rebuilt.pick(0, 0.0) is steady.pick(0, 0.0)
 
 
 @quick
@@ -101,8 +92,8 @@ def test_rebuilding_over_the_same_endpoints_disturbs_nothing(weights: list[int],
 def test_a_picker_gives_only_its_own_and_none_only_when_empty(steps: list[tuple[list[int], int]]) -> None:
     picker = None
     for weights, count in steps:
-        own = states(weights)
-        picker = RoundRobin(own, picker)
+        own = states(*weights)
+        picker = build(RoundRobin, own, picker)
         for _ in range(count):
-            picked = picker.pick()
+            picked = picker.pick(0, 0.0)
             assert picked in own if own else picked is None

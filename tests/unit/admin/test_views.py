@@ -65,6 +65,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "host": "::1",
         "port": 80,
         "weight": 3,
+        "zone": "",
         "in_flight": 0,
         "connections": {"open": 0, "idle": 0},
         "attempts": {},

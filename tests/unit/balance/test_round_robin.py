@@ -1,27 +1,10 @@
 """Smooth weighted round robin: exact counts, even spread, and a rotation that goes on."""
 
-from typing import Any
-
 import pytest
+from support.balance import build, names, states
 
 from sidecar.balance import POLICIES, RoundRobin
 from sidecar.balance.round_robin import MAX_CYCLE, lay_out
-from sidecar.model import Endpoint, EndpointState
-
-
-def states(*weights: int) -> list[EndpointState]:
-    """Endpoints a, b, c, ... of these weights; a picker looks at nothing but the weight."""
-    absent: Any = None
-    return [
-        EndpointState(Endpoint(chr(ord("a") + index), 80, weight), b"", absent, absent)
-        for index, weight in enumerate(weights)
-    ]
-
-
-def names(picker: RoundRobin, count: int) -> str:
-    """The next `count` picks, by host."""
-    picked = [picker.pick() for _ in range(count)]
-    return "".join(state.endpoint.host for state in picked if state is not None)
 
 
 def test_it_is_found_by_the_name_the_configuration_uses() -> None:
@@ -29,15 +12,15 @@ def test_it_is_found_by_the_name_the_configuration_uses() -> None:
 
 
 def test_nobody_to_pick_is_none() -> None:
-    picker = RoundRobin([])
-    assert picker.pick() is None
-    assert picker.pick() is None
+    picker = build(RoundRobin, [])
+    assert picker.pick(0, 0.0) is None
+    assert picker.pick(0, 0.0) is None
 
 
 def test_equal_endpoints_take_turns_in_source_order() -> None:
-    assert names(RoundRobin(states(1, 1, 1)), 7) == "abcabca"
-    assert names(RoundRobin(states(7, 7)), 5) == "ababa", "equal weights are equal whatever they are"
-    assert names(RoundRobin(states(3)), 3) == "aaa"
+    assert names(build(RoundRobin, states(1, 1, 1)), 7) == "abcabca"
+    assert names(build(RoundRobin, states(7, 7)), 5) == "ababa", "equal weights are equal whatever they are"
+    assert names(build(RoundRobin, states(3)), 3) == "aaa"
 
 
 @pytest.mark.parametrize(
@@ -52,39 +35,39 @@ def test_equal_endpoints_take_turns_in_source_order() -> None:
     ],
 )
 def test_weights_are_spread_evenly(weights: tuple[int, ...], cycle: str) -> None:
-    assert names(RoundRobin(states(*weights)), 2 * len(cycle)) == 2 * cycle
+    assert names(build(RoundRobin, states(*weights)), 2 * len(cycle)) == 2 * cycle
 
 
 def test_every_pick_is_one_of_the_given_states() -> None:
     given = states(2, 1)
-    picker = RoundRobin(given)
-    assert [picker.pick() for _ in range(3)] == [given[0], given[1], given[0]]
+    picker = build(RoundRobin, given)
+    assert [picker.pick(0, 0.0) for _ in range(3)] == [given[0], given[1], given[0]]
 
 
 def test_a_new_picker_goes_on_where_the_last_one_was() -> None:
-    first = RoundRobin(states(1, 1, 1))
+    first = build(RoundRobin, states(1, 1, 1))
     assert names(first, 2) == "ab"
-    second = RoundRobin(states(1, 1, 1), first)
+    second = build(RoundRobin, states(1, 1, 1), first)
     assert names(second, 2) == "ca"
-    assert names(RoundRobin(states(1, 1, 1, 1), second), 4) == "bcda"
+    assert names(build(RoundRobin, states(1, 1, 1, 1), second), 4) == "bcda"
 
 
 def test_a_new_picker_with_fewer_endpoints_begins_again_when_the_place_has_gone() -> None:
-    first = RoundRobin(states(1, 1, 1, 1))
+    first = build(RoundRobin, states(1, 1, 1, 1))
     assert names(first, 3) == "abc"
-    assert names(RoundRobin(states(1, 1), first), 3) == "aba"
+    assert names(build(RoundRobin, states(1, 1), first), 3) == "aba"
 
 
 def test_the_place_survives_a_time_without_endpoints() -> None:
-    first = RoundRobin(states(1, 1, 1))
+    first = build(RoundRobin, states(1, 1, 1))
     assert names(first, 1) == "a"
-    nobody = RoundRobin([], first)
-    assert nobody.pick() is None
-    assert names(RoundRobin(states(1, 1, 1), nobody), 2) == "bc"
+    nobody = build(RoundRobin, [], first)
+    assert nobody.pick(0, 0.0) is None
+    assert names(build(RoundRobin, states(1, 1, 1), nobody), 2) == "bc"
 
 
 def test_the_picker_of_another_policy_leaves_no_place() -> None:
-    assert names(RoundRobin(states(1, 1), object()), 2) == "ab"
+    assert names(build(RoundRobin, states(1, 1), object()), 2) == "ab"
 
 
 # lay_out

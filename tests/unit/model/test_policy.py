@@ -10,6 +10,10 @@ from sidecar.model import UpstreamPolicy
 def test_defaults() -> None:
     assert dataclasses.asdict(UpstreamPolicy()) == {
         "strategy": "round_robin",
+        "slow_start": 0.0,
+        "zone": "",
+        "hash_on": "path",
+        "max_load": 1.25,
         "timeout": 30.0,
         "connect_timeout": 1.0,
         "idle_timeout": 3.0,

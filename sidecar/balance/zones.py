@@ -1,0 +1,62 @@
+"""Zone preference: the own zone first, and the others for what it cannot carry.
+
+A request that stays in its zone is quicker and costs nothing; a zone that has lost endpoints must not be crushed for
+it. So the own zone gets all while enough of its endpoints may be picked, and less in proportion below that: 1.4 times
+the share that may be picked, Envoy's overprovisioning factor, which lets a zone of ten lose two before anything spills.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.balance.picker import Picker
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sidecar.balance.picker import Balancing
+    from sidecar.model.endpoint import EndpointState
+
+__all__ = ["OVERPROVISIONING", "ZonePreference", "own_share"]
+
+OVERPROVISIONING = 1.4
+
+
+def own_share(usable: int, known: int) -> float:
+    """The share of requests that stays in the own zone, `usable` of whose `known` endpoints may be picked."""
+    return min(1.0, OVERPROVISIONING * usable / known) if known else 0.0
+
+
+class ZonePreference(Picker):
+    """Gives `share` of the picks to the picker `own`, the rest to `others`: evenly spread, not by chance."""
+
+    __slots__ = ("_owed", "_share", "others", "own")
+
+    def __init__(self, own: Picker, others: Picker, share: float, balancing: Balancing) -> None:
+        Picker.__init__(self, [*own.endpoints, *others.endpoints], None, balancing)
+        self.own = own
+        self.others = others
+        self.observes = own.observes
+        self._share = share
+        self._owed = 0.5  # of a pick, to the own zone
+
+    def pick(self, key: int, now: float) -> EndpointState | None:
+        """One of the own zone, or of the others when it is their turn."""
+        self._owed += self._share
+        if self._owed >= 1.0:
+            self._owed -= 1.0
+            return self.own.pick(key, now)
+        return self.others.pick(key, now)
+
+    def pick_untried(self, key: int, now: float, tried: Collection[EndpointState]) -> EndpointState | None:
+        """One that is not in `tried`: of the own zone while it has one."""
+        picked = self.own.pick_untried(key, now, tried)
+        if picked is None or picked in tried:
+            other = self.others.pick_untried(key, now, tried)
+            if other is not None and other not in tried:
+                return other
+        return picked
+
+    def observe(self, state: EndpointState, seconds: float, failed: bool, now: float) -> None:
+        """Whichever picker it is of: what is learnt is the endpoint's."""
+        self.own.observe(state, seconds, failed, now)

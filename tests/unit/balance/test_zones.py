@@ -1,0 +1,45 @@
+"""Zone preference: the own zone while it can, the others for the rest."""
+
+import pytest
+from support.balance import balancing, build, names, states
+
+from sidecar.balance import RoundRobin, ZonePreference, own_share
+
+
+def preference(share: float) -> ZonePreference:
+    own = build(RoundRobin, states(1, 1))
+    others = build(RoundRobin, states(1, 1, 1, 1)[2:])
+    return ZonePreference(own, others, share, balancing())
+
+
+@pytest.mark.parametrize(
+    ("usable", "known", "share"),
+    [(3, 3, 1.0), (8, 10, 1.0), (5, 10, 0.7), (1, 10, 0.14), (0, 10, 0.0), (0, 0, 0.0)],
+)
+def test_the_own_zone_keeps_all_until_three_tenths_have_gone(usable: int, known: int, share: float) -> None:
+    assert own_share(usable, known) == pytest.approx(share)
+
+
+def test_all_stays_in_the_own_zone_and_takes_turns_there() -> None:
+    assert names(preference(1.0), 6) == "ababab"
+
+
+def test_what_it_cannot_carry_goes_to_the_others_evenly() -> None:
+    assert names(preference(0.5), 8) == "acbdacbd"
+    picked = names(preference(0.7), 100)
+    assert sum(name in "ab" for name in picked) == 70
+    assert "cdc" not in picked
+    assert "dcd" not in picked
+
+
+def test_a_zone_that_has_nobody_gets_nothing() -> None:
+    assert names(preference(0.0), 4) == "cdcd"
+
+
+def test_a_retry_leaves_the_zone_only_when_all_of_it_were_tried() -> None:
+    picker = preference(1.0)
+    a, b, c, d = picker.endpoints
+    assert picker.pick_untried(0, 0.0, [a]) is b
+    assert picker.pick_untried(0, 0.0, [a, b]) in (c, d)
+    assert picker.pick_untried(0, 0.0, [a, b, c]) is d
+    assert picker.pick_untried(0, 0.0, [a, b, c, d]) in (a, b)
