@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from hashlib import blake2b
 from math import gcd
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from sidecar.balance.picker import Picker
@@ -28,7 +29,8 @@ __all__ = ["MAX_POINTS", "POINTS", "Ring", "RingHash"]
 POINTS = 128  # of an endpoint of the lowest weight: shares are even to about a tenth
 MAX_POINTS = 131072  # of the ring (1 MiB); beyond it weights count for less
 
-_PER_DIGEST = 8  # points of eight bytes that one blake2b gives
+_DIGEST = Struct(">8Q")  # of blake2b: eight points of eight bytes
+_PER_DIGEST = 8
 _INDEX_BITS = 10  # of a point, its lowest: which endpoint; 1,000 is the most that an upstream has
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
 
@@ -59,17 +61,18 @@ class Ring:
             counts = [max(_PER_DIGEST, count * MAX_POINTS // total) for count in counts]
         points: list[int] = []
         for index, (state, count) in enumerate(zip(members, counts, strict=True)):
-            points += [point & ~_INDEX_MASK | index for point in _points(state.endpoint.address, count)]
+            points += [
+                point & ~_INDEX_MASK | index for point in _points(state.endpoint.address.encode(), count)
+            ]
         points.sort()
         self.points = points
 
 
-def _points(address: str, count: int) -> list[int]:
+def _points(address: bytes, count: int) -> list[int]:
     """The first `count` points of an endpoint, 64 bits each."""
     found: list[int] = []
     for number in range(-(-count // _PER_DIGEST)):
-        digest = blake2b(f"{address} {number}".encode()).digest()
-        found += [int.from_bytes(digest[at : at + 8], "big") for at in range(0, 64, 8)]
+        found += _DIGEST.unpack(blake2b(b"%b %d" % (address, number)).digest())
     return found[:count]
 
 
