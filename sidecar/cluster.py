@@ -158,8 +158,11 @@ class Cluster:
         state.count(outcome)
         if self.picker.observes and outcome not in _SAYS_NOTHING:
             self.picker.observe(state, seconds, outcome.is_failure, now)
-        if outcome is not _SUCCESS or state.breaker.failures:  # else nothing changes, as is usual
+        breaker = state.breaker
+        if outcome is not _SUCCESS or breaker.failures:
             self.judge(state, outcome, now, permit)
+        elif permit == breaker.permit:  # as is usual: without failures it is closed
+            breaker.succeed(now)
 
     def judge(self, state: EndpointState, outcome: Outcome, now: float, permit: int) -> None:
         """Feed the breaker alone: of a probe that goes on, as a stream may for hours."""
@@ -202,6 +205,9 @@ class Cluster:
             policy.breaker_max_open_for,
             policy.breaker_jitter,
             self._clock.uniform,
+            policy.breaker_failure_rate,
+            policy.breaker_min_requests,
+            policy.breaker_window,
         )
         if policy.host_header == "endpoint":
             authority = endpoint.address

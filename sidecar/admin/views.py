@@ -126,7 +126,10 @@ def _breaker(breaker: Breaker, now: float, epoch: float) -> dict[str, Any]:
 
 
 def _transition(entry: Transition, epoch: float) -> dict[str, Any]:
-    """evidence: the outcome that decided it, null when time did; open_for: seconds, 0 unless it opened."""
+    """evidence: the outcome that decided it, null when time did; open_for: seconds, 0 unless it opened.
+
+    window: the attempts in it then; `{good: 0, bad: 0}` where no failure rate is looked at.
+    """
     at = datetime.fromtimestamp(epoch + entry.at, tz=UTC)
     return {
         "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -135,4 +138,5 @@ def _transition(entry: Transition, epoch: float) -> dict[str, Any]:
         "failures": entry.failures,
         "evidence": None if entry.evidence is None else entry.evidence.label,
         "open_for": round(entry.open_for, 3),
+        "window": {"good": entry.good, "bad": entry.bad},
     }

@@ -108,7 +108,11 @@ def _merge_breaker(
     long = keys.circuit_breaker
     if isinstance(long, Breaker):
         breaker = replace(
-            breaker, consecutive_failures=_last(breaker.consecutive_failures, long.consecutive_failures)
+            breaker,
+            consecutive_failures=_last(breaker.consecutive_failures, long.consecutive_failures),
+            failure_rate=_last(breaker.failure_rate, long.failure_rate),
+            min_requests=_last(breaker.min_requests, long.min_requests),
+            window=_last(breaker.window, long.window),
         )
         if long.open_for is not UNSET or long.max_open_for is not UNSET:
             breaker = _merge_open_times(breaker, long, layer.path, document, findings)

@@ -32,6 +32,7 @@ __all__ = [
     "Mode",
     "Rule",
     "Seconds",
+    "Share",
     "Unusable",
     "UpstreamName",
     "UrlPath",
@@ -44,6 +45,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 _PLAIN_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
 _PLAIN_NUMBER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*|[0-9]*\.[0-9]*(?:[eE][-+]?[0-9]+)?)", re.ASCII)
+_PERCENT: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 _UPSTREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", re.ASCII)  # RFC 9110 5.6.2
 _PATH: Final = re.compile(r"/[!-~]{0,1023}", re.ASCII)  # visible ASCII: what a request target consists of
@@ -145,6 +147,31 @@ class Bytes(Record):
         return count
 
     def from_text(self, text: str) -> int:
+        return self.read(text, text)
+
+
+class Share(Record):
+    """A share of a whole, from 0 to 1: `50%`, `0.5`."""
+
+    def read(self, value: object, written: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise Unusable(f"must be a share, not {_described(value, written)}; write for example `50%`")
+        if isinstance(value, str):
+            match = _PERCENT.fullmatch(value.strip())
+            if match is None:
+                raise Unusable(
+                    f"{shown(written)} is no share; write for example `50%`, or a number from 0 to 1"
+                )
+            found = float(match[1]) / 100.0
+        elif not _PLAIN_NUMBER.fullmatch(written):
+            raise Unusable(f"{shown(written)} is read by YAML as {shown(value)}; write for example `50%`")
+        else:
+            found = float(value)
+        if not 0.0 <= found <= 1.0:
+            raise Unusable(f"{shown(written)} is out of range; use 0% to 100%, or a number from 0 to 1")
+        return found
+
+    def from_text(self, text: str) -> float:
         return self.read(text, text)
 
 

@@ -23,6 +23,7 @@ from sidecar.config.rules import (
     Mode,
     Rule,
     Seconds,
+    Share,
     UrlPath,
     Whole,
     ZoneName,
@@ -103,9 +104,9 @@ class Breaker(Record):
     consecutive_failures: Annotated[int | UnsetType, THRESHOLD] = UNSET
     open_for: Annotated[float | UnsetType, SECONDS] = UNSET
     max_open_for: Annotated[float | UnsetType, SECONDS] = UNSET
-    failure_rate: Annotated[UnsetType, Later("failure-rate breakers")] = UNSET
-    window: Annotated[UnsetType, Later("failure-rate breakers")] = UNSET
-    min_requests: Annotated[UnsetType, Later("failure-rate breakers")] = UNSET
+    failure_rate: Annotated[float | UnsetType, Share()] = UNSET
+    window: Annotated[float | UnsetType, SECONDS] = UNSET
+    min_requests: Annotated[int | UnsetType, THRESHOLD] = UNSET
 
 
 class Limits(Record):

@@ -74,12 +74,17 @@ class BreakerSettings:
 
     open_for: seconds of the first opening; it doubles with each opening in a row up to max_open_for.
     jitter: the spread of an opening, as a share of it; 0 for the seed's fixed `circuit_breaker_timeout`.
+    failure_rate: the share of failures, 0 to 1, above which it opens; 0 is off. min_requests, window: of how many
+        attempts at least, in how many seconds.
     """
 
     consecutive_failures: int = 5
     open_for: float = 1.0
     max_open_for: float = 60.0
     jitter: float = 0.5
+    failure_rate: float = 0.5
+    min_requests: int = 20
+    window: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,6 @@ cdef class UpstreamPolicy:
     cdef readonly str strategy, host_header, hash_on, zone
     cdef readonly double timeout, connect_timeout, idle_timeout, continue_timeout, tunnel_idle_timeout
     cdef readonly double slow_start, max_load
-    cdef readonly double breaker_open_for, breaker_max_open_for, breaker_jitter
-    cdef readonly int retries, breaker_threshold, max_connections, max_pending
+    cdef readonly double breaker_open_for, breaker_max_open_for, breaker_jitter, breaker_failure_rate, breaker_window
+    cdef readonly int retries, breaker_threshold, breaker_min_requests, max_connections, max_pending
     cdef readonly long max_request_head, max_response_head

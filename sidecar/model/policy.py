@@ -25,7 +25,7 @@ class UpstreamPolicy:
     retries: further attempts after the first, for idempotent requests that were reset and for any request
         that never reached an endpoint.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
-    breaker_threshold, breaker_open_for, breaker_max_open_for, breaker_jitter: see `resilience.Breaker`.
+    breaker_threshold and what follows it: see `resilience.Breaker`.
     max_connections: open to all endpoints of the upstream together.
     max_pending: exchanges and sessions that wait for one of them.
     max_request_head, max_response_head: bytes.
@@ -47,6 +47,9 @@ class UpstreamPolicy:
     breaker_open_for: float = 1.0
     breaker_max_open_for: float = 60.0
     breaker_jitter: float = 0.5
+    breaker_failure_rate: float = 0.5
+    breaker_min_requests: int = 20
+    breaker_window: float = 10.0
     max_connections: int = 1024
     max_pending: int = 1024
     max_request_head: int = 65536

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from sidecar.resilience.breaker import Breaker, BreakerState, Cause, Transition
+from sidecar.resilience.window import SlidingWindow
 
-__all__ = ["Breaker", "BreakerState", "Cause", "Transition"]
+__all__ = ["Breaker", "BreakerState", "Cause", "SlidingWindow", "Transition"]

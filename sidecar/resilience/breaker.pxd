@@ -1,8 +1,13 @@
+from sidecar.resilience.window cimport SlidingWindow
+
+
 cdef class Breaker:
-    cdef public int threshold, failures
-    cdef public double _open_for, _max_open_for, _jitter, open_until
+    cdef public int threshold, failures, min_requests
+    cdef public double _open_for, _max_open_for, _jitter, open_until, failure_rate
     cdef public object _uniform, state, journal
+    cdef public SlidingWindow window
     cdef public long permit
     cdef public bint probing
     cdef public dict transitions
     cdef public int _opened_in_a_row
+    cpdef succeed(self, double now)

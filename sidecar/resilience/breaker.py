@@ -3,6 +3,7 @@
     state      what happens                                     next       cause
     ---------  -----------------------------------------------  ---------  --------------------
     closed     consecutive failures reach the threshold         open       consecutive_failures
+    closed     too many of the window's attempts have failed    open       failure_rate
     open       asked for a probe after the open time            half_open  open_time_over
     half_open  the probe succeeds                               closed     probe_succeeded
     half_open  the probe fails (429 included)                   open       probe_failed
@@ -13,6 +14,10 @@
 
 Nothing else moves it. While it is half open exactly one probe is out; a probe that ended without telling
 anything about the endpoint (its client left) is given back and the next request takes its place.
+
+The failure rate is for an endpoint that fails now and then, which consecutive failures never see: it opens when more
+than `failure_rate` of the attempts in the window failed, and those are at least `min_requests`, so that one of two
+failing at night trips nothing. What was counted before it opened is forgotten when it closes.
 
 The last four rows are `adopt`: the endpoint's breakers in the worker processes of one sidecar are one breaker as far
 as messages allow. Of two moves the later counts, wherever it was made, so that all come to the same end in whatever
@@ -34,6 +39,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from sidecar.model.outcome import Outcome
+from sidecar.resilience.window import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +70,7 @@ class Cause(IntEnum):
     PROBE_SUCCEEDED = 2
     PROBE_FAILED = 3
     SHARED = 4
+    FAILURE_RATE = 5
 
     @property
     def label(self) -> str:
@@ -77,6 +84,7 @@ class Transition:
 
     at: monotonic seconds. failures: consecutive failures then. evidence: the outcome that decided it, None
     when time or another worker did. open_for: seconds it will stay open, 0 unless it opened.
+    good, bad: attempts in the window then; 0 without a failure rate.
     """
 
     at: float
@@ -85,6 +93,8 @@ class Transition:
     failures: int
     evidence: Outcome | None
     open_for: float
+    good: int = 0
+    bad: int = 0
 
 
 class Breaker:
@@ -94,6 +104,8 @@ class Breaker:
     open_for, max_open_for: seconds, 0 < open_for <= max_open_for.
     jitter: 0 to 1; the open time is spread evenly over ±jitter of itself.
     uniform: a float in [0, 1).
+    failure_rate: 0 to 1, above which share of failures it opens; 0 looks at none. min_requests, window: of how many
+        attempts at least, in how many seconds.
     permit: what an attempt that begins now is to bring back to `record`.
     """
 
@@ -103,14 +115,17 @@ class Breaker:
         "_open_for",
         "_opened_in_a_row",
         "_uniform",
+        "failure_rate",
         "failures",
         "journal",
+        "min_requests",
         "open_until",
         "permit",
         "probing",
         "state",
         "threshold",
         "transitions",
+        "window",
     )
 
     def __init__(
@@ -120,12 +135,18 @@ class Breaker:
         max_open_for: float,
         jitter: float,
         uniform: Callable[[], float],
+        failure_rate: float = 0.0,
+        min_requests: int = 20,
+        window: float = 10.0,
     ) -> None:
         self.threshold = threshold
         self._open_for = open_for
         self._max_open_for = max_open_for
         self._jitter = jitter
         self._uniform = uniform
+        self.failure_rate = failure_rate
+        self.min_requests = min_requests
+        self.window = SlidingWindow(window) if failure_rate else None
         self.state = BreakerState.CLOSED
         self.failures = 0
         self.open_until = 0.0
@@ -141,12 +162,9 @@ class Breaker:
             return False
         if self.state is BreakerState.CLOSED:
             if outcome is Outcome.SUCCESS:
-                self.failures = 0
+                self.succeed(now)
             elif outcome.is_failure:
-                self.failures += 1
-                if self.failures >= self.threshold:
-                    self._open(Cause.CONSECUTIVE_FAILURES, outcome, now)
-                    return True
+                return self._fail(outcome, now)
             return False
         if self.state is BreakerState.OPEN:  # nothing is let through now, so nothing can tell anything
             return False
@@ -161,6 +179,26 @@ class Breaker:
             self._open(Cause.PROBE_FAILED, outcome, now)
             return True
         return False  # cancelled: the permission is free again
+
+    def succeed(self, now: float) -> None:
+        """An attempt that began while it was closed, which it is, has succeeded: what nearly every one does."""
+        self.failures = 0
+        if self.window is not None:
+            self.window.count(True, now)
+
+    def _fail(self, outcome: Outcome, now: float) -> bool:
+        self.failures += 1
+        if self.window is not None:
+            self.window.count(False, now)
+        if self.failures >= self.threshold:
+            self._open(Cause.CONSECUTIVE_FAILURES, outcome, now)
+            return True
+        if self.window is not None:
+            good, bad = self.window.totals(now)
+            if good + bad >= self.min_requests and bad > self.failure_rate * (good + bad):
+                self._open(Cause.FAILURE_RATE, outcome, now)
+                return True
+        return False
 
     def take_probe(self, now: float) -> bool:
         """Ask to send the one probe. True gives the permission; `record` with the permit gives it back."""
@@ -229,4 +267,7 @@ class Breaker:
         self.state = to
         self.permit += 1
         self.transitions[to, cause] = self.transitions.get((to, cause), 0) + 1
-        self.journal.append(Transition(now, to, cause, self.failures, evidence, open_for))
+        good, bad = (0, 0) if self.window is None else self.window.totals(now)
+        self.journal.append(Transition(now, to, cause, self.failures, evidence, open_for, good, bad))
+        if to is BreakerState.CLOSED and self.window is not None:
+            self.window.clear()

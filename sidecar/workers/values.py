@@ -94,7 +94,16 @@ def _breaker(breaker: Breaker) -> Tree:
         "open_until": breaker.open_until,
         "probing": breaker.probing,
         "journal": [
-            [entry.at, int(entry.to), int(entry.cause), entry.failures, entry.evidence, entry.open_for]
+            [
+                entry.at,
+                int(entry.to),
+                int(entry.cause),
+                entry.failures,
+                entry.evidence,
+                entry.open_for,
+                entry.good,
+                entry.bad,
+            ]
             for entry in breaker.journal
             if entry.cause is not Cause.SHARED
         ],
@@ -230,7 +239,7 @@ def _show_breaker(breaker: Breaker, living: list[Tree], past: list[list[Any]]) -
     )
     entries = sorted((entry for found in living for entry in found["journal"]), key=_moment)
     breaker.journal.clear()
-    for at, to, cause, failures, evidence, open_for in sorted([*past, *entries], key=_moment)[
+    for at, to, cause, failures, evidence, open_for, good, bad in sorted([*past, *entries], key=_moment)[
         -JOURNAL_LENGTH:
     ]:
         breaker.journal.append(
@@ -241,6 +250,8 @@ def _show_breaker(breaker: Breaker, living: list[Tree], past: list[list[Any]]) -
                 failures,
                 None if evidence is None else Outcome(evidence),
                 open_for,
+                good,
+                bad,
             )
         )
 

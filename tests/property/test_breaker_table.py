@@ -1,6 +1,6 @@
 """The breaker against the table at the head of its module, under any sequence of events."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +22,7 @@ KINDS = {
 # (state, event) -> (next state, cause); what is not here changes no state.
 TABLE = {
     ("closed", "last straw"): ("open", Cause.CONSECUTIVE_FAILURES),
+    ("closed", "too many"): ("open", Cause.FAILURE_RATE),
     ("open", "asked in time"): ("half_open", Cause.OPEN_TIME_OVER),
     ("half_open", "probe " + SUCCESS): ("closed", Cause.PROBE_SUCCEEDED),
     ("half_open", "probe " + FAILURE): ("open", Cause.PROBE_FAILED),
@@ -43,6 +44,9 @@ class Model:
     """The naive breaker: it remembers every result since it last closed and looks events up."""
 
     threshold: int
+    rate: float  # of failures, above which it opens; 0 is off
+    at_least: int
+    results: list[bool] = field(default_factory=list)  # of attempts while closed, good or bad
     state: str = "closed"
     run: int = 0  # consecutive failures while closed
     openings: int = 0  # in a row
@@ -56,6 +60,8 @@ class Model:
         if row is None:
             return None
         self.state = row[0]
+        if self.state == "closed":
+            self.results = []
         self.moved = now
         if row[1] is Cause.SHARED:
             self.probe_out = False
@@ -76,7 +82,15 @@ class Model:
         if self.state != "closed":
             return None
         self.run = {SUCCESS: 0, FAILURE: self.run + 1}.get(kind, self.run)
-        return self.step("last straw", now) if self.run >= self.threshold else None
+        if kind in (SUCCESS, FAILURE):
+            self.results.append(kind == SUCCESS)
+        if self.run >= self.threshold:
+            return self.step("last straw", now)
+        bad = self.results.count(False)
+        enough = len(self.results) >= self.at_least
+        if kind == FAILURE and self.rate and enough and bad > self.rate * len(self.results):
+            return self.step("too many", now)
+        return None
 
     def hear(self, event: str, at: float, until: float, openings: int) -> Cause | None:
         """Of another worker's breaker."""
@@ -110,10 +124,13 @@ events = st.lists(st.one_of(result, late, failures, answer, asked, heard, passin
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
-@given(events, st.integers(1, 3))
-def test_the_breaker_follows_its_table(story: list[tuple[str, object]], threshold: int) -> None:
-    breaker = Breaker(threshold, OPEN_FOR, MAX_OPEN_FOR, 0.0, lambda: 0.5)
-    model = Model(threshold)
+@given(events, st.integers(1, 4), st.sampled_from((0.0, 0.25, 0.5, 1.0)), st.integers(1, 6))
+def test_the_breaker_follows_its_table(
+    story: list[tuple[str, object]], threshold: int, rate: float, at_least: int
+) -> None:
+    """Its window never ends here: `test_window_sums` holds that against a sum."""
+    breaker = Breaker(threshold, OPEN_FOR, MAX_OPEN_FOR, 0.0, lambda: 0.5, rate, at_least, 1e6)
+    model = Model(threshold, rate, at_least)
     now = 100.0
     moves: dict[tuple[str, Cause], int] = {}
     for what, value in story:

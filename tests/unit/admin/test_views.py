@@ -153,6 +153,7 @@ def test_a_breaker_shows_its_evidence_in_wall_time_and_its_deadline_in_seconds()
         "failures": 2,
         "evidence": "connect_refused",
         "open_for": 4.0,
+        "window": {"good": 0, "bad": 2},
     }
     assert breaker["state"] == "open"
     assert breaker["retry_in"] == 2.5
@@ -174,6 +175,7 @@ def test_a_breaker_shows_its_evidence_in_wall_time_and_its_deadline_in_seconds()
             "failures": 2,
             "evidence": None,
             "open_for": 0.0,
+            "window": {"good": 0, "bad": 0},
         },
     ]
 

@@ -34,6 +34,72 @@ def half_open(at: float = 110.0) -> Breaker:
     return made
 
 
+# Failure rate
+
+
+def rated(share: float = 0.5, at_least: int = 4, threshold: int = 100) -> Breaker:
+    """One that looks at the last ten seconds."""
+    return Breaker(threshold, 10.0, 10.0, 0.0, FakeClock().uniform, share, at_least, 10.0)
+
+
+def tell(made: Breaker, story: str, now: float = 100.0) -> list[bool]:
+    """Attempts that went well (`.`) or badly (`x`); whether each moved it."""
+    return [made.record(Outcome.SUCCESS if one == "." else Outcome.RESET, now, made.permit) for one in story]
+
+
+def test_one_that_fails_now_and_then_opens() -> None:
+    made = rated()
+    assert tell(made, ".x.xx") == [False] * 4 + [True]
+    assert made.state is OPEN
+    entry = made.journal[-1]
+    assert (entry.cause, entry.evidence, entry.failures) == (Cause.FAILURE_RATE, Outcome.RESET, 2)
+    assert (entry.good, entry.bad) == (2, 3)
+
+
+def test_just_the_rate_is_not_above_it() -> None:
+    assert not any(tell(rated(), ".x.x.x.x"))
+    assert not any(tell(rated(share=1.0), "xxxxxxxx"))
+
+
+def test_too_few_attempts_say_nothing() -> None:
+    assert tell(rated(at_least=6), "xxxxxx") == [False] * 5 + [True]
+
+
+def test_without_a_rate_only_the_row_counts() -> None:
+    assert not any(tell(breaker(threshold=3), "xx.xx.xx.xx."))
+
+
+def test_the_row_is_counted_first() -> None:
+    made = rated(at_least=3, threshold=3)
+    tell(made, "xxx")
+    assert made.journal[-1].cause is Cause.CONSECUTIVE_FAILURES
+
+
+def test_what_is_older_than_the_window_is_forgotten() -> None:
+    made = rated()
+    tell(made, "xxx", now=100.0)
+    assert not any(tell(made, "..x", now=111.0))
+    assert not any(tell(made, ".", now=112.0))
+    assert tell(made, "xxx", now=113.0) == [False, False, True], "three of seven, four of eight, five of nine"
+
+
+def test_what_was_counted_before_it_opened_is_forgotten_when_it_closes() -> None:
+    made = rated()
+    tell(made, "xxxx")
+    assert made.take_probe(110.0)
+    assert made.record(Outcome.SUCCESS, 110.0, made.permit)
+    assert made.state is CLOSED
+    assert not any(tell(made, "xxx", now=110.0))
+
+
+def test_a_late_success_is_not_counted() -> None:
+    made = rated()
+    tell(made, "xxxx")
+    assert not made.record(Outcome.SUCCESS, 101.0, 0)
+    assert made.window is not None
+    assert made.window.totals(101.0) == (0, 4)
+
+
 # Closed
 
 
@@ -248,6 +314,7 @@ def test_labels_are_the_metrics_words() -> None:
         "probe_succeeded",
         "probe_failed",
         "shared",
+        "failure_rate",
     ]
 
 

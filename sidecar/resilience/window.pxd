@@ -1,0 +1,14 @@
+cimport cython
+
+cdef int _BUCKETS
+
+
+cdef class SlidingWindow:
+    cdef object _buckets
+    cdef public double _width, _end
+    cdef public long long _good, _bad
+    cdef public int _at
+    cpdef clear(self)
+    cpdef count(self, bint good, double now)
+    @cython.locals(steps=cython.longlong)
+    cdef _turn(self, double now)
