@@ -20,7 +20,7 @@ class UpstreamPolicy:
     tunnel_idle_timeout: of a connection that has switched protocols, where 0 is off.
     slow_start: how long a new or recovered endpoint takes to get its whole share; 0 is off.
     zone: the own one, whose endpoints are preferred; empty prefers none.
-    hash_on: what ring_hash goes by: `path`, `client`, `header:NAME` or `cookie:NAME`.
+    hash_on: what ring_hash goes by: `path`, `client`, `header:NAME` or `cookie:NAME`; empty for other strategies.
     max_load: see `balance.Balancing`.
     retries: further attempts after the first, for idempotent requests that were reset and for any request
         that never reached an endpoint.
@@ -34,7 +34,7 @@ class UpstreamPolicy:
     strategy: str = "round_robin"
     slow_start: float = 0.0
     zone: str = ""
-    hash_on: str = "path"
+    hash_on: str = ""
     max_load: float = 1.25
     timeout: float = 30.0
     connect_timeout: float = 1.0

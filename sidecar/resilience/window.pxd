@@ -4,7 +4,7 @@ cdef int _BUCKETS
 
 
 cdef class SlidingWindow:
-    cdef object _buckets
+    cdef long long[::1] _buckets
     cdef public double _width, _end
     cdef public long long _good, _bad
     cdef public int _at

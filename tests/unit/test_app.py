@@ -331,12 +331,22 @@ async def test_every_policy_reaches_the_data_path() -> None:
         tunnel_idle_timeout=13.75,
         retries=14,
         host_header="preserve",
-        breaker=BreakerSettings(consecutive_failures=15, open_for=16.0, max_open_for=17.0, jitter=0.18),
+        slow_start=14.5,
+        breaker=BreakerSettings(
+            consecutive_failures=15,
+            open_for=16.0,
+            max_open_for=17.0,
+            jitter=0.18,
+            failure_rate=0.185,
+            min_requests=186,
+            window=18.7,
+        ),
         limits=LimitSettings(connections=19, pending=20, request_head=2100, response_head=2200),
     )
     app = App(
         settings(
-            upstream("api", 9, policy=policy),
+            replace(upstream("api", 9, policy=policy), strategy="ring_hash", hash_on="header:x"),
+            zone="east",
             head_timeout=23.0,
             idle_timeout=24.0,
             max_clients=25,
@@ -348,7 +358,10 @@ async def test_every_policy_reaches_the_data_path() -> None:
     assert (app._context.head_timeout, app._context.idle_timeout) == (23.0, 24.0)
     assert (app._context.max_clients, app._context.min_body_rate) == (25, 26)
     assert app.clusters["api"].policy == UpstreamPolicy(
-        strategy="round_robin",
+        strategy="ring_hash",
+        hash_on="header:x",
+        zone="east",
+        slow_start=14.5,
         timeout=11.0,
         connect_timeout=12.0,
         idle_timeout=13.0,
@@ -360,6 +373,9 @@ async def test_every_policy_reaches_the_data_path() -> None:
         breaker_open_for=16.0,
         breaker_max_open_for=17.0,
         breaker_jitter=0.18,
+        breaker_failure_rate=0.185,
+        breaker_min_requests=186,
+        breaker_window=18.7,
         max_connections=19,
         max_pending=20,
         max_request_head=2100,

@@ -12,7 +12,7 @@ def test_defaults() -> None:
         "strategy": "round_robin",
         "slow_start": 0.0,
         "zone": "",
-        "hash_on": "path",
+        "hash_on": "",
         "max_load": 1.25,
         "timeout": 30.0,
         "connect_timeout": 1.0,
