@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sidecar.config.record import Record
 from sidecar.config.schema import Breaker, Defaults, LoadBalancer, Policy
-from sidecar.config.settings import BreakerSettings, LimitSettings, PolicySettings
+from sidecar.config.settings import BreakerSettings, LimitSettings, PolicySettings, RetrySettings
 from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def merge_policy(
         if keys.idle_timeout == 0 and (shared or http):
             problem = "0 leaves no time at all for pooled connections; use a time above zero"
             document.report(findings, (*layer.path, "idle_timeout"), problem)
-        for name in ("continue_timeout", "tunnel_idle_timeout"):
+        for name in ("continue_timeout", "tunnel_idle_timeout", "per_try_timeout"):
             if getattr(keys, name) is not UNSET and not http and not shared:
                 problem = f"means nothing for {scheme}, which is not read as HTTP; remove it"
                 document.report(findings, (*layer.path, name), problem)
@@ -88,6 +88,8 @@ def merge_policy(
             retries=_last(policy.retries, keys.retries),
             host_header=_last(policy.host_header, header),
             slow_start=_last(policy.slow_start, keys.slow_start),
+            per_try_timeout=_last(policy.per_try_timeout, keys.per_try_timeout),
+            retry=_merge_retry(policy.retry, keys),
             breaker=_merge_breaker(policy.breaker, layer, document, findings),
             limits=_merge_limits(policy.limits, keys),
         )
@@ -131,6 +133,17 @@ def _merge_open_times(
         document.report(findings, (*path, "circuit_breaker", "max_open_for"), problem)
     # A long form over another layer's short one is a doubling breaker again, with its spread.
     return replace(breaker, open_for=open_for, max_open_for=max_open_for, jitter=BreakerSettings().jitter)
+
+
+def _merge_retry(retry: RetrySettings, keys: Policy) -> RetrySettings:
+    retry = replace(retry, on=_last(retry.on, keys.retry_on))
+    if isinstance(keys.retry_budget, UnsetType):
+        return retry
+    return replace(
+        retry,
+        ratio=_last(retry.ratio, keys.retry_budget.ratio),
+        least=_last(retry.least, keys.retry_budget.min),
+    )
 
 
 def _merge_limits(limits: LimitSettings, keys: Policy) -> LimitSettings:

@@ -30,6 +30,7 @@ __all__ = [
     "IpAddress",
     "Later",
     "Mode",
+    "RetryOn",
     "Rule",
     "Seconds",
     "Share",
@@ -45,6 +46,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 _PLAIN_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
 _PLAIN_NUMBER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*|[0-9]*\.[0-9]*(?:[eE][-+]?[0-9]+)?)", re.ASCII)
+_ERROR_STATUS: Final = re.compile(r"[45][0-9][0-9]", re.ASCII)
 _PERCENT: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 _UPSTREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", re.ASCII)  # RFC 9110 5.6.2
@@ -252,6 +254,20 @@ class HashOn(_Text):
         raise Unusable(
             f"{shown(text)} is none of: path, client, header:NAME, cookie:NAME (a NAME as in HTTP)"
         )
+
+
+class RetryOn(Record):
+    """What is worth another attempt: `connect`, `reset`, `timeout`, or a status of 400 to 599."""
+
+    def read(self, value: object, written: str) -> str:
+        if isinstance(value, int) and not isinstance(value, bool) and _PLAIN_INT.fullmatch(written):
+            return self.from_text(str(value))
+        return self.from_text(_text(value, written))
+
+    def from_text(self, text: str) -> str:
+        if text in ("connect", "reset", "timeout") or _ERROR_STATUS.fullmatch(text):
+            return text
+        raise Unusable(f"{shown(text)} is none of: connect, reset, timeout, or a status from 400 to 599")
 
 
 class ZoneName(_Text):

@@ -21,6 +21,7 @@ from sidecar.config.rules import (
     IpAddress,
     Later,
     Mode,
+    RetryOn,
     Rule,
     Seconds,
     Share,
@@ -119,6 +120,13 @@ class Limits(Record):
     in_flight: Annotated[UnsetType, Later("in-flight request limits")] = UNSET
 
 
+class RetryBudget(Record):
+    """`retry_budget`."""
+
+    ratio: Annotated[float | UnsetType, Share()] = UNSET
+    min: Annotated[int | UnsetType, Whole(0, 1_000_000)] = UNSET
+
+
 class Policy(Record):
     """The keys that `defaults`, services and load balancers share."""
 
@@ -133,9 +141,9 @@ class Policy(Record):
     circuit_breaker_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
     limits: Annotated[Limits | UnsetType, Section(Limits)] = UNSET
     host_header: Annotated[str | UnsetType, HostHeader()] = UNSET
-    per_try_timeout: Annotated[UnsetType, Later("per-try timeouts")] = UNSET
-    retry_on: Annotated[UnsetType, Later("configurable retry conditions")] = UNSET
-    retry_budget: Annotated[UnsetType, Later("retry budgets")] = UNSET
+    per_try_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
+    retry_on: Annotated[tuple[str, ...] | UnsetType, Several(RetryOn(), 16, "conditions")] = UNSET
+    retry_budget: Annotated[RetryBudget | UnsetType, Section(RetryBudget)] = UNSET
     outlier: Annotated[UnsetType, Later("outlier ejection limits")] = UNSET
     health_check: Annotated[UnsetType, Later("active health checks")] = UNSET
     slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET

@@ -88,6 +88,18 @@ class BreakerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """What is tried again, see `UpstreamPolicy`.
+
+    on: `connect`, `reset`, `timeout`, and statuses. ratio, least: of the budget.
+    """
+
+    on: tuple[str, ...] = ("connect", "reset")
+    ratio: float = 0.2
+    least: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class LimitSettings:
     """Bounds of one upstream: connections and requests that wait for one, bytes of a head."""
 
@@ -106,6 +118,7 @@ class PolicySettings:
     continue_timeout: how long a client that sent Expect: 100-continue waits for the endpoint's word.
     tunnel_idle_timeout: of a connection that has switched protocols; 0 means never.
     host_header: `endpoint`, `preserve`, or the very value to send.
+    per_try_timeout: how long one attempt may take until its response begins; 0 is as long as `timeout` lets it.
     slow_start: how long a new or recovered endpoint takes to get its whole share; 0 is at once.
     """
 
@@ -117,6 +130,8 @@ class PolicySettings:
     retries: int = 1
     host_header: str = "endpoint"
     slow_start: float = 0.0
+    per_try_timeout: float = 0.0
+    retry: RetrySettings = field(default_factory=RetrySettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
 

@@ -22,8 +22,11 @@ class UpstreamPolicy:
     zone: the own one, whose endpoints are preferred; empty prefers none.
     hash_on: what ring_hash goes by: `path`, `client`, `header:NAME` or `cookie:NAME`; empty for other strategies.
     max_load: see `balance.Balancing`.
-    retries: further attempts after the first, for idempotent requests that were reset and for any request
-        that never reached an endpoint.
+    retries: further attempts after the first, for idempotent requests that went wrong as `retry_on_...` says, and
+        for any request that never reached an endpoint.
+    retry_on_connect, retry_on_reset, retry_on_timeout, retry_statuses: what another attempt is made for.
+    per_try_timeout: how long one attempt may take until its response begins; 0 is off. Then it is tried again.
+    retry_ratio, retry_min: retries that may go on at once, as a share of the exchanges in flight, and at least.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
     breaker_threshold and what follows it: see `resilience.Breaker`.
     max_connections: open to all endpoints of the upstream together.
@@ -42,6 +45,13 @@ class UpstreamPolicy:
     continue_timeout: float = 1.0
     tunnel_idle_timeout: float = 0.0
     retries: int = 1
+    retry_on_connect: bool = True
+    retry_on_reset: bool = True
+    retry_on_timeout: bool = False
+    retry_statuses: frozenset[int] = frozenset()
+    per_try_timeout: float = 0.0
+    retry_ratio: float = 0.2
+    retry_min: int = 3
     host_header: str = "endpoint"
     breaker_threshold: int = 5
     breaker_open_for: float = 1.0

@@ -36,6 +36,8 @@ RETRY_REASONS = (
     Reason.CONNECT_REFUSED,
     Reason.CONNECT_TIMEOUT,
     Reason.RESET_BEFORE_HEADERS,
+    Reason.REQUEST_TIMEOUT,
+    Reason.BAD_RESPONSE,  # a status of `retry_on`
 )
 
 _CLASSES = CODE_CLASSES  # what `count_request` reads is the module's own, a C number when compiled
@@ -56,7 +58,8 @@ class UpstreamStats:
     durations: flat [code class][bucket of `DURATION_BUCKETS`, and one for what is above]; see `duration_counts`.
     duration_sums: seconds per code class.
     connects: opened connections by result: established, refused, timed out.
-    retries: per `Reason`, [failed, succeeded] attempts that were retries.
+    retries: per `Reason`, [failed, succeeded] attempts that were retries. retries_active: that go on now;
+        retries_refused: that were not made, the budget being spent.
     reuse_failures: reused connections that closed without a response byte (the idle race).
     overflows: requests and sessions refused because a limit was reached.
     sessions: ended TCP sessions, and tunnels that HTTP requests have become, by `CloseReason`; bytes_sent goes to
@@ -77,6 +80,8 @@ class UpstreamStats:
         "overflows",
         "requests",
         "retries",
+        "retries_active",
+        "retries_refused",
         "reuse_failures",
         "sessions",
         "sessions_active",
@@ -92,6 +97,8 @@ class UpstreamStats:
         self._duration_sums = self.duration_sums
         self.connects = [0, 0, 0]
         self.retries = [[0, 0] for _ in range(_REASONS)]
+        self.retries_active = 0
+        self.retries_refused = 0
         self.reuse_failures = 0
         self.overflows = 0
         self.sessions = [0] * len(CloseReason)

@@ -67,6 +67,20 @@ def requests(clusters: list[Cluster]) -> Iterator[Metric]:
         ),
     )
     yield _per_upstream(
+        gauge,
+        "retries_active",
+        "Retries that go on now, which the budget bounds.",
+        clusters,
+        lambda cluster: cluster.stats.retries_active,
+    )
+    yield _per_upstream(
+        counter,
+        "retries_refused_total",
+        "Retries that were not made, the budget being spent.",
+        clusters,
+        lambda cluster: cluster.stats.retries_refused,
+    )
+    yield _per_upstream(
         counter,
         "connection_reuse_failures_total",
         "Reused connections that closed without a response byte (the idle race).",

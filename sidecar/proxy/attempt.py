@@ -162,14 +162,13 @@ class Attempts:
         endpoint.pool.release(None)  # first: at a full bound the next attempt needs this very room
         reason = Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_REFUSED
         self._note_tried(endpoint)
-        # Another endpoint is tried whatever `retries` says (behaviour 7); trying the same again spends it.
-        if self.cluster.has_untried(self._tried):
-            self._retry(reason, now)
-        elif self._retries_left > 0:
-            self._retries_left -= 1
+        # Another endpoint is tried whatever `retries` and the budget say (behaviour 7): it costs nobody anything.
+        if not self.cluster.policy.retry_on_connect:
+            self._fail(reason)
+        elif self.cluster.has_untried(self._tried):
             self._retry(reason, now)
         else:
-            self._fail(reason)
+            self._spend_retry(reason, now)
 
     # Trying again
 
@@ -181,21 +180,36 @@ class Attempts:
             self._attempt_over(Outcome.IDLE_RACE, now)
         else:
             self._attempt_over(Outcome.RESET, now)
-        if not (self._replayable and self.head.idempotent):
+        if not (self._replayable and self.head.idempotent and self.cluster.policy.retry_on_reset):
             self._fail(Reason.RESET_BEFORE_HEADERS)
         elif raced and not self._raced:
             # Not the endpoint's fault: once more, at the same place if it is still there, on a fresh connection.
             self._raced = True
             self._retry_fresh(connection.endpoint, now)
-        elif self._retries_left > 0:
-            self._retries_left -= 1
-            self._note_tried(connection.endpoint)
-            self._retry(Reason.RESET_BEFORE_HEADERS, now)
         else:
-            self._fail(Reason.RESET_BEFORE_HEADERS)
+            self._note_tried(connection.endpoint)
+            self._spend_retry(Reason.RESET_BEFORE_HEADERS, now)
+
+    def _spend_retry(self, reason: Reason, now: float) -> None:
+        """Try again if `retries` and the budget allow; else that was the end."""
+        if self._retries_left <= 0:
+            self._fail(reason)
+        elif not self._affords_retry():
+            self._fail(Reason.RETRY_BUDGET)
+        else:
+            self._retries_left -= 1
+            self._retry(reason, now)
+
+    def _affords_retry(self) -> bool:
+        """Whether few enough retries go on: when everything fails, trying again only adds to it (Envoy's budget)."""
+        stats, policy = self.cluster.stats, self.cluster.policy
+        if stats.retries_active < max(policy.retry_min, policy.retry_ratio * stats.in_flight):
+            return True
+        stats.retries_refused += 1
+        return False
 
     def _retry_fresh(self, endpoint: EndpointState, now: float) -> None:
-        self._retry_reason = Reason.RESET_BEFORE_HEADERS
+        self._begin_retry(Reason.RESET_BEFORE_HEADERS)
         if endpoint.removed or endpoint.breaker.state is not BreakerState.CLOSED:
             self._attempt(now)
             return
@@ -206,8 +220,16 @@ class Attempts:
         self._tried = [*self._tried, endpoint]
 
     def _retry(self, reason: Reason, now: float) -> None:
-        self._retry_reason = reason
+        self._begin_retry(reason)
         self._attempt(now)
+
+    def _begin_retry(self, reason: Reason) -> None:
+        self._retry_reason = reason
+        self.cluster.stats.retries_active += 1
+
+    def _end_retry(self) -> None:
+        self._retry_reason = _NONE
+        self.cluster.stats.retries_active -= 1
 
     # Ending
 
@@ -238,4 +260,4 @@ class Attempts:
         self.cluster.report(endpoint, outcome, now, self._permit, now - self._began)
         if self._retry_reason is not _NONE:
             self.cluster.stats.retries[self._retry_reason][outcome is Outcome.SUCCESS] += 1
-            self._retry_reason = _NONE
+            self._end_retry()

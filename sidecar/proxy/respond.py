@@ -36,6 +36,7 @@ STATUS_BY_REASON = {
     Reason.RESET_BEFORE_HEADERS: 502,
     Reason.RESET_AFTER_HEADERS: 502,
     Reason.BAD_RESPONSE: 502,
+    Reason.RETRY_BUDGET: 503,
     Reason.CLIENT_GONE: 499,
 }
 
@@ -48,6 +49,7 @@ _MESSAGES = {
     Reason.REQUEST_TIMEOUT: "the time-out passed without progress",
     Reason.RESET_BEFORE_HEADERS: "the endpoint closed the connection without an answer",
     Reason.BAD_RESPONSE: "the endpoint's answer is not valid HTTP/1.1",
+    Reason.RETRY_BUDGET: "the attempt failed, and too many others are being tried again already",
 }
 
 

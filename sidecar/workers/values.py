@@ -28,7 +28,7 @@ Tree = dict[str, Any]
 # closed ones is a message that has not arrived yet.
 _TELLING = (BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.CLOSED)
 
-_PLAIN_COUNTERS = ("reuse_failures", "overflows", "bytes_sent", "bytes_received")
+_PLAIN_COUNTERS = ("reuse_failures", "overflows", "retries_refused", "bytes_sent", "bytes_received")
 _LIST_COUNTERS = ("connects", "retries", "sessions")
 _ARRAY_COUNTERS = ("durations", "duration_sums")
 
@@ -73,6 +73,7 @@ def _gauges(cluster: Cluster) -> Tree:
     return {
         "in_flight": cluster.stats.in_flight,
         "sessions_active": cluster.stats.sessions_active,
+        "retries_active": cluster.stats.retries_active,
         "used": cluster.limit.used,
         "pending": len(cluster.limit.pending),
         "endpoints": {
@@ -215,6 +216,7 @@ def _show_gauges(cluster: Cluster, now: Tree, slots: int) -> None:
     stats, limit = cluster.stats, cluster.limit
     stats.in_flight = now.get("in_flight", 0)
     stats.sessions_active = now.get("sessions_active", 0)
+    stats.retries_active = now.get("retries_active", 0)
     limit.used = now.get("used", 0)
     limit.maximum = cluster.policy.max_connections * slots
     limit.max_pending = cluster.policy.max_pending * slots

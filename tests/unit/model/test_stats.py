@@ -74,6 +74,8 @@ def test_the_tables_are_the_contract() -> None:
         "connect_refused",
         "connect_timeout",
         "reset_before_headers",
+        "request_timeout",
+        "bad_response",
     ]
 
 

@@ -44,6 +44,8 @@ CONTRACT = {
     "sidecar_clients_limit": set(),
     "sidecar_clients_refused_total": set(),
     "sidecar_pipes": set(),
+    "sidecar_retries_active": {"upstream"},
+    "sidecar_retries_refused_total": {"upstream"},
     "sidecar_pipes_limit": set(),
 }
 
@@ -150,6 +152,10 @@ def test_retries_and_connects_are_there_before_the_first() -> None:
     found = _scrape(cluster)
     retries = {(dict(k)["reason"], dict(k)["result"]): v for k, v in found["sidecar_retries_total"].items()}
     assert retries == {
+        ("bad_response", "failed"): 0,
+        ("bad_response", "succeeded"): 0,
+        ("request_timeout", "failed"): 0,
+        ("request_timeout", "succeeded"): 0,
         ("connect_refused", "failed"): 0,
         ("connect_refused", "succeeded"): 0,
         ("connect_timeout", "failed"): 5,

@@ -148,6 +148,7 @@ class Proxy:
         stats, limit = self.cluster.stats, self.cluster.limit
         left = {
             "exchanges in flight": stats.in_flight,
+            "retries": stats.retries_active,
             "sessions": stats.sessions_active,
             "clients": self.context.clients,
             "reserved connections": limit.used,

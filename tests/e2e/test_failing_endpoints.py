@@ -1,4 +1,4 @@
-"""An endpoint that fails now and then, never often enough in a row: it leaves the rotation all the same."""
+"""Endpoints that fail now and then: they leave the rotation, and what they refuse another one serves."""
 
 from collections import Counter
 from pathlib import Path
@@ -35,3 +35,21 @@ def test_an_endpoint_that_fails_now_and_then_leaves_the_rotation(tmp_path: Path)
         assert opening["window"] == {"good": len(bad.requests) - found[503], "bad": found[503]}
         name = f'sidecar_breaker_transitions_total{{cause="failure_rate",endpoint="127.0.0.1:{bad.port}"'
         assert [value for key, value in sidecar.metrics().items() if key.startswith(name)] == [1.0]
+
+
+def test_what_one_endpoint_refuses_another_serves(tmp_path: Path) -> None:
+    """A status of `retry_on` is not seen by the application while another endpoint has a better answer."""
+    port = free_port()
+    good, bad = ScriptedEndpoint(respond(ok())), ScriptedEndpoint(respond(FAILED))
+    policy = (
+        'retry_on: [connect, reset, timeout, "503"], per_try_timeout: 2s, retry_budget: {ratio: 50%, min: 1}'
+    )
+    with good, bad, Sidecar(tmp_path, configuration(port, [good.port, bad.port], policy=policy)) as sidecar:
+        with HttpClient(port) as client:
+            for _ in range(20):
+                client.send_head("GET", "/")
+                assert client.read_response().status == 200
+        assert len(bad.requests) == 5, "until its breaker opened"
+        assert sidecar.breaker("api", f"127.0.0.1:{bad.port}") == "open"
+        name = 'sidecar_retries_total{reason="bad_response",result="succeeded",upstream="api"}'
+        assert sidecar.metrics()[name] == 5
