@@ -109,9 +109,12 @@ class Cluster:
                 state.endpoint = endpoint
             self.endpoints[endpoint.key] = state
         self.source = snapshot.source
-        self._rebuild(now)
         for state in before.values():
             state.removed = True
+        self._balancing.members = list(self.endpoints.values())
+        self._balancing.ring = None
+        self._rebuild(now)
+        for state in before.values():
             state.pool.retire()
 
     def pick(self, now: float, tried: Collection[EndpointState] = (), key: int = 0) -> EndpointState | None:
@@ -239,7 +242,8 @@ class Cluster:
     def _weigh(self, closed: list[EndpointState], now: float) -> None:
         """Give every endpoint its weight: the configured one, or so much of it as it has come to."""
         slow_start = self.policy.slow_start
-        starting = [state for state in closed if now - state.since < slow_start]
+        # Another worker may have closed a breaker a moment after now.
+        starting = [state for state in closed if slow_start and now - state.since < slow_start]
         self._ramp_at = now + slow_start / _SLOW_STEPS if starting else _NEVER
         for state in closed:
             state.weight = state.endpoint.weight * (_SLOW_STEPS if starting else 1)
@@ -255,7 +259,9 @@ class Cluster:
         if not own or len(own) == len(closed):
             return make(closed, None if isinstance(before, ZonePreference) else before, self._balancing)
         known = sum(state.endpoint.weight for state in self.endpoints.values() if state.endpoint.zone == zone)
-        share = own_share(sum(state.endpoint.weight for state in own), known)
+        if self._ramp_at < _NEVER:  # weights are in tenths
+            known *= _SLOW_STEPS
+        share = own_share(sum(state.weight for state in own), known)
         others = [state for state in closed if state.endpoint.zone != zone]
         was = before if isinstance(before, ZonePreference) else None
         return ZonePreference(
@@ -263,6 +269,8 @@ class Cluster:
             make(others, was.others if was else None, self._balancing),
             share,
             self._balancing,
+            hashes=self.hashes,
+            previous=was,
         )
 
     def _find_next_probe(self) -> None:

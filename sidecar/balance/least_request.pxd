@@ -5,7 +5,6 @@ from sidecar.model.endpoint cimport EndpointState
 
 cdef class TwoChoices(Picker):
     cdef public list _cycle
-    cdef public object _uniform
     @cython.locals(cycle=list, endpoints=list, others=Py_ssize_t, first=EndpointState, second=EndpointState)
     cpdef EndpointState pick(self, unsigned long long key, double now)
     cdef bint _prefers_second(self, EndpointState first, EndpointState second, double now) except -1

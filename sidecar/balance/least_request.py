@@ -28,14 +28,13 @@ class TwoChoices(Picker):
     their weights say; the second is any of the others.
     """
 
-    __slots__ = ("_cycle", "_uniform")
+    __slots__ = ("_cycle",)
 
     def __init__(
         self, endpoints: Sequence[EndpointState], previous: Picker | None, balancing: Balancing
     ) -> None:
         Picker.__init__(self, endpoints, previous, balancing)
         self._cycle = lay_out_endpoints(endpoints)
-        self._uniform = balancing.uniform
 
     def pick(self, key: int, now: float) -> EndpointState | None:
         """The better of two; None when there is none."""
@@ -58,7 +57,10 @@ class TwoChoices(Picker):
 
 
 class LeastRequest(TwoChoices):
-    """Fewer exchanges and sessions in flight, for the weight, are better."""
+    """Fewer exchanges and sessions in flight, for the weight, are better.
+
+    One that has nothing to do comes before one that has, whatever their weights, as with nginx's `least_conn`.
+    """
 
     __slots__ = ()
 

@@ -2,7 +2,7 @@ cimport cython
 from sidecar.balance.least_request cimport TwoChoices
 from sidecar.model.endpoint cimport EndpointState
 
-cdef double _DECAY, _PENALTY, _UNKNOWN
+cdef double _DECAY, _PENALTY, _UNKNOWN, _LEAST
 
 cdef double _kept(double age) except? -1
 

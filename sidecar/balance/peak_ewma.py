@@ -31,6 +31,8 @@ _PENALTY = PENALTY
 # Of an endpoint that nobody has heard of yet and that is asked already: one request finds out, not a crowd.
 _UNKNOWN = 1e6  # seconds
 
+_LEAST = 1e-6  # seconds: of nothing at all, load would be no cost
+
 
 class PeakEwma(TwoChoices):
     """Less latency times load, for the weight, is better. An endpoint that is not known yet is asked once."""
@@ -49,7 +51,8 @@ class PeakEwma(TwoChoices):
     def _cost(self, state: EndpointState, now: float) -> float:
         if state.latency > 0.0:
             # It decays while it is not asked: else one slow answer would keep an endpoint away for ever.
-            return state.latency * _kept(now - state.latency_at) * (state.in_flight + 1)
+            latency = max(state.latency * _kept(now - state.latency_at), _LEAST)
+            return latency * (state.in_flight + 1)
         return _UNKNOWN * state.in_flight
 
     def observe(self, state: EndpointState, seconds: float, failed: bool, now: float) -> None:

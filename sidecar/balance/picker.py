@@ -18,14 +18,18 @@ class Balancing:
 
     uniform: a float in [0, 1); chance. stats: of the upstream, whose `in_flight` is all of its load.
     max_load: with ring_hash, what one endpoint may have in flight, as a multiple of its share of all.
+    members: all endpoints of the snapshot, whether they may be picked or not. ring: that ring_hash has laid out over
+        them; whoever changes `members` makes it None.
     """
 
-    __slots__ = ("max_load", "stats", "uniform")
+    __slots__ = ("max_load", "members", "ring", "stats", "uniform")
 
     def __init__(self, uniform: Callable[[], float], stats: UpstreamStats, max_load: float = 1.25) -> None:
         self.uniform = uniform
         self.stats = stats
         self.max_load = max_load
+        self.members: list[EndpointState] = []
+        self.ring: object = None
 
 
 class Picker:
@@ -34,13 +38,14 @@ class Picker:
     endpoints: those, in source order. observes: `observe` wants to hear how long attempts took.
     """
 
-    __slots__ = ("endpoints", "observes")
+    __slots__ = ("_uniform", "endpoints", "observes")
 
     def __init__(
         self, endpoints: Sequence[EndpointState], previous: Picker | None, balancing: Balancing
     ) -> None:
         self.endpoints = list(endpoints)
         self.observes = False
+        self._uniform = balancing.uniform
 
     def pick(self, key: int, now: float) -> EndpointState | None:
         """The endpoint for the next attempt; None only when built from no endpoints.
@@ -57,8 +62,11 @@ class Picker:
             if picked not in tried:
                 return picked
             picked = self.pick(key, now)
-        # Heavily uneven weights, or a policy that insists.
-        for state in self.endpoints:
+        # Heavily uneven weights, or a policy that insists: any of the others.
+        endpoints = self.endpoints
+        start = int(self._uniform() * len(endpoints))
+        for index in range(len(endpoints)):
+            state = endpoints[(start + index) % len(endpoints)]
             if state not in tried:
                 return state
         return picked

@@ -5,6 +5,5 @@ from sidecar.model.endpoint cimport EndpointState
 
 cdef class RandomChoice(Picker):
     cdef public list _cycle
-    cdef public object _uniform
     @cython.locals(cycle=list)
     cpdef EndpointState pick(self, unsigned long long key, double now)

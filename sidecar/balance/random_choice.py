@@ -22,14 +22,13 @@ class RandomChoice(Picker):
     What it is for: many sidecars that know nothing of each other, and would take turns in step.
     """
 
-    __slots__ = ("_cycle", "_uniform")
+    __slots__ = ("_cycle",)
 
     def __init__(
         self, endpoints: Sequence[EndpointState], previous: Picker | None, balancing: Balancing
     ) -> None:
         Picker.__init__(self, endpoints, previous, balancing)
         self._cycle = lay_out_endpoints(endpoints)
-        self._uniform = balancing.uniform
 
     def pick(self, key: int, now: float) -> EndpointState | None:
         """Any; None when there is none."""

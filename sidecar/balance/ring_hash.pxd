@@ -3,12 +3,12 @@ from sidecar.balance.picker cimport Picker
 from sidecar.model.endpoint cimport EndpointState
 from sidecar.model.stats cimport UpstreamStats
 
-cdef unsigned long long _INDEX_MASK
 cdef int _NOT_HOT, _PATIENCE
 
 
 cdef class Ring:
     cdef public list members, points
+    cdef public unsigned long long mask
 
 
 cdef class RingHash(Picker):
@@ -20,5 +20,5 @@ cdef class RingHash(Picker):
     cpdef EndpointState pick(self, unsigned long long key, double now)
     cpdef EndpointState pick_untried(self, unsigned long long key, double now, tried)
     @cython.locals(points=list, members=list, live=bytearray, size=Py_ssize_t, start=Py_ssize_t, step=Py_ssize_t,
-        at=Py_ssize_t, index=Py_ssize_t, seen=cython.int, room=cython.double, load=cython.long, state=EndpointState, full=EndpointState)
+        at=Py_ssize_t, index=Py_ssize_t, mask=cython.ulonglong, seen=cython.int, room=cython.double, load=cython.long, state=EndpointState, full=EndpointState)
     cdef EndpointState _walk(self, unsigned long long key, tried)

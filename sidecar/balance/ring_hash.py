@@ -1,18 +1,17 @@
 """Ring hash: the same key goes to the same endpoint, as far as endpoints come and go and are not overloaded.
 
-Every endpoint stands at many points of a ring of 64 bits, which depend on its address alone; a key goes to the next
-point clockwise (Karger et al. 1997, and Ketama's many points). So an endpoint that comes or goes moves its own share
-of the keys and no other, and every sidecar sends a key to the same place. What may not be picked now is passed over,
-and so is an endpoint with more in flight than `max_load` times its share of everything in flight (Mirrokni, Thorup and
-Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016; Envoy's `hash_balance_factor`): a hot key spills over to
-the next endpoints instead of drowning one.
+Every endpoint stands at many points of a ring of 64 bits, which depend on its address and weight alone; a key goes to
+the next point clockwise (Karger et al. 1997, and Ketama's many points). So an endpoint that comes or goes moves its own
+share of the keys and no other, and every sidecar sends a key to the same place (up to `MAX_POINTS`). What may not be
+picked now is passed over, and so is an endpoint with more in flight than `max_load` times its share of everything in
+flight (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016; Envoy's
+`hash_balance_factor`): a hot key spills over to the next endpoints instead of drowning one.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from hashlib import blake2b
-from math import gcd
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -26,13 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_POINTS", "POINTS", "Ring", "RingHash"]
 
-POINTS = 128  # of an endpoint of the lowest weight: shares are even to about a tenth
-MAX_POINTS = 131072  # of the ring (1 MiB); beyond it weights count for less
+POINTS = 128  # for each unit of weight: shares are even to about a tenth
+MAX_POINTS = 131072  # of the ring (1 MiB); beyond it all have half as many points, or a quarter
 
 _DIGEST = Struct(">8Q")  # of blake2b: eight points of eight bytes
 _PER_DIGEST = 8
-_INDEX_BITS = 10  # of a point, its lowest: which endpoint; 1,000 is the most that an upstream has
-_INDEX_MASK = (1 << _INDEX_BITS) - 1
+
+# How many times as many endpoints as may be picked the ring may have: beyond it, it is laid out over those alone, as
+# passing over all the others would take longer with every pick.
+_SPARSE = 8
 
 # In flight at one endpoint, below which it is not overloaded whatever the others have: with next to nothing to do,
 # two requests of one key at a time are no reason to part them.
@@ -46,24 +47,21 @@ _PATIENCE = 64
 class Ring:
     """The points of some endpoints, sorted; immutable, and shared by the pickers that leave out some of them.
 
-    points: the upper bits of a hash, and below them the index into `members`.
+    points: the upper bits of a hash, and below them, where `mask` has its bits, the index into `members`.
     """
 
-    __slots__ = ("members", "points")
+    __slots__ = ("mask", "members", "points")
 
     def __init__(self, members: Sequence[EndpointState]) -> None:
         self.members = list(members)
-        weights = [state.endpoint.weight for state in members]
-        divisor = gcd(*weights) if weights else 1
-        counts = [POINTS * weight // divisor for weight in weights]
-        total = sum(counts)
-        if total > MAX_POINTS:
-            counts = [max(_PER_DIGEST, count * MAX_POINTS // total) for count in counts]
+        mask = self.mask = (1 << max(len(members) - 1, 1).bit_length()) - 1
+        # Of its own weight alone, so that nobody else's moves its keys: a gcd would.
+        counts = [POINTS * state.endpoint.weight for state in members]
+        while sum(counts) > max(MAX_POINTS, _PER_DIGEST * len(counts)):
+            counts = [max(_PER_DIGEST, count // 2) for count in counts]
         points: list[int] = []
         for index, (state, count) in enumerate(zip(members, counts, strict=True)):
-            points += [
-                point & ~_INDEX_MASK | index for point in _points(state.endpoint.address.encode(), count)
-            ]
+            points += [point & ~mask | index for point in _points(state.endpoint.address.encode(), count)]
         points.sort()
         self.points = points
 
@@ -77,7 +75,7 @@ def _points(address: bytes, count: int) -> list[int]:
 
 
 class RingHash(Picker):
-    """Picks by key over a `Ring`. `previous` hands over its ring while all of `endpoints` stand in it."""
+    """Picks by key over the ring of all endpoints of the snapshot, passing over those that may not be picked."""
 
     __slots__ = ("_bound", "_live", "_ring", "_stats", "_weights")
 
@@ -87,16 +85,17 @@ class RingHash(Picker):
         self, endpoints: Sequence[EndpointState], previous: Picker | None, balancing: Balancing
     ) -> None:
         Picker.__init__(self, endpoints, previous, balancing)
-        ring = previous._ring if isinstance(previous, RingHash) else Ring(())
-        # A breaker that opens or closes leaves the ring as it is: laying it out takes time, passing over does not.
-        known = {id(state): index for index, state in enumerate(ring.members)}
-        if any(id(state) not in known for state in endpoints) or any(state.removed for state in ring.members):
+        members = balancing.members
+        if len(members) > _SPARSE * len(endpoints) or not set(members).issuperset(endpoints):
             ring = Ring(endpoints)
-            known = {id(state): index for index, state in enumerate(ring.members)}
+        else:
+            # A breaker that opens or closes leaves the ring as it is: laying it out takes time, passing over does not.
+            if not isinstance(balancing.ring, Ring):
+                balancing.ring = Ring(members)
+            ring = balancing.ring
         self._ring = ring
-        self._live = bytearray(len(ring.members))
-        for state in endpoints:
-            self._live[known[id(state)]] = 1
+        may = set(endpoints)
+        self._live = bytearray(state in may for state in ring.members)
         self._stats = balancing.stats
         self._bound = balancing.max_load
         self._weights = sum(state.weight for state in endpoints)
@@ -112,6 +111,7 @@ class RingHash(Picker):
     def _walk(self, key: int, tried: Collection[EndpointState]) -> EndpointState | None:
         points, members, live = self._ring.points, self._ring.members, self._live
         size = len(points)
+        mask = self._ring.mask
         start = bisect_left(points, key)
         # As much as one may have in flight for each unit of weight, with what is to be placed.
         load = self._stats.in_flight + self._stats.sessions_active + 1
@@ -120,7 +120,7 @@ class RingHash(Picker):
         seen = 0
         for step in range(size):
             at = start + step
-            index = points[at if at < size else at - size] & _INDEX_MASK
+            index = points[at if at < size else at - size] & mask
             if not live[index]:
                 continue
             state = members[index]

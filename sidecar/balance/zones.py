@@ -21,6 +21,8 @@ __all__ = ["OVERPROVISIONING", "ZonePreference", "own_share"]
 
 OVERPROVISIONING = 1.4
 
+_SPREAD = 0x9E3779B9  # 2**32 over the golden ratio: Fibonacci hashing
+
 
 def own_share(usable: int, known: int) -> float:
     """The share of requests that stays in the own zone, `usable` of whose `known` endpoints may be picked."""
@@ -28,34 +30,55 @@ def own_share(usable: int, known: int) -> float:
 
 
 class ZonePreference(Picker):
-    """Gives `share` of the picks to the picker `own`, the rest to `others`: evenly spread, not by chance."""
+    """Gives `share` of the picks to the picker `own`, the rest to `others`.
 
-    __slots__ = ("_owed", "_share", "others", "own")
+    Evenly spread, not by chance; or by key (hashes), so that a key stays on its side. `previous` hands over what is
+    owed: rebuilt again and again, a small share would otherwise never have its turn.
+    """
 
-    def __init__(self, own: Picker, others: Picker, share: float, balancing: Balancing) -> None:
+    __slots__ = ("_hashes", "_owed", "_share", "others", "own")
+
+    def __init__(
+        self,
+        own: Picker,
+        others: Picker,
+        share: float,
+        balancing: Balancing,
+        *,
+        hashes: bool = False,
+        previous: Picker | None = None,
+    ) -> None:
         Picker.__init__(self, [*own.endpoints, *others.endpoints], None, balancing)
         self.own = own
         self.others = others
         self.observes = own.observes
         self._share = share
-        self._owed = 0.5  # of a pick, to the own zone
+        self._hashes = hashes
+        # Of a pick, to the own zone.
+        self._owed: float = previous._owed if isinstance(previous, ZonePreference) else 0.5
 
     def pick(self, key: int, now: float) -> EndpointState | None:
         """One of the own zone, or of the others when it is their turn."""
-        self._owed += self._share
-        if self._owed >= 1.0:
-            self._owed -= 1.0
-            return self.own.pick(key, now)
-        return self.others.pick(key, now)
+        return self.own.pick(key, now) if self._is_own(key) else self.others.pick(key, now)
 
     def pick_untried(self, key: int, now: float, tried: Collection[EndpointState]) -> EndpointState | None:
-        """One that is not in `tried`: of the own zone while it has one."""
-        picked = self.own.pick_untried(key, now, tried)
+        """One that is not in `tried`, of whose turn it is if it has one."""
+        first, second = (self.own, self.others) if self._is_own(key) else (self.others, self.own)
+        picked = first.pick_untried(key, now, tried)
         if picked is None or picked in tried:
-            other = self.others.pick_untried(key, now, tried)
+            other = second.pick_untried(key, now, tried)
             if other is not None and other not in tried:
                 return other
         return picked
+
+    def _is_own(self, key: int) -> bool:
+        if self._hashes:  # by bits that say little of its place on the ring
+            return (key * _SPREAD >> 40 & 0xFFFFFF) < self._share * 0x1000000
+        self._owed += self._share
+        if self._owed < 1.0:
+            return False
+        self._owed -= 1.0
+        return True
 
     def observe(self, state: EndpointState, seconds: float, failed: bool, now: float) -> None:
         """Whichever picker it is of: what is learnt is the endpoint's."""

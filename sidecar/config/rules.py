@@ -47,6 +47,16 @@ T_co = TypeVar("T_co", covariant=True)
 _PLAIN_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
 _PLAIN_NUMBER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*|[0-9]*\.[0-9]*(?:[eE][-+]?[0-9]+)?)", re.ASCII)
 _ERROR_STATUS: Final = re.compile(r"[45][0-9][0-9]", re.ASCII)
+# RFC 9110 7.6.1; what of them is read is up to the scan.
+_OF_ONE_HOP: Final = (
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
 _PERCENT: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 _UPSTREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", re.ASCII)  # RFC 9110 5.6.2
@@ -153,13 +163,17 @@ class Bytes(Record):
 
 
 class Share(Record):
-    """A share of a whole, from 0 to 1: `50%`, `0.5`."""
+    """A share of a whole, from 0 to 1: `50%`, `0.5`. below: 1 is not one, being above everything."""
+
+    below: bool = False
 
     def read(self, value: object, written: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise Unusable(f"must be a share, not {_described(value, written)}; write for example `50%`")
         if isinstance(value, str):
             match = _PERCENT.fullmatch(value.strip())
+            if match is None and _PLAIN_NUMBER.fullmatch(value.strip()):
+                match = _PERCENT.fullmatch(f"{float(value) * 100:.6f}%")
             if match is None:
                 raise Unusable(
                     f"{shown(written)} is no share; write for example `50%`, or a number from 0 to 1"
@@ -171,6 +185,8 @@ class Share(Record):
             found = float(value)
         if not 0.0 <= found <= 1.0:
             raise Unusable(f"{shown(written)} is out of range; use 0% to 100%, or a number from 0 to 1")
+        if found == 1.0 and self.below:
+            raise Unusable(f"{shown(written)} is never exceeded; use less, or 0 to look at none")
         return found
 
     def from_text(self, text: str) -> float:
@@ -249,6 +265,8 @@ class HashOn(_Text):
     def accept(self, text: str) -> str:
         kind, colon, name = text.partition(":")
         named = kind in ("header", "cookie")
+        if kind == "header" and name.lower() in _OF_ONE_HOP:
+            raise Unusable(f"{shown(name)} is of one connection and no other; use a header that goes on")
         if (named and _TOKEN.fullmatch(name)) or (kind in ("client", "path") and not colon):
             return text
         raise Unusable(

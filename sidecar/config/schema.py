@@ -105,7 +105,7 @@ class Breaker(Record):
     consecutive_failures: Annotated[int | UnsetType, THRESHOLD] = UNSET
     open_for: Annotated[float | UnsetType, SECONDS] = UNSET
     max_open_for: Annotated[float | UnsetType, SECONDS] = UNSET
-    failure_rate: Annotated[float | UnsetType, Share()] = UNSET
+    failure_rate: Annotated[float | UnsetType, Share(below=True)] = UNSET
     window: Annotated[float | UnsetType, SECONDS] = UNSET
     min_requests: Annotated[int | UnsetType, THRESHOLD] = UNSET
 

@@ -8,7 +8,7 @@ from sidecar.config.policies import Layer, check_layer, merge_policy
 from sidecar.config.record import Record
 from sidecar.config.schema import MAX_UPSTREAMS, Defaults, LoadBalancer, Root, Service
 from sidecar.config.settings import EndpointSettings, PolicySettings, UpstreamKind, UpstreamSettings
-from sidecar.config.unset import UnsetType
+from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,7 +149,7 @@ class UpstreamResolver:
     def _hash_on(self, balancer: LoadBalancer, strategy: str, scheme: str, path: KeyPath) -> str:
         given = _or(balancer.hash_on, "")
         if strategy != "ring_hash":
-            if given:
+            if given and not (balancer.strategy is UNSET and self._document.has((*path, "strategy"))):
                 self._say(
                     (*path, "hash_on"), f"means nothing for {strategy}; use strategy: ring_hash, or remove it"
                 )

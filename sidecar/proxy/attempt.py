@@ -41,6 +41,7 @@ class Attempts:
     """
 
     __slots__ = (
+        "_answered",
         "_began",
         "_body",
         "_context",
@@ -61,6 +62,7 @@ class Attempts:
     )
 
     head: RequestHead
+    _answered: float
     _began: float
     _body: bytes
     _key: int
@@ -112,6 +114,7 @@ class Attempts:
         """An attempt begins at `endpoint`; `_attempt_over` ends it."""
         self.endpoint = endpoint
         self._began = now
+        self._answered = 0.0
         endpoint.in_flight += 1
         self._permit = endpoint.breaker.permit
 
@@ -257,7 +260,7 @@ class Attempts:
         assert endpoint is not None
         self.endpoint = None
         endpoint.in_flight -= 1
-        self.cluster.report(endpoint, outcome, now, self._permit, now - self._began)
+        self.cluster.report(endpoint, outcome, now, self._permit, (self._answered or now) - self._began)
         if self._retry_reason is not _NONE:
             self.cluster.stats.retries[self._retry_reason][outcome is Outcome.SUCCESS] += 1
             self._end_retry()

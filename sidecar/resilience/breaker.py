@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Breaker", "BreakerState", "Cause", "Transition"]
 
+_ROUNDING = 1e-6  # attempts: 0.29 times 100 is less than 29
+
 JOURNAL_LENGTH = 16  # transitions kept as evidence: some minutes of a flapping endpoint
 
 
@@ -195,7 +197,7 @@ class Breaker:
             return True
         if self.window is not None:
             good, bad = self.window.totals(now)
-            if good + bad >= self.min_requests and bad > self.failure_rate * (good + bad):
+            if good + bad >= self.min_requests and bad > self.failure_rate * (good + bad) + _ROUNDING:
                 self._open(Cause.FAILURE_RATE, outcome, now)
                 return True
         return False

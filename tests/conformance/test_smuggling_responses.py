@@ -47,7 +47,7 @@ class Bench:
         self._fresh()
 
     def _fresh(self) -> None:
-        self.proxy = Proxy(breaker_threshold=1 << 30, retries=0)
+        self.proxy = Proxy(breaker_threshold=1 << 30, breaker_failure_rate=0.0, retries=0)
 
     def finish(self) -> None:
         """Everybody leaves; nothing may be left in the proxy's books."""

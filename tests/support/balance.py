@@ -23,9 +23,11 @@ def states(*weights: int, zones: Sequence[str] = ()) -> list[EndpointState]:
     return found
 
 
-def balancing(seed: int = 1, max_load: float = 1.25) -> Balancing:
+def balancing(seed: int = 1, max_load: float = 1.25, members: Iterable[EndpointState] = ()) -> Balancing:
     """What pickers are given beside their endpoints; chance from `seed`."""
-    return Balancing(random.Random(seed).random, UpstreamStats(), max_load)
+    made = Balancing(random.Random(seed).random, UpstreamStats(), max_load)
+    made.members = list(members)
+    return made
 
 
 def build(

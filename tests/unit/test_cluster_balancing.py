@@ -9,6 +9,7 @@ from support.clock import FakeClock
 from sidecar.balance import POLICIES
 from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, Outcome, Snapshot, UpstreamPolicy
+from sidecar.resilience import BreakerState
 
 NOW = 1000.0
 
@@ -140,6 +141,65 @@ def test_a_retry_leaves_the_zone_when_there_is_nobody_else_in_it() -> None:
     assert cluster.pick(NOW) is own
     assert cluster.pick(NOW, [own]) is other
     assert cluster.pick(NOW, [own, other]) is own
+
+
+def test_in_a_zone_too_a_new_endpoint_starts_slowly() -> None:
+    clock = FakeClock(NOW)
+    cluster = cluster_of(at("a", zone="x"), at("b", zone="y"), clock=clock, zone="x", slow_start=10.0)
+    end(cluster, "a", Outcome.RESET)
+    assert cluster.pick(NOW + 10.0) is cluster.endpoints["a", 80]
+    end(cluster, "a", Outcome.SUCCESS, NOW + 10.0)
+    assert picked(cluster, 100, NOW + 10.0)["a"] == 14
+    assert picked(cluster, 100, NOW + 20.0)["a"] == 100
+
+
+def test_another_workers_close_starts_slowly_too() -> None:
+    cluster = cluster_of(at("a"), at("b"), slow_start=10.0)
+    end(cluster, "b", Outcome.RESET)
+    cluster.adopt(("b", 80), BreakerState.CLOSED, NOW + 5.0, 0.0, 0)
+    assert picked(cluster, 110, NOW + 5.0)["b"] == 10
+
+
+def test_the_rotation_of_a_zone_goes_on_when_the_others_change() -> None:
+    endpoints = [at(host, zone="x") for host in "abc"]
+    cluster = cluster_of(*endpoints, at("y", zone="y"), at("z", zone="y"), zone="x")
+    assert picked(cluster, 1) == {"a": 1}
+    end(cluster, "z", Outcome.RESET)
+    assert picked(cluster, 1) == {"b": 1}
+
+
+def keyed(cluster: Cluster) -> list[str]:
+    """Where each of many keys goes."""
+    found = [cluster.pick(NOW, (), number * (1 << 64) // 997) for number in range(997)]
+    return [state.endpoint.host for state in found if state is not None]
+
+
+def test_a_ring_follows_the_snapshots_weights_and_endpoints() -> None:
+    """Whatever was before: every sidecar sends a key to the same place."""
+    cluster = cluster_of(at("a"), at("b"), strategy="ring_hash")
+    for endpoints in (
+        [at("a"), at("b", weight=9)],
+        [at("a"), at("b", weight=9), at("c")],
+        [at("c"), at("b")],
+    ):
+        apply(cluster, *endpoints)
+        assert keyed(cluster) == keyed(cluster_of(*endpoints, strategy="ring_hash"))
+        ring = cluster._balancing.ring
+        end(cluster, "b", Outcome.RESET)
+        assert "b" not in keyed(cluster)
+        assert cluster._balancing.ring is ring
+        cluster.adopt(("b", 80), BreakerState.CLOSED, NOW + 5.0, 0.0, 0)
+        assert cluster._balancing.ring is ring
+
+
+def test_a_key_stays_where_it_is_in_a_zone_that_spills_over() -> None:
+    endpoints = [at("a", zone="x"), at("b", zone="x"), at("c", zone="y"), at("d", zone="y")]
+    cluster = cluster_of(*endpoints, zone="x", strategy="ring_hash")
+    end(cluster, "a", Outcome.RESET)
+    found = keyed(cluster)
+    assert found == keyed(cluster)
+    assert 600 < found.count("b") < 800
+    assert set(found) == set("bcd")
 
 
 # How long attempts took

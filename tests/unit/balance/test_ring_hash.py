@@ -64,27 +64,33 @@ def test_one_that_comes_takes_its_share_and_moves_nothing_else() -> None:
     assert len(moved) < 1.35 / 5 * len(KEYS)
 
 
+def test_one_of_another_weight_moves_no_keys_of_others() -> None:
+    """Points are of the own weight alone: with the lowest terms of all weights everybody's would move."""
+    for weight in (1, 2, 3, 7):
+        given = states(2, 2, 2, 2, weight)
+        before = owners(build(RingHash, given[:-1]))
+        after = owners(build(RingHash, given))
+        assert {now for was, now in zip(before, after, strict=True) if was != now} == {"e"}
+
+
 def test_a_breaker_that_opens_leaves_the_ring_as_it_is() -> None:
     given = states(1, 1, 1)
-    whole = build(RingHash, given)
-    without = build(RingHash, given[1:], whole)
-    assert isinstance(whole, RingHash)
-    assert isinstance(without, RingHash)
-    assert without._ring is whole._ring
+    shared = balancing(members=given)
+    whole = build(RingHash, given, given=shared)
+    laid_out = shared.ring
+    without = build(RingHash, given[1:], whole, given=shared)
+    again = build(RingHash, given, without, given=shared)
+    assert shared.ring is laid_out
     assert owners(without) == owners(build(RingHash, given[1:]))
-    again = build(RingHash, given, without)
-    assert isinstance(again, RingHash)
-    assert again._ring is whole._ring
     assert owners(again) == owners(whole)
 
 
-def test_an_endpoint_that_has_gone_leaves_the_ring() -> None:
-    given = states(1, 1, 1)
-    whole = build(RingHash, given)
-    given[0].removed = True
-    left = build(RingHash, given[1:], whole)
-    assert isinstance(left, RingHash)
-    assert left._ring.members == given[1:]
+def test_with_most_of_them_open_a_pick_does_not_walk_past_them_all() -> None:
+    given = states(*[1] * 100)
+    few = build(RingHash, given[:3], given=balancing(members=given))
+    assert isinstance(few, RingHash)
+    assert few._ring.members == given[:3]
+    assert owners(few) == owners(build(RingHash, given[:3]))
 
 
 def place(picker: object, keys: list[int], given: list[EndpointState], stats: object) -> None:
@@ -145,10 +151,29 @@ def test_an_untried_one_is_the_next_clockwise() -> None:
         assert picker.pick_untried(key, 0.0, [first]) is build(RingHash, without).pick(key, 0.0)
 
 
+def test_room_is_in_proportion_to_the_weight() -> None:
+    given = states(1, 9)
+    shared = balancing(max_load=1.0)
+    picker = build(RingHash, given, given=shared)
+    heavy = next(key for key in KEYS if owners(picker, [key]) == ["b"])
+    place(picker, [heavy] * 20, given, shared.stats)
+    assert given[1].in_flight >= 18
+
+
+def test_when_all_are_full_the_keys_own_takes_it() -> None:
+    given = states(*[1] * 4)
+    shared = balancing()
+    picker = build(RingHash, given, given=shared)
+    wanted = owners(picker, KEYS[:50])
+    for state in given:
+        state.in_flight = 100
+    assert owners(picker, KEYS[:50]) == wanted
+
+
 def test_a_large_upstream_has_a_bounded_ring() -> None:
-    ring = Ring(states(*[256, 1] * 500))
-    assert len(ring.points) <= MAX_POINTS + 8 * 1000
-    owned = Counter(point & 1023 for point in ring.points)
-    assert len(owned) == 1000
+    ring = Ring(states(*[256, 1] * 1000))
+    assert len(ring.points) <= MAX_POINTS
+    owned = Counter(point & ring.mask for point in ring.points)
+    assert len(owned) == 2000
     assert min(owned.values()) >= 8
     assert len(Ring(states(1, 1)).points) == 2 * POINTS

@@ -80,6 +80,18 @@ def test_both_scans_find_the_same_field() -> None:
         assert head.field(b"c") is None
 
 
+def test_how_long_a_client_reads_is_not_the_endpoints_latency() -> None:
+    proxy = Proxy(endpoints=1, strategy="peak_ewma")
+    proxy.client(request())
+    endpoint = proxy.accept()
+    proxy.clock.advance(0.25)
+    endpoint.feed(ok(b"ab")[:-1])
+    proxy.clock.advance(60.0)
+    endpoint.feed(b"b")
+    assert proxy.states[0].latency == 0.25
+    proxy.finish()
+
+
 def test_how_long_an_attempt_took_is_told_from_its_own_beginning() -> None:
     """Not from the exchange's: a retry is not to blame for what was before it."""
     proxy = Proxy(endpoints=2, strategy="peak_ewma")

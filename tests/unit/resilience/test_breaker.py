@@ -61,6 +61,11 @@ def test_just_the_rate_is_not_above_it() -> None:
     assert not any(tell(rated(share=1.0), "xxxxxxxx"))
 
 
+def test_a_rate_that_floats_do_not_have_is_not_above_itself() -> None:
+    assert not any(tell(rated(share=0.29, at_least=100), "." * 71 + "x" * 29))
+    assert any(tell(rated(share=0.29, at_least=100), "." * 71 + "x" * 30))
+
+
 def test_too_few_attempts_say_nothing() -> None:
     assert tell(rated(at_least=6), "xxxxxx") == [False] * 5 + [True]
 
@@ -84,12 +89,12 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
 
 
 def test_what_was_counted_before_it_opened_is_forgotten_when_it_closes() -> None:
-    made = rated()
+    made = Breaker(100, 1.0, 1.0, 0.0, FakeClock().uniform, 0.5, 4, 10.0)
     tell(made, "xxxx")
-    assert made.take_probe(110.0)
-    assert made.record(Outcome.SUCCESS, 110.0, made.permit)
+    assert made.take_probe(102.0), "within the window still"
+    assert made.record(Outcome.SUCCESS, 102.0, made.permit)
     assert made.state is CLOSED
-    assert not any(tell(made, "xxx", now=110.0))
+    assert not any(tell(made, "xxx", now=102.0))
 
 
 def test_a_late_success_is_not_counted() -> None:

@@ -196,3 +196,16 @@ def test_nothing_buried_is_nothing_to_forget() -> None:
     whole = Whole()
     whole.forget_all_but(Process().clusters)
     assert sum(shown(whole).cluster.stats.requests) == 0
+
+
+def test_the_evidence_of_a_window_is_told() -> None:
+    one = Process()
+    state = one.cluster.endpoints["a", 80]
+    one.cluster.report(state, Outcome.SUCCESS, 5.0, state.breaker.permit)
+    one.fail("a", 5.0)
+    found = shown(Whole(), one)
+    assert [
+        (entry.cause, entry.good, entry.bad) for entry in found.cluster.endpoints["a", 80].breaker.journal
+    ] == [(entry.cause, entry.good, entry.bad) for entry in one.cluster.endpoints["a", 80].breaker.journal]
+    (entry,) = one.cluster.endpoints["a", 80].breaker.journal
+    assert (entry.good, entry.bad) == (1, 1)
