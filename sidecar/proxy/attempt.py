@@ -183,12 +183,14 @@ class Attempts:
             self._attempt_over(Outcome.IDLE_RACE, now)
         else:
             self._attempt_over(Outcome.RESET, now)
-        if not (self._replayable and self.head.idempotent and self.cluster.policy.retry_on_reset):
+        if not (self._replayable and self.head.idempotent):
             self._fail(Reason.RESET_BEFORE_HEADERS)
         elif raced and not self._raced:
             # Not the endpoint's fault: once more, at the same place if it is still there, on a fresh connection.
             self._raced = True
             self._retry_fresh(connection.endpoint, now)
+        elif not self.cluster.policy.retry_on_reset:
+            self._fail(Reason.RESET_BEFORE_HEADERS)
         else:
             self._note_tried(connection.endpoint)
             self._spend_retry(Reason.RESET_BEFORE_HEADERS, now)

@@ -201,6 +201,15 @@ def test_without_reset_a_broken_one_is_the_end(make_proxy: MakeProxy) -> None:
     assert error_of(client.data) == (502, "reset_before_headers")
 
 
+def test_without_reset_the_idle_race_is_still_nobodys_fault(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(endpoints=1, retry_on_reset=False, retry_ratio=0.0, retry_min=0)
+    proxy.exchange(request("GET /warm"), ok())
+    client = proxy.client(request())
+    proxy.upstreams[0].lose()
+    proxy.accept().feed(ok())
+    assert client.data == ok()
+
+
 # The budget
 
 
