@@ -10,9 +10,9 @@
     session     two connections joined: after 101, and for redis and tcp
     tcp         how a connection to a redis or tcp port gets its endpoint
 
-and beside them `context` (what all connections share), `dial` (opening a connection), `resolve` (names) and
-`sweep` (deadlines). Everything but `dial` and `resolve` is a callback on a protocol object: no task, future,
-timer or closure per request.
+and beside them `context` (what all connections share), `dial` (opening a connection), `hash_key` (what ring_hash goes
+by), `resolve` (names) and `sweep` (deadlines). Everything but `dial` and `resolve` is a callback on a protocol object:
+no task, future, timer or closure per request.
 """
 
 from __future__ import annotations
