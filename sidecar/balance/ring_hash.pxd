@@ -20,5 +20,6 @@ cdef class RingHash(Picker):
     cpdef EndpointState pick(self, unsigned long long key, double now)
     cpdef EndpointState pick_untried(self, unsigned long long key, double now, tried)
     @cython.locals(points=list, members=list, live=bytearray, size=Py_ssize_t, start=Py_ssize_t, step=Py_ssize_t,
-        at=Py_ssize_t, index=Py_ssize_t, mask=cython.ulonglong, seen=cython.int, room=cython.double, load=cython.long, state=EndpointState, full=EndpointState)
+        at=Py_ssize_t, index=Py_ssize_t, mask=cython.ulonglong, seen=cython.int, room=cython.double, load=cython.long,
+        state=EndpointState, full=EndpointState)
     cdef EndpointState _walk(self, unsigned long long key, tried)

@@ -3,7 +3,7 @@
     attempt ─► pick ─► idle connection ──────────────► send
                    └─► room for one ─► dial ─────────► send
                                    └─► wait ─► proceed ─┘
-    refused, reset before the response ─► retry ─► attempt
+    refused, reset before the response, too slow, a status of `retry_on` ─► retry ─► attempt
 
 What an attempt costs and what came of it is told once, in `_attempt_over`: the endpoint's breaker and counters.
 """
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import Reason
 from sidecar.http1.state import State
-from sidecar.model import Outcome
+from sidecar.model import OUTCOME_BY_STATUS, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
+from sidecar.proxy.sweep import NEVER
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
-    from sidecar.http1.message import RequestHead
+    from sidecar.http1.message import RequestHead, ResponseHead
     from sidecar.model.endpoint import EndpointState
     from sidecar.proxy.context import ProxyContext
     from sidecar.proxy.downstream import DownstreamConnection
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempts"]
 
 _NONE = Reason.NONE  # for every request; an Enum's member costs ten times as much as a name here
+_SENT = State.SENT
 
 
 class Attempts:
@@ -53,6 +55,7 @@ class Attempts:
         "_retries_left",
         "_retry_reason",
         "_tried",
+        "_try_due",
         "client",
         "cluster",
         "connection",
@@ -80,6 +83,7 @@ class Attempts:
         self.endpoint: EndpointState | None = None
         self._dial: Dial | None = None
         self._permit = 0
+        self._try_due = NEVER
         self.state = State.IDLE
 
     def _fail(self, reason: Reason, status: int = 0, message: str = "") -> None:
@@ -194,6 +198,52 @@ class Attempts:
         else:
             self._note_tried(connection.endpoint)
             self._spend_retry(Reason.RESET_BEFORE_HEADERS, now)
+
+    def _tries_elsewhere(self, head: ResponseHead, come: int) -> bool:
+        """Whether the response is one that another endpoint may better: then nobody sees it.
+
+        come: bytes of its body. At the endpoint that gave it nothing else is to be expected so soon.
+        """
+        connection = self.connection
+        assert connection is not None
+        endpoint = connection.endpoint
+        if (
+            head.status not in self.cluster.policy.retry_statuses
+            or not (self._replayable and self.head.idempotent)
+            or self._retries_left <= 0
+            or not self.cluster.has_untried([*self._tried, endpoint])
+            or not self._affords_retry()
+        ):
+            return False
+        now = self._context.monotonic()
+        self.connection = None
+        self._attempt_over(OUTCOME_BY_STATUS.get(head.status, Outcome.SUCCESS), now)
+        usable = head.keep_alive and endpoint.breaker.state is BreakerState.CLOSED and not endpoint.removed
+        if usable and head.length == come and self.state == _SENT and not connection.write_full:
+            connection.rest(self.cluster.policy.idle_timeout)
+        else:
+            connection.close()
+        self._retries_left -= 1
+        self._note_tried(endpoint)
+        self._retry(Reason.BAD_RESPONSE, now)
+        return True
+
+    def _time_out(self, connection: UpstreamConnection) -> None:
+        """The endpoint has not answered in time, or stopped in the middle."""
+        now = self._context.monotonic()
+        tries = self._try_due <= now or self.cluster.policy.retry_on_timeout
+        begun = self.state in (State.EARLY, State.ANSWERING)
+        self._give_up(Outcome.REQUEST_TIMEOUT)
+        if tries and not begun and self._replayable and self.head.idempotent:
+            self._note_tried(connection.endpoint)
+            self._spend_retry(Reason.REQUEST_TIMEOUT, now)
+        else:
+            self._fail(Reason.REQUEST_TIMEOUT)
+
+    def _begin_try(self) -> None:
+        """From the request's end on the endpoint has `per_try_timeout`: before it, the client may be the slow one."""
+        per_try = self.cluster.policy.per_try_timeout
+        self._try_due = self._context.sweep.soon + per_try if per_try and self.state == _SENT else NEVER
 
     def _spend_retry(self, reason: Reason, now: float) -> None:
         """Try again if `retries` and the budget allow; else that was the end."""

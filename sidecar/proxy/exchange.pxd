@@ -13,7 +13,7 @@ cdef object _CLOSED, _NONE, _SUCCESS
 
 
 cdef class Exchange(Attempts):
-    cdef public double _body_due, _started, _try_due
+    cdef public double _body_due, _started
     cdef public bint _reusable
     cdef public int _status
     cdef public long long _unsent

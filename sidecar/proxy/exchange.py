@@ -69,7 +69,6 @@ class Exchange(Attempts):
         "_reusable",
         "_started",
         "_status",
-        "_try_due",
         "_unsent",
     )
 
@@ -121,11 +120,6 @@ class Exchange(Attempts):
             self._body = b""
         self._begin_try()
         self._touch()
-
-    def _begin_try(self) -> None:
-        """From the request's end on the endpoint has `per_try_timeout`: before it, the client may be the slow one."""
-        per_try = self.cluster.policy.per_try_timeout
-        self._try_due = self._context.sweep.soon + per_try if per_try and self.state == _SENT else NEVER
 
     def splice_target(self) -> Transport | None:
         """Where the rest of the request's body may go past this process; None while it has to be looked at."""
@@ -222,35 +216,6 @@ class Exchange(Attempts):
         whole = not extra and head.passes_whole and at == head.size
         client.transport.write(data if whole else head.render(extra, data, at))
         self._complete(self._context.monotonic())
-
-    def _tries_elsewhere(self, head: ResponseHead, come: int) -> bool:
-        """Whether the response is one that another endpoint may better: then nobody sees it.
-
-        come: bytes of its body. At the endpoint that gave it nothing else is to be expected so soon.
-        """
-        connection = self.connection
-        assert connection is not None
-        endpoint = connection.endpoint
-        if (
-            head.status not in self.cluster.policy.retry_statuses
-            or not (self._replayable and self.head.idempotent)
-            or self._retries_left <= 0
-            or not self.cluster.has_untried([*self._tried, endpoint])
-            or not self._affords_retry()
-        ):
-            return False
-        now = self._context.monotonic()
-        self.connection = None
-        self._attempt_over(OUTCOME_BY_STATUS.get(head.status, _SUCCESS), now)
-        usable = head.keep_alive and endpoint.breaker.state is _CLOSED and not endpoint.removed
-        if usable and head.length == come and self.state == _SENT and not connection.write_full:
-            connection.rest(self.cluster.policy.idle_timeout)
-        else:
-            connection.close()
-        self._retries_left -= 1
-        self._note_tried(endpoint)
-        self._retry(Reason.BAD_RESPONSE, now)
-        return True
 
     def _respond_in_pieces(self, head: ResponseHead, data: bytes, at: int) -> None:
         client = self.client
@@ -441,18 +406,6 @@ class Exchange(Attempts):
             self._fail(Reason.REQUEST_TIMEOUT, 408, message)
         else:
             self._time_out(connection)
-
-    def _time_out(self, connection: UpstreamConnection) -> None:
-        """The endpoint has not answered in time, or stopped in the middle."""
-        now = self._context.monotonic()
-        tries = self._try_due <= now or self.cluster.policy.retry_on_timeout
-        begun = self.state in _ANSWER_BEGUN
-        self._give_up(Outcome.REQUEST_TIMEOUT)
-        if tries and not begun and self._replayable and self.head.idempotent:
-            self._note_tried(connection.endpoint)
-            self._spend_retry(Reason.REQUEST_TIMEOUT, now)
-        else:
-            self._fail(Reason.REQUEST_TIMEOUT)
 
     def _drains_slowly(self) -> bool:
         """Whether the side that reads slowly has at least read something since the last look."""
