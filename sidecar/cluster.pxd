@@ -13,11 +13,11 @@ cdef class Cluster:
     cdef public UpstreamPolicy policy
     cdef public Balancing _balancing
     cdef public double _look_at, _probe_at, _ramp_at
-    cdef public bint hashes
+    cdef public bint hashes, panic
     cdef public dict endpoints
     cdef public ConnectionLimit limit
     cdef public str name, scheme, source
-    cdef public Picker picker
+    cdef public Picker picker, _sound
     cdef public UpstreamStats stats
     cdef public object watcher
     cpdef EndpointState pick(self, double now, tried=*, unsigned long long key=*)

@@ -1,8 +1,11 @@
 """The joint between those who know what an upstream consists of and those who send requests to it.
 
 A source hands a `Snapshot` to `Cluster.apply`; the data path asks `Cluster.pick` and tells `Cluster.report`
-how it went. Between them stands the picker: built over the endpoints that may be picked, and replaced whole
-when an endpoint comes, goes, or its breaker moves, so that picking itself looks at nothing else.
+how it went. Between them stands the picker: built over the endpoints in rotation, and replaced whole when an endpoint
+comes, goes, or its breaker moves, so that picking itself looks at nothing else.
+
+In rotation are the endpoints whose breakers are closed. When too few are left (`resilience.outlier`) it is all of them,
+breakers or not: that is panic, and a retry still goes to a closed one if there is any.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from sidecar.model.endpoint import EndpointState
 from sidecar.model.outcome import Outcome
 from sidecar.model.stats import UpstreamStats
 from sidecar.pool import ConnectionLimit, EndpointPool
-from sidecar.resilience import Breaker, BreakerState
+from sidecar.resilience import Breaker, BreakerState, too_few_left
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -51,7 +54,8 @@ class Cluster:
 
     name, scheme, policy: as configured; per_request is decided by the scheme.
     endpoints: by (host, port), in the order of the snapshot. source: who gave the last snapshot.
-    picker: over the endpoints whose breakers are closed. limit: the bound on its connections.
+    picker: over the endpoints in rotation. limit: the bound on its connections.
+    panic: too few endpoints are left whose breakers are closed.
     hashes: picks go by a key of the request (ring_hash).
     stats: what has happened since the start; survives every snapshot.
     watcher: told of every breaker that moves, but of those that `adopt` moves; None as a rule.
@@ -63,10 +67,12 @@ class Cluster:
         "_look_at",
         "_probe_at",
         "_ramp_at",
+        "_sound",
         "endpoints",
         "hashes",
         "limit",
         "name",
+        "panic",
         "picker",
         "policy",
         "scheme",
@@ -90,7 +96,9 @@ class Cluster:
         self._ramp_at = _NEVER  # when weights of slowly starting endpoints grow
         self._look_at = _NEVER  # the sooner of the two
         self.hashes = policy.strategy == "ring_hash"
+        self.panic = False
         self.picker: Picker = POLICIES[policy.strategy]([], None, self._balancing)
+        self._sound: Picker | None = None  # in panic: over the closed ones, for retries
 
     def apply(self, snapshot: Snapshot) -> None:
         """Make the endpoints those of `snapshot`: new ones start closed, known ones keep everything, others go."""
@@ -111,6 +119,7 @@ class Cluster:
         self.source = snapshot.source
         for state in before.values():
             state.removed = True
+            state.in_rotation = False
         self._balancing.members = list(self.endpoints.values())
         self._balancing.ring = None
         self._rebuild(now)
@@ -132,15 +141,16 @@ class Cluster:
             if probe is not None:
                 return probe
         if tried:
-            return self.picker.pick_untried(key, now, tried)
+            picker = self.picker
+            if self._sound is not None and self.has_untried(tried):
+                picker = self._sound
+            return picker.pick_untried(key, now, tried)
         return self.picker.pick(key, now)
 
     def has_untried(self, tried: Collection[EndpointState]) -> bool:
-        """Whether an endpoint that may be picked is not in `tried`."""
-        return any(
-            state not in tried and state.breaker.state is BreakerState.CLOSED
-            for state in self.endpoints.values()
-        )
+        """Whether an endpoint in rotation is not in `tried`; in panic, one whose breaker is closed."""
+        picker = self.picker if self._sound is None else self._sound
+        return any(state not in tried for state in picker.endpoints)
 
     def any_key(self) -> int:
         """A key by chance, for a request that has nothing to hash."""
@@ -177,8 +187,6 @@ class Cluster:
             if breaker.state is BreakerState.CLOSED:
                 state.since = now
             self._rebuild(now)
-            if breaker.state is BreakerState.OPEN:
-                state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
             if self.watcher is not None:
                 self.watcher.moved(self, state, now)
         elif breaker.state is BreakerState.HALF_OPEN:
@@ -195,10 +203,32 @@ class Cluster:
             if to is BreakerState.CLOSED:
                 state.since = at
             self._rebuild(at)
-            if to is BreakerState.OPEN:
-                state.pool.close_idle()
         else:
             self._find_next_probe()
+
+    def check(self, state: EndpointState, good: bool, now: float) -> None:
+        """A health check of `state` went well or badly: the second input of its breaker."""
+        if state.removed:
+            return
+        if state.breaker.check(good, now):
+            if state.breaker.state is BreakerState.CLOSED:
+                state.since = now
+            self._rebuild(now)
+            if self.watcher is not None:
+                self.watcher.moved(self, state, now)
+        else:
+            self._find_next_probe()  # a check may hold it open, or no longer
+
+    def trip(self, state: EndpointState, now: float) -> None:
+        """Take `state` out of rotation until `reset`, whatever its requests and checks say."""
+        state.breaker.trip(now)
+        self._rebuild(now)
+
+    def reset(self, state: EndpointState, now: float) -> None:
+        """Put `state` back into rotation, with a breaker that knows nothing of before."""
+        if state.breaker.reset(now):
+            state.since = now
+        self._rebuild(now)
 
     def _new_state(self, endpoint: Endpoint) -> EndpointState:
         policy = self.policy
@@ -211,6 +241,8 @@ class Cluster:
             policy.breaker_failure_rate,
             policy.breaker_min_requests,
             policy.breaker_window,
+            policy.check_rise,
+            policy.check_fall,
         )
         if policy.host_header == "endpoint":
             authority = endpoint.address
@@ -231,13 +263,30 @@ class Cluster:
         return None
 
     def _rebuild(self, now: float) -> None:
-        closed = [state for state in self.endpoints.values() if state.breaker.state is BreakerState.CLOSED]
-        self._weigh(closed, now)
-        weights = sum(state.weight for state in closed)
-        for state in closed:
+        """A new picker, over the endpoints that are in rotation now."""
+        policy = self.policy
+        # One that is tripped by hand is not there at all: neither counted among the ejected nor used in panic.
+        there = [state for state in self.endpoints.values() if not state.breaker.tripped]
+        closed = [state for state in there if state.breaker.state is BreakerState.CLOSED]
+        ejected = len(there) - len(closed)
+        self.panic = ejected > 0 and too_few_left(
+            len(there), ejected, policy.max_ejected, policy.min_available
+        )
+        all_used = self.panic and policy.panic_all and not policy.observe_only
+        rotation = there if all_used or policy.observe_only else closed
+        self._weigh(rotation, now)
+        weights = sum(state.weight for state in rotation)
+        for state in self.endpoints.values():
+            state.in_rotation = False
+        for state in rotation:
+            state.in_rotation = True
             state.pool.share = ceil(self.limit.maximum * state.weight / weights)
-        self.picker = self._new_picker(closed)
+        self.picker = self._new_picker(rotation)
+        self._sound = POLICIES[policy.strategy](closed, None, self._balancing) if all_used else None
         self._find_next_probe()
+        for state in self.endpoints.values():
+            if not state.in_rotation:
+                state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
 
     def _weigh(self, closed: list[EndpointState], now: float) -> None:
         """Give every endpoint its weight: the configured one, or so much of it as it has come to."""

@@ -10,5 +10,5 @@ cdef class EndpointState:
     cdef public EndpointPool pool
     cdef public long in_flight, weight
     cdef public double since, latency, latency_at
-    cdef public bint removed
+    cdef public bint removed, in_rotation
     cpdef count(self, int outcome)

@@ -47,6 +47,7 @@ class EndpointState:
     attempts: counts by `Outcome`.
     in_flight: exchanges and sessions that are at this endpoint now.
     removed: the source no longer names it; what is busy may finish, nothing is pooled.
+    in_rotation: it may be picked: its breaker lets requests through, or is disregarded. Connections are kept for it.
     weight: what balancing goes by: the endpoint's own, in tenths of it while any of the upstream starts slowly.
     since: when it came, or its breaker closed last, monotonic seconds; minus infinity for those of the start.
     latency: of its attempts, seconds, as `peak_ewma` has it; 0 before the first. latency_at: when that was.
@@ -59,6 +60,7 @@ class EndpointState:
         "breaker",
         "endpoint",
         "in_flight",
+        "in_rotation",
         "latency",
         "latency_at",
         "pool",
@@ -76,6 +78,7 @@ class EndpointState:
         self._attempts = self.attempts  # as compiled code sees it
         self.in_flight = 0
         self.removed = False
+        self.in_rotation = True
         self.weight = endpoint.weight
         self.since = -inf
         self.latency = 0.0

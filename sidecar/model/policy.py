@@ -29,6 +29,9 @@ class UpstreamPolicy:
     retry_ratio, retry_min: retries that may go on at once, as a share of the exchanges in flight, and at least.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
     breaker_threshold and what follows it: see `resilience.Breaker`.
+    observe_only: breakers move and are counted, and endpoints are picked all the same.
+    check_rise, check_fall: see `resilience.Breaker`.
+    max_ejected, min_available, panic_all: see `resilience.outlier`.
     max_connections: open to all endpoints of the upstream together.
     max_pending: exchanges and sessions that wait for one of them.
     max_request_head, max_response_head: bytes.
@@ -60,6 +63,12 @@ class UpstreamPolicy:
     breaker_failure_rate: float = 0.5
     breaker_min_requests: int = 20
     breaker_window: float = 10.0
+    observe_only: bool = False
+    check_rise: int = 2
+    check_fall: int = 3
+    max_ejected: float = 0.5
+    min_available: int = 1
+    panic_all: bool = True
     max_connections: int = 1024
     max_pending: int = 1024
     max_request_head: int = 65536

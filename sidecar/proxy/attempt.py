@@ -20,7 +20,6 @@ from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
 from sidecar.proxy.sweep import NEVER
 from sidecar.proxy.upstream import UpstreamConnection
-from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
@@ -125,7 +124,7 @@ class Attempts:
     def _open(self, endpoint: EndpointState) -> None:
         """Open a connection to `endpoint`, or wait for one, or give up."""
         self._touch()
-        admission = endpoint.pool.admit(self, probe=endpoint.breaker.state is BreakerState.HALF_OPEN)
+        admission = endpoint.pool.admit(self, probe=not endpoint.in_rotation)
         if admission is Admission.OPEN:
             policy = self.cluster.policy
             factory = partial(UpstreamConnection, self._context, endpoint, policy.max_response_head)
@@ -218,8 +217,13 @@ class Attempts:
         now = self._context.monotonic()
         self.connection = None
         self._attempt_over(OUTCOME_BY_STATUS.get(head.status, Outcome.SUCCESS), now)
-        usable = head.keep_alive and endpoint.breaker.state is BreakerState.CLOSED and not endpoint.removed
-        if usable and head.length == come and self.state == _SENT and not connection.write_full:
+        if (
+            head.keep_alive
+            and endpoint.in_rotation
+            and head.length == come
+            and self.state == _SENT
+            and not connection.write_full
+        ):
             connection.rest(self.cluster.policy.idle_timeout)
         else:
             connection.close()
@@ -265,7 +269,7 @@ class Attempts:
 
     def _retry_fresh(self, endpoint: EndpointState, now: float) -> None:
         self._begin_retry(Reason.RESET_BEFORE_HEADERS)
-        if endpoint.removed or endpoint.breaker.state is not BreakerState.CLOSED:
+        if not endpoint.in_rotation:
             self._attempt(now)
             return
         self._take_place(endpoint, now)

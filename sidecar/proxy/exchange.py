@@ -51,7 +51,6 @@ DRAIN_SECONDS = 2.0
 _DRAINING = State.DRAINING
 _IDLE = State.IDLE
 _SENT = State.SENT
-_CLOSED = BreakerState.CLOSED
 _NONE = Reason.NONE
 _SUCCESS = Outcome.SUCCESS
 _FIRST_BAD_STATUS = min(OUTCOME_BY_STATUS)
@@ -283,13 +282,7 @@ class Exchange(Attempts):
         endpoint = connection.endpoint
         self._attempt_over(self._outcome(), now)
         self._end(self._status, _NONE, now)
-        if (
-            self._reusable
-            and self.state == _IDLE
-            and endpoint.breaker.state is _CLOSED
-            and not endpoint.removed
-            and not connection.write_full
-        ):
+        if self._reusable and self.state == _IDLE and endpoint.in_rotation and not connection.write_full:
             connection.rest(self.cluster.policy.idle_timeout)
         else:
             connection.close()

@@ -18,7 +18,6 @@ from sidecar.proxy.hash_key import client_key
 from sidecar.proxy.relay import UNSENT
 from sidecar.proxy.session import EndpointSide, Session
 from sidecar.proxy.sweep import NEVER
-from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from asyncio import Transport
@@ -81,7 +80,7 @@ class TcpSession(Session):
             return
         self._permit = endpoint.breaker.permit
         self._began = now
-        admission = endpoint.pool.admit(self, probe=endpoint.breaker.state is BreakerState.HALF_OPEN)
+        admission = endpoint.pool.admit(self, probe=not endpoint.in_rotation)
         if admission is Admission.OPEN:
             endpoint.in_flight += 1
             self._endpoint = endpoint

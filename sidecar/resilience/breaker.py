@@ -11,6 +11,14 @@
     half_open  another worker's breaker opens                   open       shared
     open       another worker's breaker closes                  closed     shared
     half_open  another worker's breaker closes                  closed     shared
+    closed     `fall` checks in a row were bad, or the first    open       check_failed
+    half_open  `fall` checks in a row were bad                  open       check_failed
+    open       `rise` checks in a row were good                 closed     check_passed
+    half_open  `rise` checks in a row were good                 closed     check_passed
+    closed     tripped by hand                                  open       tripped
+    half_open  tripped by hand                                  open       tripped
+    open       reset by hand                                    closed     reset
+    half_open  reset by hand                                    closed     reset
 
 Nothing else moves it. While it is half open exactly one probe is out; a probe that ended without telling
 anything about the endpoint (its client left) is given back and the next request takes its place.
@@ -19,10 +27,19 @@ The failure rate is for an endpoint that fails now and then, which consecutive f
 than `failure_rate` of the attempts in the window failed, and those are at least `min_requests`, so that one of two
 failing at night trips nothing. What was counted before it opened is forgotten when it closes.
 
-The last four rows are `adopt`: the endpoint's breakers in the worker processes of one sidecar are one breaker as far
+Rows of cause `shared` are `adopt`: the breakers of one endpoint in the workers of one sidecar are one breaker as far
 as messages allow. Of two moves the later counts, wherever it was made, so that all come to the same end in whatever
 order they hear of them. One that is open stays so when it hears of another opening or of another's probe; only the
 moment of its own probe changes. Nothing adopted is told on.
+
+Health checks are its second input. While an endpoint fails them it is held open: no request is sent to see whether it
+has recovered, which is what the checks are there for. Without that the requests' successes would close it again and
+again against the word of an endpoint that asks to be left alone. And `rise` good checks in a row after it opened close
+it, whatever opened it and however much of its open time is left (as Envoy's
+`successful_active_health_check_uneject_host`).
+
+Tripped by hand it stays open until it is reset by hand: neither probes nor checks nor other workers close it.
+
 Every attempt carries the permit it was let through with, and each move makes those before it void: requests
 that hung since before it opened tell nothing about the endpoint that has recovered meanwhile.
 
@@ -46,6 +63,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Breaker", "BreakerState", "Cause", "Transition"]
 
+_NEVER = float("inf")
 _ROUNDING = 1e-6  # attempts: 0.29 times 100 is less than 29
 
 JOURNAL_LENGTH = 16  # transitions kept as evidence: some minutes of a flapping endpoint
@@ -73,6 +91,10 @@ class Cause(IntEnum):
     PROBE_FAILED = 3
     SHARED = 4
     FAILURE_RATE = 5
+    CHECK_FAILED = 6
+    CHECK_PASSED = 7
+    TRIPPED = 8
+    RESET = 9
 
     @property
     def label(self) -> str:
@@ -84,8 +106,9 @@ class Cause(IntEnum):
 class Transition:
     """One entry of the journal.
 
-    at: monotonic seconds. failures: consecutive failures then. evidence: the outcome that decided it, None
-    when time or another worker did. open_for: seconds it will stay open, 0 unless it opened.
+    at: monotonic seconds. failures: consecutive failures then. evidence: the outcome that decided it, None when time,
+    a check, somebody's hand or another worker did. open_for: seconds it will stay open at
+    least, 0 unless it opened for a time.
     good, bad: attempts in the window then; 0 without a failure rate.
     """
 
@@ -108,25 +131,33 @@ class Breaker:
     uniform: a float in [0, 1).
     failure_rate: 0 to 1, above which share of failures it opens; 0 looks at none. min_requests, window: of how many
         attempts at least, in how many seconds.
+    rise, fall: how many good checks in a row close it, how many bad ones open it.
+    failing: checks hold it open. tripped: somebody's hand does.
     permit: what an attempt that begins now is to bring back to `record`.
     """
 
     __slots__ = (
+        "_checked",
+        "_checks_in_a_row",
         "_jitter",
         "_max_open_for",
         "_open_for",
         "_opened_in_a_row",
         "_uniform",
+        "failing",
         "failure_rate",
         "failures",
+        "fall",
         "journal",
         "min_requests",
         "open_until",
         "permit",
         "probing",
+        "rise",
         "state",
         "threshold",
         "transitions",
+        "tripped",
         "window",
     )
 
@@ -140,6 +171,8 @@ class Breaker:
         failure_rate: float = 0.0,
         min_requests: int = 20,
         window: float = 10.0,
+        rise: int = 2,
+        fall: int = 3,
     ) -> None:
         self.threshold = threshold
         self._open_for = open_for
@@ -149,7 +182,13 @@ class Breaker:
         self.failure_rate = failure_rate
         self.min_requests = min_requests
         self.window = SlidingWindow(window) if failure_rate else None
+        self.rise = rise
+        self.fall = fall
         self.state = BreakerState.CLOSED
+        self.failing = False
+        self.tripped = False
+        self._checks_in_a_row = 0  # good ones above 0, bad ones below
+        self._checked = False
         self.failures = 0
         self.open_until = 0.0
         self.permit = 0
@@ -204,6 +243,8 @@ class Breaker:
 
     def take_probe(self, now: float) -> bool:
         """Ask to send the one probe. True gives the permission; `record` with the permit gives it back."""
+        if self.failing or self.tripped:
+            return False
         if self.state is BreakerState.OPEN and now >= self.open_until:
             self._move(BreakerState.HALF_OPEN, Cause.OPEN_TIME_OVER, None, now, 0.0)
         elif self.state is not BreakerState.HALF_OPEN or self.probing:
@@ -217,7 +258,7 @@ class Breaker:
         to: where that one is. at: when it got there, on the clock that all workers have in common.
         open_until: when a probe may be sent, if `to` is open; when one that is out has had its time, if half open.
         """
-        if self.journal and at < self.journal[-1].at:
+        if self.tripped or (self.journal and at < self.journal[-1].at):
             return False  # what has happened here since is newer
         if to is BreakerState.HALF_OPEN:  # one probe at a time: its own has to wait
             if self.state is BreakerState.OPEN and open_until > self.open_until:
@@ -228,18 +269,57 @@ class Breaker:
             self._opened_in_a_row = opened_in_a_row
             if self.state is BreakerState.OPEN:
                 return False
-            # Above 0 while it is not closed, as if they had been its own: `Cluster.report` looks at that alone.
-            self.failures = max(self.failures, self.threshold)
-            self.probing = False
+            self._hold()
             self._move(to, Cause.SHARED, None, at, open_until - at)
             return True
-        if self.state is BreakerState.CLOSED:
+        return self._close(Cause.SHARED, at)
+
+    def check(self, good: bool, now: float) -> bool:
+        """Take the result of a health check. True when the state moved.
+
+        The first of all counts for as many as are asked for, if it is bad: an endpoint that is ill from the start is
+        not to get a request first (HAProxy's `fastinter` and Envoy's initial state do the same for a start).
+        """
+        row = self._checks_in_a_row
+        if not good and not self._checked:
+            row = 1 - self.fall
+        self._checked = True
+        self._checks_in_a_row = row = max(row, 0) + 1 if good else min(row, 0) - 1
+        if good:
+            if row < self.rise:
+                return False
+            self.failing = False
+            return not self.tripped and self._close(Cause.CHECK_PASSED, now)
+        if row > -self.fall:
             return False
-        self.failures = 0
-        self._opened_in_a_row = 0
-        self.probing = False
-        self._move(to, Cause.SHARED, None, at, 0.0)
+        self.failing = True
+        if self.state is BreakerState.OPEN:
+            return False
+        self._hold()
+        self._open(Cause.CHECK_FAILED, None, now)
         return True
+
+    def trip(self, now: float) -> bool:
+        """Open it until `reset`. True when the state moved."""
+        self.tripped = True
+        if self.state is BreakerState.OPEN:
+            return False
+        self._hold()
+        self.open_until = now
+        self._move(BreakerState.OPEN, Cause.TRIPPED, None, now, 0.0)
+        return True
+
+    def reset(self, now: float) -> bool:
+        """Close it and begin anew, whatever opened it. True when the state moved."""
+        self.tripped = False
+        self.failing = False
+        self._checks_in_a_row = 0
+        return self._close(Cause.RESET, now)
+
+    @property
+    def held(self) -> str:
+        """What keeps it open without end: `hand`, `checks`, or empty."""
+        return "hand" if self.tripped else "checks" if self.failing else ""
 
     @property
     def opened_in_a_row(self) -> int:
@@ -249,13 +329,32 @@ class Breaker:
     @property
     def probe_at(self) -> float:
         """When a probe may be asked for, monotonic seconds; infinity while there is nothing to ask."""
+        if self.failing or self.tripped:
+            return _NEVER
         if self.state is BreakerState.OPEN:
             return self.open_until
         if self.state is BreakerState.HALF_OPEN and not self.probing:
             return 0.0
-        return float("inf")
+        return _NEVER
 
-    def _open(self, cause: Cause, evidence: Outcome, now: float) -> None:
+    def _hold(self) -> None:
+        """It opens by something else than its attempts, of which the one that probes counts no more."""
+        # Above 0 while it is not closed, as if they had been its own: `Cluster.report` looks at that alone.
+        self.failures = max(self.failures, self.threshold)
+        self.probing = False
+
+    def _close(self, cause: Cause, now: float) -> bool:
+        """Close it without a probe's success, if it is not closed."""
+        if self.state is BreakerState.CLOSED:
+            return False
+        self.failures = 0
+        self._opened_in_a_row = 0
+        self.probing = False
+        self.failing = False
+        self._move(BreakerState.CLOSED, cause, None, now, 0.0)
+        return True
+
+    def _open(self, cause: Cause, evidence: Outcome | None, now: float) -> None:
         # 2.0**64 is already far beyond any cap; the bound keeps the power from overflowing after a long outage.
         seconds = min(self._open_for * 2.0 ** min(self._opened_in_a_row, 64), self._max_open_for)
         seconds *= 1.0 + self._jitter * (2.0 * self._uniform() - 1.0)
@@ -266,6 +365,8 @@ class Breaker:
     def _move(
         self, to: BreakerState, cause: Cause, evidence: Outcome | None, now: float, open_for: float
     ) -> None:
+        if self.state is BreakerState.CLOSED and self._checks_in_a_row > 0:
+            self._checks_in_a_row = 0  # good ones before it opened say nothing of it since
         self.state = to
         self.permit += 1
         self.transitions[to, cause] = self.transitions.get((to, cause), 0) + 1

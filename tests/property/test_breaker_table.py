@@ -31,7 +31,16 @@ TABLE = {
     ("half_open", "another opened"): ("open", Cause.SHARED),
     ("open", "another closed"): ("closed", Cause.SHARED),
     ("half_open", "another closed"): ("closed", Cause.SHARED),
+    ("closed", "checks bad"): ("open", Cause.CHECK_FAILED),
+    ("half_open", "checks bad"): ("open", Cause.CHECK_FAILED),
+    ("open", "checks good"): ("closed", Cause.CHECK_PASSED),
+    ("half_open", "checks good"): ("closed", Cause.CHECK_PASSED),
+    ("closed", "trip"): ("open", Cause.TRIPPED),
+    ("half_open", "trip"): ("open", Cause.TRIPPED),
+    ("open", "reset"): ("closed", Cause.RESET),
+    ("half_open", "reset"): ("closed", Cause.RESET),
 }
+RISE, FALL = 2, 3
 ANOTHER = {
     BreakerState.OPEN: "another opened",
     BreakerState.CLOSED: "another closed",
@@ -53,20 +62,30 @@ class Model:
     until: float = 0.0
     probe_out: bool = False
     moved: float = 0.0  # when
+    checks: str = ""  # good and bad ones that count, as "." and "x"
+    checked: bool = False
+    tripped: bool = False
+    failing: bool = False
 
     def step(self, event: str, now: float) -> Cause | None:
         """Take an event; the cause when the state moved."""
         row = TABLE.get((self.state, event))
         if row is None:
             return None
+        if self.state == "closed" and self.checks.endswith("."):
+            self.checks = ""
         self.state = row[0]
         if self.state == "closed":
             self.results = []
+            self.failing = False
         self.moved = now
-        if row[1] is Cause.SHARED:
+        if row[1] is not Cause.OPEN_TIME_OVER:
             self.probe_out = False
+        if row[1] is Cause.SHARED:
             if self.state == "closed":
                 self.run = self.openings = 0
+        elif row[1] is Cause.TRIPPED:
+            self.until = now
         elif self.state == "open":
             self.until = now + min(MAX_OPEN_FOR, OPEN_FOR * 2**self.openings)
             self.openings += 1
@@ -94,7 +113,7 @@ class Model:
 
     def hear(self, event: str, at: float, until: float, openings: int) -> Cause | None:
         """Of another worker's breaker."""
-        if at < self.moved:
+        if self.tripped or at < self.moved:
             return None
         if event == "another opened":
             self.until, self.openings = until, openings
@@ -102,7 +121,32 @@ class Model:
             self.until = max(self.until, until)
         return self.step(event, at)
 
+    def check(self, good: bool, now: float) -> Cause | None:
+        self.checks += "." if good else "x" if self.checked else "x" * FALL
+        self.checked = True
+        if self.checks.endswith("." * RISE):
+            self.failing = False
+            return None if self.tripped else self.step("checks good", now)
+        if self.checks.endswith("x" * FALL):
+            self.failing = True
+            return self.step("checks bad", now)
+        return None
+
+    def hand(self, trips: bool, now: float) -> Cause | None:
+        self.tripped = trips
+        if trips:
+            return self.step("trip", now)
+        self.failing = False
+        self.checks = ""
+        return self.step("reset", now)
+
+    @property
+    def held(self) -> bool:
+        return self.failing or self.tripped
+
     def ask(self, now: float) -> tuple[bool, Cause | None]:
+        if self.held:
+            return False, None
         if self.state == "closed" or self.probe_out or (self.state == "open" and now < self.until):
             return False, None
         self.probe_out = True
@@ -119,8 +163,12 @@ heard = st.tuples(
     st.just("hear"),
     st.tuples(st.sampled_from(list(BreakerState)), st.sampled_from((0.0, 0.0, 1.0, 3.0))),
 )
+check = st.tuples(st.just("check"), st.booleans())
+hand = st.tuples(st.just("hand"), st.booleans())
 passing = st.tuples(st.just("pass"), st.sampled_from((0.5, 1.0, 2.0, 4.0, 7.0)))
-events = st.lists(st.one_of(result, late, failures, answer, asked, heard, passing), max_size=60)
+events = st.lists(
+    st.one_of(result, late, failures, answer, asked, heard, passing, check, check, hand), max_size=60
+)
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
@@ -129,7 +177,7 @@ def test_the_breaker_follows_its_table(
     story: list[tuple[str, object]], threshold: int, rate: float, at_least: int
 ) -> None:
     """Its window never ends here: `test_window_sums` holds that against a sum."""
-    breaker = Breaker(threshold, OPEN_FOR, MAX_OPEN_FOR, 0.0, lambda: 0.5, rate, at_least, 1e6)
+    breaker = Breaker(threshold, OPEN_FOR, MAX_OPEN_FOR, 0.0, lambda: 0.5, rate, at_least, 1e6, RISE, FALL)
     model = Model(threshold, rate, at_least)
     now = 100.0
     moves: dict[tuple[str, Cause], int] = {}
@@ -138,6 +186,12 @@ def test_the_breaker_follows_its_table(
         model_was = model.state
         if isinstance(value, float):
             now += value
+        elif what == "check":
+            cause = model.check(bool(value), now)
+            assert breaker.check(bool(value), now) is (cause is not None)
+        elif what == "hand":
+            cause = model.hand(bool(value), now)
+            assert (breaker.trip(now) if value else breaker.reset(now)) is (cause is not None)
         elif what == "ask":
             permitted, cause = model.ask(now)
             assert breaker.take_probe(now) is permitted
@@ -155,7 +209,11 @@ def test_the_breaker_follows_its_table(
             assert not breaker.record(value, now, breaker.permit - 1), "void since the last move"
         assert breaker.state.label == model.state
         assert breaker.probing is model.probe_out
-        if model.state == "open":
+        assert bool(breaker.held) is model.held
+        assert (breaker.failures > 0) >= (model.state != "closed")
+        if model.held:
+            assert breaker.probe_at == float("inf")
+        elif model.state == "open":
             assert breaker.probe_at == breaker.open_until == model.until
         elif model.state == "half_open" and not model.probe_out:
             assert breaker.probe_at <= now, "whoever asks now gets the probe"

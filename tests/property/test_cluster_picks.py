@@ -41,14 +41,22 @@ class Attempt:
 
 
 class Joint(RuleBasedStateMachine):
-    """A source, and exchanges with their attempts."""
+    """A source, exchanges with their attempts, checks, and somebody's hand."""
+
+    policy: dict[str, Any] = {"panic_all": False}  # noqa: RUF012 - never changed; ClassVar would be one of hypothesis
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
         duck: Any = self.clock
         policy = UpstreamPolicy(
-            breaker_threshold=1, breaker_open_for=2.0, breaker_max_open_for=8.0, breaker_jitter=0.0
+            breaker_threshold=1,
+            breaker_open_for=2.0,
+            breaker_max_open_for=8.0,
+            breaker_jitter=0.0,
+            check_rise=1,
+            check_fall=1,
+            **self.policy,
         )
         self.cluster = Cluster("api", "http", policy, duck)
         self.attempts: list[Attempt] = []
@@ -78,11 +86,29 @@ class Joint(RuleBasedStateMachine):
                 assert not any(state.attempts)
         self.gone += [state for key, state in before.items() if key not in self.known]
 
+    def rotation(self) -> tuple[list[EndpointState], list[EndpointState]]:
+        """Who may be picked, and who for a retry."""
+        there = [state for state in self.known.values() if not state.breaker.tripped]
+        closed = [state for state in there if state.breaker.state is CLOSED]
+        policy = self.cluster.policy
+        if policy.observe_only:
+            return there, there
+        most = max(1, int(policy.max_ejected * len(there)))
+        out = len(there) - len(closed)
+        panic = out > most or (len(there) > 1 and len(closed) < policy.min_available and out > 0)
+        assert self.cluster.panic == panic
+        return (there if panic and policy.panic_all else closed), closed
+
     def due(self, state: EndpointState) -> bool:
         """Whether a probe of it may be sent now, by what this test knows of the probes that are out."""
+        if state.breaker.held:
+            return False
         if state.breaker.state is OPEN:
             return self.clock.now >= state.breaker.open_until
-        return state.breaker.state is HALF_OPEN and not self.probed(state)
+        return state.breaker.state is HALF_OPEN and not self.probing(state)
+
+    def probing(self, state: EndpointState) -> bool:
+        return self.probed(state)
 
     def probed(self, state: EndpointState) -> bool:
         return any(attempt.probe and attempt.state is state for attempt in self.attempts)
@@ -92,7 +118,7 @@ class Joint(RuleBasedStateMachine):
         """An exchange that has been at some endpoints asks for the next."""
         states = list(self.known.values())
         tried = data.draw(st.lists(st.sampled_from(states), max_size=5)) if states else []
-        closed = [state for state in states if state.breaker.state is CLOSED]
+        closed, sound = self.rotation()
         due = [state for state in states if state not in tried and self.due(state)]
         longest = min(
             (0.0 if state.breaker.state is HALF_OPEN else state.breaker.open_until for state in due),
@@ -111,10 +137,39 @@ class Joint(RuleBasedStateMachine):
             assert picked is not None
             if picked in tried:
                 assert all(state in tried for state in closed), "an untried one is left"
+            elif tried and picked not in sound:
+                assert all(state in tried for state in sound), "a retry goes to a closed one"
             self.attempts.append(Attempt(picked, picked.breaker.permit, probe=False))
         else:
             assert picked is None
-        assert self.cluster.has_untried(tried) == any(state not in tried for state in closed)
+        assert self.cluster.has_untried(tried) == any(state not in tried for state in sound)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), good=st.booleans())
+    def is_checked(self, data: st.DataObject, good: bool) -> None:
+        """One check is enough, either way."""
+        state = data.draw(st.sampled_from(list(self.known.values())))
+        self.cluster.check(state, good, self.clock.now)
+        assert (state.breaker.state is CLOSED) is (good and not state.breaker.tripped)
+        self.forget_probes(state)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), trips=st.booleans())
+    def somebody_interferes(self, data: st.DataObject, trips: bool) -> None:
+        """Trip and reset."""
+        state = data.draw(st.sampled_from(list(self.known.values())))
+        if trips:
+            self.cluster.trip(state, self.clock.now)
+        else:
+            self.cluster.reset(state, self.clock.now)
+        assert state.breaker.state is (OPEN if trips else CLOSED)
+        self.forget_probes(state)
+
+    def forget_probes(self, state: EndpointState) -> None:
+        """Those that are out go on as any other attempt."""
+        for attempt in self.attempts:
+            if attempt.state is state and state.breaker.permit != attempt.permit:
+                attempt.probe = False
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())
@@ -125,6 +180,7 @@ class Joint(RuleBasedStateMachine):
         permit = breaker.permit if breaker.state is CLOSED else breaker.permit - 1
         self.cluster.report(state, Outcome.RESET, self.clock.now, permit)
         assert state.breaker.state is not CLOSED
+        self.forget_probes(state)
         self.counted += 1
 
     @precondition(lambda self: self.attempts)
@@ -145,7 +201,10 @@ class Joint(RuleBasedStateMachine):
         attempt = data.draw(st.sampled_from([attempt for attempt in self.attempts if attempt.probe]))
         self.attempts.remove(attempt)
         self.cluster.judge(attempt.state, Outcome.CANCELLED, self.clock.now, attempt.permit)
-        assert attempt.state.breaker.state is HALF_OPEN
+        self.still_half_open(attempt.state)
+
+    def still_half_open(self, state: EndpointState) -> None:
+        assert state.breaker.state is HALF_OPEN
 
     @precondition(lambda self: any(attempt.probe for attempt in self.attempts))
     @rule(data=st.data(), outcome=settling)
@@ -168,6 +227,12 @@ class Joint(RuleBasedStateMachine):
             assert not out or state.breaker.state is HALF_OPEN
 
     @invariant()
+    def what_is_in_rotation_says_so(self) -> None:
+        rotation, _ = self.rotation()
+        assert [state for state in self.known.values() if state.in_rotation] == rotation
+        assert not any(state.in_rotation for state in self.gone)
+
+    @invariant()
     def what_is_named_is_in_the_books_and_what_has_gone_is_not(self) -> None:
         pools = [state.pool for state in self.known.values()]
         assert sorted(map(id, self.cluster.limit.pools)) == sorted(map(id, pools))
@@ -179,5 +244,46 @@ class Joint(RuleBasedStateMachine):
         assert sum(sum(state.attempts) for state in (*self.known.values(), *self.gone)) == self.counted
 
 
+class Panicking(Joint):
+    """Too few left means all: never more than half are out of rotation, but for those that somebody tripped.
+
+    A half-open endpoint then gets requests beside its probe, any of which may answer for it.
+    """
+
+    policy: dict[str, Any] = {"max_ejected": 0.5, "min_available": 1}  # noqa: RUF012 - as above
+
+    def probing(self, state: EndpointState) -> bool:
+        return state.breaker.probing
+
+    def still_half_open(self, state: EndpointState) -> None:
+        pass
+
+    @invariant()
+    def a_breaker_has_one_probe_out_at_most_and_knows_of_it(self) -> None:
+        for state in self.known.values():
+            assert state.breaker.state is HALF_OPEN or not state.breaker.probing
+
+    @invariant()
+    def never_more_than_half_are_ejected(self) -> None:
+        there = [state for state in self.known.values() if not state.breaker.tripped]
+        out = [state for state in there if not state.in_rotation]
+        assert len(out) <= max(1, len(there) // 2)
+        assert len(there) == 1 or not there or any(state.in_rotation for state in there)
+
+
+class Observing(Panicking):
+    """Everything is decided, nothing enforced."""
+
+    policy: dict[str, Any] = {"observe_only": True}  # noqa: RUF012 - as above
+
+    @invariant()
+    def nobody_is_ejected(self) -> None:
+        assert all(state.in_rotation is not state.breaker.tripped for state in self.known.values())
+
+
 TestJoint = Joint.TestCase
-TestJoint.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, derandomize=True)
+TestPanicking = Panicking.TestCase
+TestObserving = Observing.TestCase
+for _machine in (TestJoint, TestPanicking, TestObserving):
+    _machine.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, derandomize=True)
+del _machine

@@ -207,7 +207,7 @@ def test_open_endpoints_are_skipped_while_others_are_left() -> None:
 
 
 def test_all_open_is_its_own_reason() -> None:
-    cluster = cluster_of("a", "b")
+    cluster = cluster_of("a", "b", panic_all=False)
     fail(cluster, "a")
     fail(cluster, "b")
     assert picks(cluster, 2) == "--"
@@ -241,7 +241,7 @@ def test_with_every_endpoint_tried_one_is_tried_again() -> None:
 
 
 def test_trying_again_does_not_mean_an_open_endpoint() -> None:
-    cluster = cluster_of("a", "b")
+    cluster = cluster_of("a", "b", panic_all=False)
     fail(cluster, "a")
     assert picks(cluster, 2, tried=[state_of(cluster, "b")]) == "bb"
     fail(cluster, "b")
@@ -356,7 +356,7 @@ def test_a_probe_that_fails_waits_again() -> None:
 
 
 def test_the_breaker_that_has_waited_longest_is_probed_first() -> None:
-    cluster = cluster_of("a", "b", "c")
+    cluster = cluster_of("a", "b", "c", panic_all=False)
     fail(cluster, "c", NOW)
     fail(cluster, "a", NOW + 2)
     fail(cluster, "b", NOW + 1)
@@ -364,7 +364,7 @@ def test_the_breaker_that_has_waited_longest_is_probed_first() -> None:
 
 
 def test_a_probe_is_not_sent_where_the_exchange_has_been() -> None:
-    cluster = cluster_of("a", "b")
+    cluster = cluster_of("a", "b", panic_all=False)
     fail(cluster, "a")
     fail(cluster, "b", NOW + 1)
     late = NOW + 100
@@ -530,3 +530,134 @@ def test_an_endpoint_that_this_worker_does_not_have() -> None:
     cluster = cluster_of("a")
     cluster.adopt(("z", 80), OPEN, NOW, NOW + 1.0, 1)
     assert picks(cluster, 2) == "aa"
+
+
+# Too few left
+
+
+def test_when_more_than_half_should_be_out_all_are_used() -> None:
+    cluster = cluster_of("a", "b", "c")
+    fail(cluster, "a")
+    assert (picks(cluster, 4), cluster.panic) == ("bcbc", False)
+    fail(cluster, "b")
+    assert (sorted(picks(cluster, 6)), cluster.panic) == (list("aabbcc"), True)
+    cluster.reset(state_of(cluster, "a"), NOW)
+    assert (sorted(picks(cluster, 4)), cluster.panic) == (list("aacc"), False)
+
+
+def test_in_panic_a_retry_goes_to_one_that_is_expected_to_serve() -> None:
+    cluster = cluster_of("a", "b", "c")
+    fail(cluster, "a")
+    fail(cluster, "b")
+    assert picks(cluster, 5, tried=[state_of(cluster, "a")]) == "ccccc"
+    assert not cluster.has_untried([state_of(cluster, "c")]), (
+        "nobody is left that would be worth it for nothing"
+    )
+    assert set(picks(cluster, 8, tried=[state_of(cluster, "c")])) == {"a", "b"}
+
+
+def test_panic_can_mean_to_fail() -> None:
+    cluster = cluster_of("a", "b", "c", panic_all=False)
+    for host in "abc":
+        fail(cluster, host)
+    assert (picks(cluster, 1), cluster.panic) == ("-", True)
+
+
+def test_an_endpoint_alone_is_never_panicked_about() -> None:
+    cluster = cluster_of("a")
+    fail(cluster, "a")
+    assert (picks(cluster, 1), cluster.panic) == ("-", False)
+
+
+def test_in_panic_connections_are_kept_and_the_bound_holds() -> None:
+    cluster = cluster_of("a", "b", max_connections=2)
+    kept = resting(state_of(cluster, "a"))
+    fail(cluster, "b")
+    fail(cluster, "a")
+    assert not kept.closed
+    assert shares(cluster) == [1, 1]
+
+
+def test_an_open_endpoint_of_panic_is_still_probed_and_comes_back() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    fail(cluster, "b", NOW + 1)
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is state_of(cluster, "a")
+    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe.breaker.permit)
+    assert (picks(cluster, 3, NOW + OPEN_FOR), cluster.panic) == ("aaa", False)
+
+
+def test_with_all_allowed_to_go_one_must_be_left() -> None:
+    cluster = cluster_of("a", "b", "c", max_ejected=1.0)
+    fail(cluster, "a")
+    fail(cluster, "b")
+    assert picks(cluster, 3) == "ccc"
+    fail(cluster, "c")
+    assert sorted(picks(cluster, 3)) == ["a", "b", "c"]
+
+
+# Observing, and somebody's hand
+
+
+def test_a_breaker_that_only_observes_keeps_nobody_away() -> None:
+    cluster = cluster_of("a", "b", observe_only=True)
+    kept = resting(state_of(cluster, "a"))
+    fail(cluster, "a")
+    fail(cluster, "b")
+    assert state_of(cluster, "a").breaker.state is OPEN
+    assert (sorted(picks(cluster, 4)), kept.closed) == (list("aabb"), False)
+    assert cluster.has_untried([state_of(cluster, "a")])
+
+
+def test_what_is_tripped_is_not_there() -> None:
+    cluster = cluster_of("a", "b", "c")
+    kept = resting(state_of(cluster, "a"))
+    cluster.trip(state_of(cluster, "a"), NOW)
+    assert kept.closed
+    assert (picks(cluster, 4, NOW + 1000), cluster.panic) == ("bcbc", False)
+    fail(cluster, "b")
+    assert picks(cluster, 3) == "ccc", "half of the two that are left"
+    fail(cluster, "c")
+    assert sorted(picks(cluster, 2)) == ["b", "c"], "in panic too it stays away"
+    cluster.reset(state_of(cluster, "a"), NOW)
+    assert (picks(cluster, 3), cluster.panic) == ("aaa", True)
+
+
+def test_with_all_tripped_nobody_serves() -> None:
+    cluster = cluster_of("a", "b")
+    for host in "ab":
+        cluster.trip(state_of(cluster, host), NOW)
+    assert (picks(cluster, 1), cluster.refusal, cluster.panic) == ("-", Reason.ALL_OPEN, False)
+
+
+def test_a_trip_lasts_over_snapshots() -> None:
+    cluster = cluster_of("a", "b")
+    cluster.trip(state_of(cluster, "a"), NOW)
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80)))
+    assert picks(cluster, 2) == "bb"
+
+
+# Health checks
+
+
+def test_an_endpoint_that_fails_its_checks_leaves_and_comes_back_slowly() -> None:
+    cluster = cluster_of("a", "b", check_fall=2, check_rise=2, slow_start=10.0)
+    two = Sharing(cluster)
+    state = state_of(cluster, "a")
+    cluster.check(state, True, NOW)
+    for _ in range(2):
+        cluster.check(state, False, NOW)
+    assert picks(cluster, 3, NOW + 1000) == "bbb", "no request asks how it is"
+    for _ in range(2):
+        cluster.check(state, True, NOW + 1000)
+    assert picks(cluster, 10, NOW + 1000).count("a") < 3
+    assert two.told == [("a", OPEN), ("a", CLOSED)]
+
+
+def test_checks_of_one_that_has_gone_change_nothing() -> None:
+    cluster = cluster_of("a", "b")
+    gone = state_of(cluster, "a")
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    cluster.check(gone, False, NOW)
+    assert gone.breaker.state is CLOSED

@@ -98,7 +98,7 @@ def test_no_endpoints(make_tcp: MakeProxy) -> None:
 
 
 def test_all_open(make_tcp: MakeProxy) -> None:
-    proxy = make_tcp(endpoints=2, breaker_threshold=1)
+    proxy = make_tcp(endpoints=2, breaker_threshold=1, panic_all=False)
     proxy.client()
     proxy.refuse()
     proxy.refuse()

@@ -320,6 +320,10 @@ def test_labels_are_the_metrics_words() -> None:
         "probe_failed",
         "shared",
         "failure_rate",
+        "check_failed",
+        "check_passed",
+        "tripped",
+        "reset",
     ]
 
 
@@ -396,3 +400,119 @@ def test_another_workers_success_ends_the_row() -> None:
     made = opened(at=100.0)
     assert made.adopt(CLOSED, 105.0, 0.0, 0)
     assert (made.state, made.failures, made.opened_in_a_row, made.probe_at) == (CLOSED, 0, 0, NEVER)
+
+
+# Health checks
+
+
+def checked(story: str, made: Breaker | None = None, now: float = 100.0) -> tuple[Breaker, list[bool]]:
+    """Checks that went well (`.`) or badly (`x`); whether each moved it. Two good ones close, three bad ones open."""
+    made = made or breaker()
+    return made, [made.check(one == ".", now) for one in story]
+
+
+def test_bad_checks_in_a_row_open_it() -> None:
+    made, moved = checked(".xx.xxx")
+    assert moved == [False] * 6 + [True]
+    entry = made.journal[-1]
+    assert (entry.to, entry.cause, entry.evidence) == (OPEN, Cause.CHECK_FAILED, None)
+    assert (made.failing, made.held) == (True, "checks")
+    assert made.failures > 0, "what the cluster tells a breaker by that is not closed"
+
+
+def test_the_first_check_of_all_counts_at_once() -> None:
+    made, moved = checked("x")
+    assert (made.state, moved) == (OPEN, [True])
+    made, moved = checked(".x")
+    assert (made.state, moved) == (CLOSED, [False, False])
+
+
+def test_good_checks_in_a_row_close_it() -> None:
+    made, moved = checked("x.x..")
+    assert moved == [True, False, False, False, True]
+    entry = made.journal[-1]
+    assert (entry.to, entry.cause, entry.failures) == (CLOSED, Cause.CHECK_PASSED, 0)
+    assert (made.failing, made.held, made.opened_in_a_row) == (False, "", 0)
+
+
+def test_no_request_is_sent_to_an_endpoint_that_fails_its_checks() -> None:
+    made, _ = checked("x")
+    assert made.probe_at == NEVER
+    assert not made.take_probe(1000.0)
+
+
+def test_checks_hold_one_open_that_its_requests_have_opened() -> None:
+    made = opened(100.0)
+    _, moved = checked(".xxx", made)
+    assert not any(moved), "it is open already"
+    assert (made.probe_at, made.held) == (NEVER, "checks")
+    assert checked("..", made)[1] == [False, True]
+
+
+def test_good_checks_close_one_that_its_requests_have_opened_before_its_time() -> None:
+    made = opened(100.0)
+    assert checked("..", made, now=101.0)[1] == [False, True]
+    assert made.state is CLOSED
+
+
+def test_good_checks_before_it_opened_do_not_close_it() -> None:
+    made, _ = checked("........", breaker(threshold=1))
+    made.record(Outcome.RESET, 100.0, made.permit)
+    assert checked(".", made)[1] == [False]
+    assert checked(".", made)[1] == [True]
+
+
+def test_bad_checks_end_a_probe() -> None:
+    made = half_open()
+    permit = made.permit
+    _, moved = checked(".xxx", made)
+    assert (moved[-1], made.state, made.probing) == (True, OPEN, False)
+    assert not made.record(Outcome.SUCCESS, 111.0, permit), "its answer counts no more"
+    assert made.state is OPEN
+
+
+def test_good_checks_say_nothing_of_one_that_is_closed() -> None:
+    made, moved = checked("......")
+    assert (any(moved), list(made.journal)) == (False, [])
+
+
+# By hand
+
+
+def test_tripped_it_stays_open_until_it_is_reset() -> None:
+    made = breaker()
+    assert made.trip(100.0)
+    entry = made.journal[-1]
+    assert (made.state, entry.cause, entry.evidence, made.held) == (OPEN, Cause.TRIPPED, None, "hand")
+    assert (made.probe_at, made.take_probe(1e6)) == (NEVER, False)
+    assert not any(checked(".......", made)[1])
+    assert not made.adopt(CLOSED, 200.0, 0.0, 0)
+    assert made.state is OPEN
+    assert made.reset(300.0)
+    assert (made.state, made.journal[-1].cause, made.held, made.failures) == (CLOSED, Cause.RESET, "", 0)
+
+
+def test_good_checks_are_remembered_while_somebodys_hand_holds_it() -> None:
+    made, _ = checked("x")
+    assert not made.trip(100.0), "it is open already"
+    checked("..", made)
+    assert (made.failing, made.held) == (False, "hand")
+
+
+def test_reset_closes_whatever_opened_it() -> None:
+    for made in (opened(), half_open(), checked("x")[0]):
+        assert made.reset(111.0)
+        assert (made.state, made.held, made.probing) == (CLOSED, "", False)
+    assert not breaker().reset(100.0), "it is closed"
+
+
+def test_after_a_reset_checks_begin_anew() -> None:
+    made, _ = checked("x")
+    made.reset(101.0)
+    assert checked("xxx", made)[1] == [False, False, True]
+
+
+def test_a_tripped_one_that_was_half_open_has_no_probe_out() -> None:
+    made = half_open()
+    assert made.trip(111.0)
+    assert (made.state, made.probing) == (OPEN, False)
