@@ -3,6 +3,7 @@ from sidecar.model.endpoint cimport EndpointState
 from sidecar.model.policy cimport UpstreamPolicy
 from sidecar.model.stats cimport UpstreamStats
 from sidecar.pool cimport ConnectionLimit
+from sidecar.resilience.retry_budget cimport RetryBudget
 
 
 cdef object _SUCCESS
@@ -14,6 +15,7 @@ cdef class Cluster:
     cdef public Balancing _balancing
     cdef public double _look_at, _probe_at, _ramp_at
     cdef public bint hashes, panic
+    cdef public RetryBudget budget
     cdef public dict endpoints
     cdef public ConnectionLimit limit
     cdef public str name, scheme, source

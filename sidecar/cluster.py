@@ -20,7 +20,7 @@ from sidecar.model.endpoint import EndpointState
 from sidecar.model.outcome import Outcome
 from sidecar.model.stats import UpstreamStats
 from sidecar.pool import ConnectionLimit, EndpointPool
-from sidecar.resilience import Breaker, BreakerState, too_few_left
+from sidecar.resilience import Breaker, BreakerState, RetryBudget, too_few_left
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -57,6 +57,7 @@ class Cluster:
     picker: over the endpoints in rotation. limit: the bound on its connections.
     panic: too few endpoints are left whose breakers are closed.
     hashes: picks go by a key of the request (ring_hash).
+    budget: of its retries.
     stats: what has happened since the start; survives every snapshot.
     watcher: told of every breaker that moves, but of those that `adopt` moves; None as a rule.
     """
@@ -68,6 +69,7 @@ class Cluster:
         "_probe_at",
         "_ramp_at",
         "_sound",
+        "budget",
         "endpoints",
         "hashes",
         "limit",
@@ -89,6 +91,7 @@ class Cluster:
         self.source = ""
         self.stats = UpstreamStats()
         self.watcher: BreakerWatcher | None = None
+        self.budget = RetryBudget(policy.retry_ratio, policy.retry_min)
         self.limit = ConnectionLimit(policy.max_connections, policy.max_pending)
         self._clock = clock
         self._balancing = Balancing(clock.uniform, self.stats, policy.max_load)

@@ -26,7 +26,7 @@ class UpstreamPolicy:
         for any request that never reached an endpoint.
     retry_on_connect, retry_on_reset, retry_on_timeout, retry_statuses: what another attempt is made for.
     per_try_timeout: how long one attempt may take until its response begins; 0 is off. Then it is tried again.
-    retry_ratio, retry_min: retries that may go on at once, as a share of the exchanges in flight, and at least.
+    retry_ratio, retry_min: see `resilience.RetryBudget`.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
     breaker_threshold and what follows it: see `resilience.Breaker`.
     observe_only: breakers move and are counted, and endpoints are picked all the same.

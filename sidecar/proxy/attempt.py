@@ -260,11 +260,10 @@ class Attempts:
             self._retry(reason, now)
 
     def _affords_retry(self) -> bool:
-        """Whether few enough retries go on: when everything fails, trying again only adds to it (Envoy's budget)."""
-        stats, policy = self.cluster.stats, self.cluster.policy
-        if stats.retries_active < max(policy.retry_min, policy.retry_ratio * stats.in_flight):
+        """Whether the upstream's budget has one more retry; it is spent then."""
+        if self.cluster.budget.withdraw(self._context.monotonic()):
             return True
-        stats.retries_refused += 1
+        self.cluster.stats.retries_refused += 1
         return False
 
     def _retry_fresh(self, endpoint: EndpointState, now: float) -> None:

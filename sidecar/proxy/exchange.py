@@ -96,6 +96,7 @@ class Exchange(Attempts):
         self._try_due = NEVER
         self._started = self._context.monotonic()
         self.cluster.stats.in_flight += 1
+        self.cluster.budget.deposit(self._started)
         self._key = request_key(head, self.client, self.cluster) if self.cluster.hashes else 0
         if head.extras is NO_EXTRAS or head.extras.max_forwards:
             self._attempt(self._started)
