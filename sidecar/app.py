@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.bind import bind
+from sidecar.admin.control import ACTIONS, cluster_called, endpoints_called
 from sidecar.admin.views import upstreams_view
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from sidecar.admin.server import AdminServer
     from sidecar.config.settings import Address, Settings, UpstreamSettings
+    from sidecar.model import EndpointState
 
 __all__ = ["App", "run_loop"]
 
@@ -41,6 +43,8 @@ DRAIN_QUIET = 0.5  # seconds
 # The share of the drain time that is left for what is in flight when the application does not stop asking.
 LAST_CALL = 0.25
 DRAIN_POLL = 0.05  # seconds between looks at what is still going on
+
+_DONE = {"trip": "tripped", "reset": "reset"}
 
 _log = logging.getLogger("sidecar")
 
@@ -167,7 +171,10 @@ class App:
         from sidecar.observe.metrics import Metrics
 
         metrics = Metrics(self.clusters, context, compiled=is_compiled())
-        return metrics_app(metrics.render, metrics.content_type, self._is_ready), admin_app(self.view)
+        return (
+            metrics_app(metrics.render, metrics.content_type, self._is_ready),
+            admin_app(self.view, self.control),
+        )
 
     async def _listen(self, upstream: UpstreamSettings) -> None:
         if upstream.listen_port is None or upstream.skipped:
@@ -189,6 +196,21 @@ class App:
         return upstreams_view(
             self.clusters, self.clock, mode=self.settings.mode.value, draining=bool(self._stage)
         )
+
+    def control(self, action: str, name: str, address: str | None) -> list[str]:
+        """Do `action` to the endpoint at `address` of an upstream, or to all; where it was done.
+
+        Raises `UnknownUpstreamError`.
+        """
+        cluster = cluster_called(self.clusters, name)
+        states = endpoints_called(cluster, address)
+        for state in states:
+            self._do(action, cluster, state)
+            _log.warning("%s: %s %s by hand", name, state.endpoint.address, _DONE[action])
+        return [state.endpoint.address for state in states]
+
+    def _do(self, action: str, cluster: Cluster, state: EndpointState) -> None:
+        ACTIONS[action](cluster, state, self.clock.monotonic())
 
     # Running
 
@@ -375,11 +397,24 @@ def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
         breaker_failure_rate=policy.breaker.failure_rate,
         breaker_min_requests=policy.breaker.min_requests,
         breaker_window=policy.breaker.window,
+        failure_statuses=_statuses(policy.breaker.failure_statuses),
+        observe_only=policy.breaker.observe_only,
+        max_ejected=policy.outlier.max_ejected,
+        min_available=policy.outlier.min_available,
+        panic_all=policy.outlier.panic == "all",
         max_connections=policy.limits.connections,
         max_pending=policy.limits.pending,
         max_request_head=policy.limits.request_head,
         max_response_head=policy.limits.response_head,
     )
+
+
+def _statuses(written: tuple[str, ...]) -> frozenset[int]:
+    """Statuses by their numbers; `5xx` is a hundred of them."""
+    found: set[int] = set()
+    for one in written:
+        found.update(range(500, 600) if one == "5xx" else (int(one),))
+    return frozenset(found)
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:

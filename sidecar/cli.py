@@ -53,7 +53,15 @@ def run(arguments: Sequence[str]) -> int:
         import signal
 
         signal.signal(signal.SIGTERM, _end_early)
-    command = {"run": _run, "check": _check, "url": _url, "status": _status, "demo": _demo}[options.command]
+    command = {
+        "run": _run,
+        "check": _check,
+        "url": _url,
+        "status": _status,
+        "trip": _act,
+        "reset": _act,
+        "demo": _demo,
+    }[options.command]
     try:
         code = command(options)
         sys.stdout.flush()
@@ -124,14 +132,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME")
     command.add_argument("path", metavar="PATH", nargs="?", default="")
 
-    command = commands.add_parser("status", help="show a running sidecar's upstreams and endpoints")
-    command.add_argument(
+    running = _Parser(add_help=False)
+    running.add_argument(
         "--admin", metavar="HOST:PORT", default="127.0.0.1:9901", help="its sidecar.admin address"
+    )
+
+    command = commands.add_parser(
+        "status", parents=[running], help="show a running sidecar's upstreams and endpoints"
     )
     command.add_argument(
         "--json", action="store_true", help="print the JSON of /upstreams instead of a table"
     )
     command.add_argument("--watch", action="store_true", help="refresh every second until Ctrl-C")
+
+    for name, what in (("trip", "out of rotation until it is reset"), ("reset", "back into rotation")):
+        command = commands.add_parser(
+            name, parents=[running], help=f"put an endpoint of a running sidecar {what}"
+        )
+        command.add_argument("name", metavar="NAME", help="the upstream")
+        command.add_argument("endpoint", metavar="HOST:PORT", nargs="?", help="the endpoint; without it all")
 
     command = commands.add_parser(
         "demo", help="see it at work: embedded upstreams, traffic, a failing endpoint"
@@ -248,6 +267,12 @@ def _status(options: argparse.Namespace) -> int:
     gc.enable()  # `--watch` may last for days
 
     return show_status(options.admin, json=options.json, watch=options.watch)
+
+
+def _act(options: argparse.Namespace) -> int:
+    from sidecar.console.control import act
+
+    return act(options.command, options.name, options.endpoint, options.admin)
 
 
 def _demo(options: argparse.Namespace) -> int:

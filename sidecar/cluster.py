@@ -17,7 +17,7 @@ from sidecar.balance import POLICIES, ZonePreference, own_share
 from sidecar.balance.picker import Balancing
 from sidecar.errors import Reason
 from sidecar.model.endpoint import EndpointState
-from sidecar.model.outcome import Outcome
+from sidecar.model.outcome import Outcome, outcomes_by_status
 from sidecar.model.stats import UpstreamStats
 from sidecar.pool import ConnectionLimit, EndpointPool
 from sidecar.resilience import Breaker, BreakerState, RetryBudget, too_few_left
@@ -54,6 +54,7 @@ class Cluster:
 
     name, scheme, policy: as configured; per_request is decided by the scheme.
     endpoints: by (host, port), in the order of the snapshot. source: who gave the last snapshot.
+    outcomes: what a response's status says of its endpoint; those that are not there say nothing bad.
     picker: over the endpoints in rotation. limit: the bound on its connections.
     panic: too few endpoints are left whose breakers are closed.
     hashes: picks go by a key of the request (ring_hash).
@@ -74,6 +75,7 @@ class Cluster:
         "hashes",
         "limit",
         "name",
+        "outcomes",
         "panic",
         "picker",
         "policy",
@@ -99,6 +101,7 @@ class Cluster:
         self._ramp_at = _NEVER  # when weights of slowly starting endpoints grow
         self._look_at = _NEVER  # the sooner of the two
         self.hashes = policy.strategy == "ring_hash"
+        self.outcomes = outcomes_by_status(policy.failure_statuses)
         self.panic = False
         self.picker: Picker = POLICIES[policy.strategy]([], None, self._balancing)
         self._sound: Picker | None = None  # in panic: over the closed ones, for retries

@@ -14,19 +14,32 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from sidecar.admin.control import ACTIONS
+from sidecar.errors import UnknownUpstreamError
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
     from aiohttp.typedefs import Middleware
 
-__all__ = ["AdminServer", "admin_app", "metrics_app"]
+__all__ = ["CONTROL_HEADER", "AdminServer", "admin_app", "metrics_app"]
 
 # Seconds that `stop` waits for answers under way. They are built in one piece, so that only a client that
 # does not read can take longer, and the process's exit is not to wait for it.
 SHUTDOWN_TIMEOUT = 1.0
 
-_INDEX = "sidecar admin\n\n/upstreams   every upstream with its endpoints, breakers and counters (JSON)\n"
+# A state-changing request must carry it: no form and no plain link of a page in a browser can, and a script of another
+# origin may not without asking first (CORS preflight), which is never granted here.
+CONTROL_HEADER = "X-Sidecar-Control"
+
+_INDEX = (
+    "sidecar admin\n\n"
+    "/upstreams   every upstream with its endpoints, breakers and counters (JSON)\n"
+    f"\nWith a field {CONTROL_HEADER}: 1, by POST, for one endpoint or without `?endpoint=HOST:PORT` all of them:\n\n"
+    "/upstreams/NAME/trip    out of rotation, until it is reset\n"
+    "/upstreams/NAME/reset   back into rotation, whatever opened its breaker\n"
+)
 _METRICS_INDEX = (
     "sidecar metrics\n\n"
     "/metrics   Prometheus text exposition\n"
@@ -106,22 +119,37 @@ def metrics_app(
 
 
 def admin_app(
-    upstreams: Callable[[], dict[str, Any]], refresh: Callable[[], Awaitable[None]] = _nothing
+    upstreams: Callable[[], dict[str, Any]],
+    control: Callable[[str, str, str | None], list[str]],
+    refresh: Callable[[], Awaitable[None]] = _nothing,
 ) -> web.Application:
-    """`/upstreams`, and an index at `/`; for whoever asks by address or as localhost, and nobody else.
+    """`/upstreams` and what is done to them, and an index at `/`; for whoever asks by address or as localhost.
 
     upstreams: see `views.upstreams_view`. refresh: awaited before.
+    control: takes an action (`control.ACTIONS`), the name of an upstream and an endpoint's address or None for all;
+        gives the addresses it was done to. Raises `UnknownUpstreamError`.
     """
 
     async def show_upstreams(_request: web.Request) -> web.Response:
         await refresh()
         return web.json_response(upstreams(), headers={"Cache-Control": "no-store"})
 
+    async def act(request: web.Request) -> web.Response:
+        if CONTROL_HEADER not in request.headers:
+            raise web.HTTPForbidden(reason=f"send {CONTROL_HEADER}: 1 with it; a browser's form cannot")
+        name, action = request.match_info["name"], request.match_info["action"]
+        try:
+            done = control(action, name, request.query.get("endpoint"))
+        except UnknownUpstreamError as error:
+            raise web.HTTPNotFound(reason=str(error)) from None
+        return web.json_response({"upstream": name, "action": action, "endpoints": done})
+
     async def index(_request: web.Request) -> web.Response:
         return web.Response(text=_INDEX)
 
     app = _application(_refuse_foreign_names)
     app.router.add_get("/upstreams", show_upstreams)
+    app.router.add_post(f"/upstreams/{{name}}/{{action:{'|'.join(ACTIONS)}}}", act)
     app.router.add_get("/", index)
     return app
 

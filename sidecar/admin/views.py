@@ -34,8 +34,8 @@ def upstreams_view(
 ) -> dict[str, Any]:
     """Every upstream with its endpoints, in configuration order.
 
-    Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, requests: {total, by_class,
-    by_reason}, retries, in_flight, pending, sessions: {active, total, by_reason}, bytes: {sent, received},
+    Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, requests: {total,
+    by_class, by_reason}, retries, in_flight, pending, sessions: {active, total, by_reason}, bytes: {sent, received},
     overflows, limits: {connections, connections_used, pending}, endpoints: [...]}]}`. Counts grow from the
     start of the process and name only what occurred; `_endpoint` and `_breaker` give the inner shapes.
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
@@ -64,6 +64,7 @@ def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
         "scheme": cluster.scheme,
         "strategy": cluster.policy.strategy,
         "source": cluster.source,
+        "panic": cluster.panic,
         "requests": _requests(cluster),
         "retries": {"failed": retries[0], "succeeded": retries[1]},
         "in_flight": stats.in_flight,
@@ -103,6 +104,7 @@ def _endpoint(state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
         "port": endpoint.port,
         "weight": endpoint.weight,
         "zone": endpoint.zone,
+        "in_rotation": state.in_rotation,
         "in_flight": state.in_flight,
         "connections": {"open": state.pool.open, "idle": len(state.pool.idle)},
         "attempts": {
@@ -113,13 +115,14 @@ def _endpoint(state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
 
 
 def _breaker(breaker: Breaker, now: float, epoch: float) -> dict[str, Any]:
-    """retry_in: seconds until it asks for a probe, null unless it is open."""
-    is_open = breaker.state is BreakerState.OPEN
+    """retry_in: seconds until it asks for a probe, null unless it is open for a time; held: `Breaker.held`, or null."""
+    is_open = breaker.state is BreakerState.OPEN and not breaker.held
     return {
         "state": breaker.state.label,
         "failures": breaker.failures,
         "threshold": breaker.threshold,
         "probing": breaker.probing,
+        "held": breaker.held or None,
         "retry_in": round(max(0.0, breaker.open_until - now), 3) if is_open else None,
         "journal": [_transition(entry, epoch) for entry in breaker.journal],
     }

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sidecar.config.record import Record
 from sidecar.config.schema import Breaker, Defaults, LoadBalancer, Policy
-from sidecar.config.settings import BreakerSettings, LimitSettings, PolicySettings, RetrySettings
+from sidecar.config.settings import (
+    BreakerSettings,
+    LimitSettings,
+    OutlierSettings,
+    PolicySettings,
+    RetrySettings,
+)
 from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
@@ -91,6 +97,7 @@ def merge_policy(
             per_try_timeout=_last(policy.per_try_timeout, keys.per_try_timeout),
             retry=_merge_retry(policy.retry, keys),
             breaker=_merge_breaker(policy.breaker, layer, document, findings),
+            outlier=_merge_outlier(policy.outlier, keys),
             limits=_merge_limits(policy.limits, keys),
         )
     return policy
@@ -115,6 +122,8 @@ def _merge_breaker(
             failure_rate=_last(breaker.failure_rate, long.failure_rate),
             min_requests=_last(breaker.min_requests, long.min_requests),
             window=_last(breaker.window, long.window),
+            failure_statuses=_last(breaker.failure_statuses, long.failure_statuses),
+            observe_only=_last(breaker.observe_only, long.observe_only),
         )
         if long.open_for is not UNSET or long.max_open_for is not UNSET:
             breaker = _merge_open_times(breaker, long, layer.path, document, findings)
@@ -144,6 +153,12 @@ def _merge_retry(retry: RetrySettings, keys: Policy) -> RetrySettings:
         ratio=_last(retry.ratio, keys.retry_budget.ratio),
         least=_last(retry.least, keys.retry_budget.min),
     )
+
+
+def _merge_outlier(outlier: OutlierSettings, keys: Policy) -> OutlierSettings:
+    if isinstance(keys.outlier, UnsetType):
+        return outlier
+    return replace(outlier, **{key: value for key, value in vars(keys.outlier).items() if value is not UNSET})
 
 
 def _merge_limits(limits: LimitSettings, keys: Policy) -> LimitSettings:

@@ -24,6 +24,8 @@ __all__ = [
     "Authority",
     "Bytes",
     "Choice",
+    "FailureStatus",
+    "Flag",
     "HashOn",
     "HostHeader",
     "HostName",
@@ -134,6 +136,20 @@ class Seconds(Record):
 
     def from_text(self, text: str) -> float:
         return self.read(text, text)
+
+
+class Flag(Record):
+    """`true` or `false`."""
+
+    def read(self, value: object, written: str) -> bool:
+        if not isinstance(value, bool):
+            raise Unusable(f"must be true or false, not {_described(value, written)}")
+        return value
+
+    def from_text(self, text: str) -> bool:
+        if text.lower() not in ("true", "false"):
+            raise Unusable(f"must be true or false, not {shown(text)}")
+        return text.lower() == "true"
 
 
 class Bytes(Record):
@@ -286,6 +302,20 @@ class RetryOn(Record):
         if text in ("connect", "reset", "timeout") or _ERROR_STATUS.fullmatch(text):
             return text
         raise Unusable(f"{shown(text)} is none of: connect, reset, timeout, or a status from 400 to 599")
+
+
+class FailureStatus(Record):
+    """A status that is the endpoint's failure: 500 to 599, or `5xx` for all of them."""
+
+    def read(self, value: object, written: str) -> str:
+        if isinstance(value, int) and not isinstance(value, bool) and _PLAIN_INT.fullmatch(written):
+            return self.from_text(str(value))
+        return self.from_text(_text(value, written))
+
+    def from_text(self, text: str) -> str:
+        if text == "5xx" or (_ERROR_STATUS.fullmatch(text) and text.startswith("5")):
+            return text
+        raise Unusable(f"{shown(text)} is none of: a status from 500 to 599, or `5xx` for all of them")
 
 
 class ZoneName(_Text):

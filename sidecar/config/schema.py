@@ -15,6 +15,8 @@ from sidecar.config.rules import (
     Authority,
     Bytes,
     Choice,
+    FailureStatus,
+    Flag,
     HashOn,
     HostHeader,
     HostName,
@@ -108,6 +110,16 @@ class Breaker(Record):
     failure_rate: Annotated[float | UnsetType, Share(below=True)] = UNSET
     window: Annotated[float | UnsetType, SECONDS] = UNSET
     min_requests: Annotated[int | UnsetType, THRESHOLD] = UNSET
+    failure_statuses: Annotated[tuple[str, ...] | UnsetType, Several(FailureStatus(), 16, "statuses")] = UNSET
+    observe_only: Annotated[bool | UnsetType, Flag()] = UNSET
+
+
+class Outlier(Record):
+    """`outlier`."""
+
+    max_ejected: Annotated[float | UnsetType, Share()] = UNSET
+    min_available: Annotated[int | UnsetType, Whole(0, 1_000_000)] = UNSET
+    panic: Annotated[str | UnsetType, Choice(("all", "fail"))] = UNSET
 
 
 class Limits(Record):
@@ -144,7 +156,7 @@ class Policy(Record):
     per_try_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     retry_on: Annotated[tuple[str, ...] | UnsetType, Several(RetryOn(), 16, "conditions")] = UNSET
     retry_budget: Annotated[RetryBudget | UnsetType, Section(RetryBudget)] = UNSET
-    outlier: Annotated[UnsetType, Later("outlier ejection limits")] = UNSET
+    outlier: Annotated[Outlier | UnsetType, Section(Outlier)] = UNSET
     health_check: Annotated[UnsetType, Later("active health checks")] = UNSET
     slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     tls: Annotated[UnsetType, Later(_TLS)] = UNSET

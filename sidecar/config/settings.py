@@ -76,6 +76,8 @@ class BreakerSettings:
     jitter: the spread of an opening, as a share of it; 0 for the seed's fixed `circuit_breaker_timeout`.
     failure_rate: the share of failures, 0 to 1, above which it opens; 0 is off. min_requests, window: of how many
         attempts at least, in how many seconds.
+    failure_statuses: what counts as the endpoint's failure: `500` to `599`, and `5xx` for all of them.
+    observe_only: it moves and is counted, and keeps nobody away.
     """
 
     consecutive_failures: int = 5
@@ -85,6 +87,21 @@ class BreakerSettings:
     failure_rate: float = 0.5
     min_requests: int = 20
     window: float = 10.0
+    failure_statuses: tuple[str, ...] = ("502", "503", "504")
+    observe_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierSettings:
+    """How many endpoints may be out of rotation at once.
+
+    max_ejected: a share of them. min_available: how many must be left. panic: when it should be more, `all` are used,
+    or requests `fail` when none is left.
+    """
+
+    max_ejected: float = 0.5
+    min_available: int = 1
+    panic: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +150,7 @@ class PolicySettings:
     per_try_timeout: float = 0.0
     retry: RetrySettings = field(default_factory=RetrySettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    outlier: OutlierSettings = field(default_factory=OutlierSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json as jsonlib
 import os
 import sys
@@ -12,21 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from rich.live import Live
 from rich.text import Text
 
+from sidecar.console.asking import NoAnswerError, ask, no_sidecar
 from sidecar.console.tables import make_console, upstreams_table
-from sidecar.errors import SidecarError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NoAnswerError", "fetch", "show_status"]
+__all__ = ["fetch", "show_status"]
 
-TIMEOUT = 2.0  # seconds: the admin address is on this machine and answers from memory
 REFRESH = 1.0  # seconds between two looks of --watch: as fast as a person reads a table
-MAX_ANSWER = 64 * 1024 * 1024  # bytes: the bounds of the configuration allow no longer one
-
-
-class NoAnswerError(SidecarError):
-    """Nothing at the admin address answers as a sidecar does."""
 
 
 def fetch(address: str) -> dict[str, Any]:
@@ -35,28 +28,9 @@ def fetch(address: str) -> dict[str, Any]:
     Raises `ValueError` when `address` is no such thing, `NoAnswerError` when what listens there is no sidecar
     or nothing does.
     """
-    host, port = _split(address)
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
-    try:
-        connection.request("GET", "/upstreams", headers={"Accept": "application/json"})
-        response = connection.getresponse()
-        body = response.read(MAX_ANSWER)
-    except (OSError, http.client.HTTPException) as error:
-        raise NoAnswerError(
-            f"nothing answers at {address} ({_why(error)}); is `sidecar run` running, "
-            "or is sidecar.admin another address? Give --admin HOST:PORT"
-        ) from error
-    finally:
-        connection.close()
-    try:
-        view = jsonlib.loads(body) if response.status == 200 else None
-    except ValueError:
-        view = None
-    if not isinstance(view, dict) or not isinstance(view.get("upstreams"), list):
-        raise NoAnswerError(
-            f"what answers at {address} is no sidecar's admin address (status {response.status}); "
-            "give --admin HOST:PORT"
-        )
+    status, view = ask(address, "/upstreams")
+    if status != 200 or not isinstance(view.get("upstreams"), list):
+        raise no_sidecar(address, status)
     return view
 
 
@@ -162,20 +136,3 @@ def _keep_looking(admin: str, screen: _View, pause: Callable[[float], object]) -
 
 def _has_closed(upstream: dict[str, Any]) -> bool:
     return any(endpoint["breaker"]["state"] == "closed" for endpoint in upstream["endpoints"])
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"{address!r} is no admin address; give --admin HOST:PORT, such as 127.0.0.1:9901")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {TIMEOUT:g} s"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error) or type(error).__name__

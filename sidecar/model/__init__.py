@@ -8,14 +8,13 @@ attempt or a session ended), `policy` (what it may cost), `stats` (the integers 
 from __future__ import annotations
 
 from sidecar.model.endpoint import Endpoint, EndpointState
-from sidecar.model.outcome import OUTCOME_BY_STATUS, CloseReason, Outcome
+from sidecar.model.outcome import CloseReason, Outcome, outcomes_by_status
 from sidecar.model.policy import UpstreamPolicy
 from sidecar.model.snapshot import Snapshot
 from sidecar.model.stats import UpstreamStats
 from sidecar.model.workers import WorkerCounts
 
 __all__ = [
-    "OUTCOME_BY_STATUS",
     "CloseReason",
     "Endpoint",
     "EndpointState",
@@ -24,4 +23,5 @@ __all__ = [
     "UpstreamPolicy",
     "UpstreamStats",
     "WorkerCounts",
+    "outcomes_by_status",
 ]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-__all__ = ["OUTCOME_BY_STATUS", "CloseReason", "Outcome"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["CloseReason", "Outcome", "outcomes_by_status"]
 
 
 class Outcome(IntEnum):
@@ -37,13 +41,9 @@ class Outcome(IntEnum):
         return Outcome.FAILURE_STATUS <= self <= Outcome.BAD_RESPONSE
 
 
-# What a response's status says about the endpoint (behaviour 26); any other is a success, 500 included.
-OUTCOME_BY_STATUS = {
-    429: Outcome.TOO_MANY_REQUESTS,
-    502: Outcome.FAILURE_STATUS,
-    503: Outcome.FAILURE_STATUS,
-    504: Outcome.FAILURE_STATUS,
-}
+def outcomes_by_status(failures: Iterable[int]) -> dict[int, Outcome]:
+    """What a response's status says about the endpoint, given those that are failures; any other is a success."""
+    return {429: Outcome.TOO_MANY_REQUESTS, **dict.fromkeys(failures, Outcome.FAILURE_STATUS)}
 
 
 class CloseReason(IntEnum):

@@ -29,6 +29,7 @@ class UpstreamPolicy:
     retry_ratio, retry_min: see `resilience.RetryBudget`.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
     breaker_threshold and what follows it: see `resilience.Breaker`.
+    failure_statuses: responses that are the endpoint's failure.
     observe_only: breakers move and are counted, and endpoints are picked all the same.
     check_rise, check_fall: see `resilience.Breaker`.
     max_ejected, min_available, panic_all: see `resilience.outlier`.
@@ -63,6 +64,7 @@ class UpstreamPolicy:
     breaker_failure_rate: float = 0.5
     breaker_min_requests: int = 20
     breaker_window: float = 10.0
+    failure_statuses: frozenset[int] = frozenset((502, 503, 504))
     observe_only: bool = False
     check_rise: int = 2
     check_fall: int = 3

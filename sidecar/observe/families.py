@@ -228,6 +228,13 @@ def breakers(clusters: list[Cluster]) -> Iterator[Metric]:
             for (to, cause), count in endpoint.breaker.transitions.items()
         ),
     )
+    yield _per_upstream(
+        gauge,
+        "upstream_panic",
+        "1 while so many breakers are open that more would be out of rotation than may be.",
+        clusters,
+        lambda cluster: cluster.panic,
+    )
     yield gauge(
         "endpoints",
         "Endpoints of an upstream, by the state of their breakers.",

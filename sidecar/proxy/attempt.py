@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import Reason
 from sidecar.http1.state import State
-from sidecar.model import OUTCOME_BY_STATUS, Outcome
+from sidecar.model import Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
 from sidecar.proxy.sweep import NEVER
@@ -216,7 +216,7 @@ class Attempts:
             return False
         now = self._context.monotonic()
         self.connection = None
-        self._attempt_over(OUTCOME_BY_STATUS.get(head.status, Outcome.SUCCESS), now)
+        self._attempt_over(self.cluster.outcomes.get(head.status, Outcome.SUCCESS), now)
         if (
             head.keep_alive
             and endpoint.in_rotation

@@ -17,7 +17,7 @@ from sidecar.errors import ProtocolError, Reason
 from sidecar.http1.body import response_reader
 from sidecar.http1.message import NO_EXTRAS, UNTIL_CLOSE
 from sidecar.http1.state import Event, State, follow
-from sidecar.model import OUTCOME_BY_STATUS, Outcome
+from sidecar.model import Outcome
 from sidecar.proxy.attempt import Attempts
 from sidecar.proxy.hash_key import request_key
 from sidecar.proxy.relay import PEER_FULL, UNSENT, unsent
@@ -53,7 +53,7 @@ _IDLE = State.IDLE
 _SENT = State.SENT
 _NONE = Reason.NONE
 _SUCCESS = Outcome.SUCCESS
-_FIRST_BAD_STATUS = min(OUTCOME_BY_STATUS)
+_FIRST_BAD_STATUS = 429  # no status below says anything bad of an endpoint
 _REQUEST_WHOLE = Event.REQUEST_WHOLE
 _RESPONSE_WHOLE = Event.RESPONSE_WHOLE
 
@@ -303,7 +303,9 @@ class Exchange(Attempts):
 
     def _outcome(self) -> Outcome:
         """What the status says about the endpoint."""
-        return _SUCCESS if self._status < _FIRST_BAD_STATUS else OUTCOME_BY_STATUS.get(self._status, _SUCCESS)
+        if self._status < _FIRST_BAD_STATUS:
+            return _SUCCESS
+        return self.cluster.outcomes.get(self._status, _SUCCESS)
 
     def switch(self, head: ResponseHead, data: bytes, at: int) -> None:
         """101: HTTP has ended on both connections, and what follows is the new protocol's (RFC 9110 7.8).

@@ -25,13 +25,15 @@ from sidecar.workers.backoff import Backoff
 from sidecar.workers.ports import Ports
 from sidecar.workers.process import WorkerProcess, spawn
 from sidecar.workers.values import Whole
-from sidecar.workers.wire import Move, from_plain, to_plain
+from sidecar.workers.wire import Move, Order, from_plain, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from sidecar.clock import Clock
+    from sidecar.cluster import Cluster
     from sidecar.config.settings import Settings
+    from sidecar.model import EndpointState
     from sidecar.workers.channel import Message
     from sidecar.workers.process import Spawn
 
@@ -88,6 +90,7 @@ class Supervisor(App):
         self._ports = Ports(count)
         self._whole = Whole()
         self._moves: dict[tuple[str, str, int], Move] = {}  # the last of each endpoint
+        self._tripped: dict[tuple[str, str, int], Order] = {}  # by hand, and not reset since
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
         self._reloading = False
@@ -124,7 +127,7 @@ class Supervisor(App):
         metrics = Metrics(self.clusters, context, compiled=is_compiled(), workers=self.counts)
         return (
             metrics_app(metrics.render, metrics.content_type, self._is_ready, self.refresh),
-            admin_app(self.view, self.refresh),
+            admin_app(self.view, self.control, self.refresh),
         )
 
     def _is_ready(self) -> bool:
@@ -185,6 +188,7 @@ class Supervisor(App):
             "slot": slot,
             "sockets": sockets,
             "moves": [to_plain(move) for move in moves],
+            "orders": [to_plain(order) for order in self._tripped.values()],
         }
         worker = WorkerProcess(slot, self, self.clock.monotonic())
         self._workers.add(worker)
@@ -203,6 +207,19 @@ class Supervisor(App):
         for other in tuple(self._workers):
             if other is not worker:
                 other.tell({"kind": "move", "move": message["move"]})
+
+    def _do(self, action: str, cluster: Cluster, state: EndpointState) -> None:
+        """All workers do it, and those that come later."""
+        host, port = state.endpoint.key
+        order = Order(action, cluster.name, host, port)
+        key = (cluster.name, host, port)
+        if action == "trip":
+            self._tripped[key] = order
+        else:
+            self._tripped.pop(key, None)
+            self._moves.pop(key, None)  # what opened it before is not to be told to anybody any more
+        for worker in tuple(self._workers):
+            worker.tell({"kind": "do", "order": to_plain(order)})
 
     def worker_ended(self, worker: WorkerProcess) -> None:
         """Keep what it counted, and start another if it should be there."""
@@ -327,11 +344,10 @@ class Supervisor(App):
         self._show(settings)
         self._say_where()
         self._whole.forget_all_but(self.clusters)
-        self._moves = {
-            (name, host, port): move
-            for (name, host, port), move in self._moves.items()
-            if name in self.clusters and (host, port) in self.clusters[name].endpoints
-        }
+        for known in (self._moves, self._tripped):
+            for name, host, port in list(known):
+                if name not in self.clusters or (host, port) not in self.clusters[name].endpoints:
+                    del known[name, host, port]
         self.counts.reloads[1] += 1
         self.counts.last_reload = True
         logging.getLogger().setLevel(settings.log_level)

@@ -76,11 +76,13 @@ def _gauges(cluster: Cluster) -> Tree:
         "retries_active": cluster.stats.retries_active,
         "used": cluster.limit.used,
         "pending": len(cluster.limit.pending),
+        "panic": int(cluster.panic),
         "endpoints": {
             _key(*key): {
                 "in_flight": state.in_flight,
                 "open": state.pool.open,
                 "idle": len(state.pool.idle),
+                "in_rotation": int(state.in_rotation),
             }
             for key, state in cluster.endpoints.items()
         },
@@ -94,6 +96,8 @@ def _breaker(breaker: Breaker) -> Tree:
         "failures": breaker.failures,
         "open_until": breaker.open_until,
         "probing": breaker.probing,
+        "failing": breaker.failing,
+        "tripped": breaker.tripped,
         "journal": [
             [
                 entry.at,
@@ -217,6 +221,7 @@ def _show_gauges(cluster: Cluster, now: Tree, slots: int) -> None:
     stats.in_flight = now.get("in_flight", 0)
     stats.sessions_active = now.get("sessions_active", 0)
     stats.retries_active = now.get("retries_active", 0)
+    cluster.panic = now.get("panic", 0) > 0
     limit.used = now.get("used", 0)
     limit.maximum = cluster.policy.max_connections * slots
     limit.max_pending = cluster.policy.max_pending * slots
@@ -226,6 +231,7 @@ def _show_gauges(cluster: Cluster, now: Tree, slots: int) -> None:
     for key, state in cluster.endpoints.items():
         of_endpoint = now.get("endpoints", {}).get(_key(*key), {})
         state.in_flight = of_endpoint.get("in_flight", 0)
+        state.in_rotation = of_endpoint.get("in_rotation", 0) > 0
         state.pool.open = of_endpoint.get("open", 0)
         state.pool.idle[:] = [None] * of_endpoint.get("idle", 0)  # type: ignore[list-item]
 
@@ -235,6 +241,8 @@ def _show_breaker(breaker: Breaker, living: list[Tree], past: list[list[Any]]) -
     breaker.state = next((state for state in _TELLING if state in states), BreakerState.CLOSED)
     breaker.failures = max((found["failures"] for found in living), default=0)
     breaker.probing = any(found["probing"] for found in living)
+    breaker.failing = any(found["failing"] for found in living)
+    breaker.tripped = any(found["tripped"] for found in living)
     # The first that may send its probe.
     breaker.open_until = min(
         (found["open_until"] for found in living if found["state"] == BreakerState.OPEN), default=0.0

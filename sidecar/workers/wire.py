@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sidecar.resilience import BreakerState  # noqa: TC001 - `from_plain` reads the annotations
 
-__all__ = ["Move", "from_plain", "to_plain"]
+__all__ = ["Move", "Order", "from_plain", "to_plain"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,16 @@ class Move:
     at: float
     open_until: float
     opened_in_a_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done to an endpoint, see `admin.control.ACTIONS`."""
+
+    action: str
+    upstream: str
+    host: str
+    port: int
 
 
 def to_plain(value: object) -> Any:

@@ -1,6 +1,6 @@
 """A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
 
-What it is told (`kind`): start, stage, leave, move, values. What it tells: ready or failed, then move, quiet, values.
+What it is told (`kind`): start, stage, leave, move, do, values. It tells: ready or failed, then move, quiet, values.
 Signals are for the supervisor, which may be in the same foreground group or control group as its workers and passes
 on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM, and then takes signals too.
 """
@@ -23,9 +23,11 @@ from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 from sidecar.workers.channel import Channel
 from sidecar.workers.values import values_of
-from sidecar.workers.wire import Move, from_plain, to_plain
+from sidecar.workers.wire import Move, Order, from_plain, to_plain
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
     from sidecar.config.settings import UpstreamSettings
@@ -49,6 +51,7 @@ class WorkerApp(App):
     """One worker's part of the sidecar.
 
     sockets: (host, descriptor) of each listening socket, by upstream. moves: of breakers, before it was there.
+    orders: what was done by hand before and still holds.
     leaving: it finishes what it has and accepts nothing, since others have taken its place.
     alone: the supervisor has gone.
     """
@@ -60,12 +63,14 @@ class WorkerApp(App):
         moves: list[Move],
         channel: Channel,
         clock: Clock | None = None,
+        orders: Sequence[Order] = (),
     ) -> None:
         super().__init__(settings, clock)
         self.leaving = False
         self.alone = False
         self._inherited = sockets
         self._moves = moves
+        self._orders = orders
         self._channel = channel
         self._told_quiet = False
 
@@ -82,6 +87,8 @@ class WorkerApp(App):
         """What is known of endpoints comes before the first request."""
         for move in self._moves:
             self.adopt(move)
+        for order in self._orders:
+            self.do(order)
 
     async def _serve_own(self, context: ProxyContext) -> None:
         """The supervisor answers for all."""
@@ -138,6 +145,13 @@ class WorkerApp(App):
         cluster = self.clusters.get(move.upstream)
         if cluster is not None:
             cluster.adopt((move.host, move.port), move.to, move.at, move.open_until, move.opened_in_a_row)
+
+    def do(self, order: Order) -> None:
+        """What somebody has asked the supervisor for."""
+        cluster = self.clusters.get(order.upstream)
+        state = cluster and cluster.endpoints.get((order.host, order.port))
+        if cluster and state:  # else its configuration is another one, for the moment of a reload
+            self._do(order.action, cluster, state)
 
     def values(self) -> dict[str, Any]:
         """Everything counted so far."""
@@ -196,6 +210,8 @@ class _Conversation:
         kind = message["kind"]
         if kind == "move":
             app.adopt(from_plain(Move, message["move"]))
+        elif kind == "do":
+            app.do(from_plain(Order, message["order"]))
         elif kind == "values":
             self.channel.send({"kind": "values", "values": app.values()})
         elif kind == "stage":
@@ -270,7 +286,8 @@ def _app(message: Message, channel: Channel) -> WorkerApp:
     for name, host, descriptor in message["sockets"]:
         sockets.setdefault(name, []).append((host, descriptor))
     moves = [from_plain(Move, move) for move in message["moves"]]
-    return WorkerApp(settings, sockets, moves, channel)
+    orders = [from_plain(Order, order) for order in message["orders"]]
+    return WorkerApp(settings, sockets, moves, channel, orders=orders)
 
 
 class _Mark(logging.Filter):

@@ -12,6 +12,7 @@ from aiohttp import web
 from sidecar.admin import server as server_module
 from sidecar.admin.bind import bind
 from sidecar.admin.server import AdminServer, admin_app, metrics_app
+from sidecar.errors import UnknownUpstreamError
 
 Start = Callable[..., Awaitable[int]]
 
@@ -74,6 +75,10 @@ async def start() -> AsyncIterator[Start]:
         await server.stop()
 
 
+def _nobody(_action: str, name: str, _address: str | None) -> list[str]:
+    raise UnknownUpstreamError(f"no upstream is called {name!r}")
+
+
 def _metrics(*, ready: bool = True) -> web.Application:
     return metrics_app(lambda: b"a 1\n", "text/plain; version=0.0.4; charset=utf-8", lambda: ready)
 
@@ -103,7 +108,7 @@ async def test_ready_follows_the_application(start: Start, ready: bool, status: 
 
 async def test_upstreams_is_json_of_now(start: Start) -> None:
     view: dict[str, Any] = {"upstreams": []}
-    port = await start(admin_app(lambda: view))
+    port = await start(admin_app(lambda: view, _nobody))
     assert (await _ask(port, "/upstreams")).json == {"upstreams": []}
     view["draining"] = True
     answer = await _ask(port, "/upstreams")
@@ -112,7 +117,7 @@ async def test_upstreams_is_json_of_now(start: Start) -> None:
 
 
 async def test_the_index_names_every_path(start: Start) -> None:
-    app = admin_app(dict)
+    app = admin_app(dict, _nobody)
     answer = await _ask(await start(app), "/")
     assert answer.fields["content-type"].startswith("text/plain")
     assert b"/upstreams" in answer.body
@@ -121,7 +126,7 @@ async def test_the_index_names_every_path(start: Start) -> None:
         assert path in metrics.body
 
 
-@pytest.mark.parametrize("app", [admin_app(dict), _metrics()], ids=["admin", "metrics"])
+@pytest.mark.parametrize("app", [admin_app(dict, _nobody), _metrics()], ids=["admin", "metrics"])
 async def test_unknown_paths_and_methods_are_json_errors(start: Start, app: web.Application) -> None:
     port = await start(app)
     answer = await _ask(port, "/favicon.ico")
@@ -134,7 +139,7 @@ async def test_unknown_paths_and_methods_are_json_errors(start: Start, app: web.
 
 
 async def test_the_admin_and_metrics_paths_do_not_mix(start: Start) -> None:
-    assert (await _ask(await start(admin_app(dict)), "/metrics")).status == 404
+    assert (await _ask(await start(admin_app(dict, _nobody)), "/metrics")).status == 404
     assert (await _ask(await start(_metrics()), "/upstreams")).status == 404
 
 
@@ -149,7 +154,7 @@ async def test_versions_are_nobodys_business(start: Start) -> None:
     ["localhost", "LOCALHOST:9901", "127.0.0.1", "127.0.0.1:9901", "[::1]:9901", "[::1]", "10.0.0.5:1"],
 )
 async def test_admin_answers_to_addresses_and_localhost(start: Start, host: str) -> None:
-    assert (await _ask(await start(admin_app(dict)), "/upstreams", f"Host: {host}")).status == 200
+    assert (await _ask(await start(admin_app(dict, _nobody)), "/upstreams", f"Host: {host}")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -158,13 +163,13 @@ async def test_admin_answers_to_addresses_and_localhost(start: Start, host: str)
 )
 @pytest.mark.parametrize("path", ["/upstreams", "/"])
 async def test_admin_refuses_other_names(start: Start, host: str, path: str) -> None:
-    answer = await _ask(await start(admin_app(lambda: {"secret": 1})), path, f"Host: {host}")
+    answer = await _ask(await start(admin_app(lambda: {"secret": 1}, _nobody)), path, f"Host: {host}")
     assert answer.status == 403
     assert answer.json == {"error": "ask for it by IP address or as localhost", "status": 403}
 
 
 async def test_a_request_without_a_host_comes_from_no_browser(start: Start) -> None:
-    port = await start(admin_app(dict))
+    port = await start(admin_app(dict, _nobody))
     assert (await _ask(port, "/upstreams", "X-Other: 1", version="HTTP/1.0")).status == 200
 
 
@@ -181,7 +186,7 @@ async def test_garbage_is_refused_and_not_worth_a_traceback(
 async def test_an_error_of_ours_is_logged_and_answered(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    port = await start(admin_app(lambda: {}["no such key"]))
+    port = await start(admin_app(lambda: {}["no such key"], _nobody))
     assert (await _ask(port, "/upstreams")).status == 500
     (record,) = caplog.records
     assert record.name == "sidecar.admin"
@@ -212,7 +217,7 @@ async def test_stop_does_not_wait_for_a_client_that_does_not_read(monkeypatch: p
         asked.set()
         return {"more than the sockets' buffers take": "x" * 32 * 1024 * 1024}
 
-    server = AdminServer(admin_app(large))
+    server = AdminServer(admin_app(large, _nobody))
     port = await listen(server)
     _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(b"GET /upstreams HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -233,3 +238,58 @@ async def test_stop_does_not_wait_for_a_silent_client() -> None:
         assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
+
+
+# Actions
+
+
+BY_HAND = ("Host: localhost", "X-Sidecar-Control: 1", "Content-Length: 0")
+
+
+async def test_an_action_is_done_to_one_endpoint_or_to_all(start: Start) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+
+    def control(action: str, name: str, address: str | None) -> list[str]:
+        asked.append((action, name, address))
+        return ["10.0.0.1:80"]
+
+    port = await start(admin_app(dict, control))
+    answer = await _ask(port, "/upstreams/my-api/trip?endpoint=10.0.0.1:80", *BY_HAND, method="POST")
+    assert (answer.status, answer.json) == (
+        200,
+        {"upstream": "my-api", "action": "trip", "endpoints": ["10.0.0.1:80"]},
+    )
+    assert (await _ask(port, "/upstreams/my-api/reset", *BY_HAND, method="POST")).status == 200
+    assert asked == [("trip", "my-api", "10.0.0.1:80"), ("reset", "my-api", None)]
+
+
+@pytest.mark.parametrize("name", ["nobody", "no%0abody", "%C3%A9"])
+async def test_an_action_on_nobody_says_so(start: Start, name: str) -> None:
+    answer = await _ask(
+        await start(admin_app(dict, _nobody)), f"/upstreams/{name}/trip", *BY_HAND, method="POST"
+    )
+    assert answer.status == 404
+    assert answer.json["error"].startswith("no upstream is called '")
+
+
+async def test_no_page_in_a_browser_can_act(start: Start) -> None:
+    """A form sends no field of its own choosing, a script of another origin has to ask first, and a link is a GET."""
+    done: list[str] = []
+
+    def control(action: str, _name: str, _address: str | None) -> list[str]:
+        done.append(action)
+        return []
+
+    port = await start(admin_app(dict, control))
+    path = "/upstreams/api/trip"
+    form = ("Host: localhost", "Content-Type: application/x-www-form-urlencoded", "Content-Length: 0")
+    answer = await _ask(port, path, *form, method="POST")
+    assert (answer.status, "X-Sidecar-Control" in answer.json["error"]) == (403, True)
+    assert (await _ask(port, path, *BY_HAND)).status == 405
+    asking = ("Host: localhost", "Origin: http://evil.example", "Access-Control-Request-Method: POST")
+    answer = await _ask(port, path, *asking, method="OPTIONS")
+    assert (answer.status, "access-control-allow-origin" in answer.fields) == (405, False)
+    rebound = ("Host: evil.example", *BY_HAND[1:])
+    assert (await _ask(port, path, *rebound, method="POST")).status == 403
+    assert (await _ask(port, "/upstreams/api/explode", *BY_HAND, method="POST")).status == 404
+    assert done == []

@@ -50,6 +50,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "scheme": "http",
         "strategy": "round_robin",
         "source": "static",
+        "panic": False,
         "requests": {"total": 0, "by_class": {}, "by_reason": {}},
         "retries": {"failed": 0, "succeeded": 0},
         "in_flight": 0,
@@ -66,6 +67,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "port": 80,
         "weight": 3,
         "zone": "",
+        "in_rotation": True,
         "in_flight": 0,
         "connections": {"open": 0, "idle": 0},
         "attempts": {},
@@ -74,6 +76,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
             "failures": 0,
             "threshold": 2,
             "probing": False,
+            "held": None,
             "retry_in": None,
             "journal": [],
         },
@@ -190,3 +193,16 @@ def test_a_stepped_wall_clock_moves_the_past_and_not_the_deadlines() -> None:
     breaker = _view(cluster, clock)["endpoints"][0]["breaker"]
     assert breaker["retry_in"] == 4.0
     assert breaker["journal"][0]["at"] == "1970-01-01T01:16:40.000Z"
+
+
+def test_what_holds_an_endpoint_out_of_rotation_is_named() -> None:
+    clock = FakeClock()
+    cluster = _cluster(clock)
+    one, two = cluster.endpoints.values()
+    cluster.trip(one, clock.now)
+    cluster.check(two, False, clock.now)
+    found = [
+        (endpoint["in_rotation"], endpoint["breaker"]["held"], endpoint["breaker"]["retry_in"])
+        for endpoint in _view(cluster, clock)["endpoints"]
+    ]
+    assert found == [(False, "hand", None), (False, "checks", None)]

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.console import status
-from sidecar.console.status import NoAnswerError, fetch, show_status
+from sidecar.console import asking, status
+from sidecar.console.asking import NoAnswerError
+from sidecar.console.control import act
+from sidecar.console.status import fetch, show_status
 
 Serve = Callable[[bytes], str]
 
@@ -118,7 +120,7 @@ def test_fetch_says_when_nothing_listens(refused: str) -> None:
 
 
 def test_fetch_gives_up_on_what_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "TIMEOUT", 0.05)
+    monkeypatch.setattr(asking, "TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(NoAnswerError, match=re.escape("(no answer within 0.05 s)")):
@@ -170,7 +172,7 @@ def test_what_is_no_address_is_a_usage_error(address: str) -> None:
 
 
 def test_ipv6_addresses_are_in_brackets() -> None:
-    assert status._split("[::1]:9901") == ("::1", 9901)
+    assert asking._split("[::1]:9901") == ("::1", 9901)
 
 
 @pytest.mark.parametrize(
@@ -264,3 +266,37 @@ def test_stdout_and_stderr_are_the_usual_places(
     monkeypatch.setattr(status, "fetch", lambda _address: _view("closed"))
     assert show_status("127.0.0.1:9901", json=False, watch=False) == 0
     assert "closed" in capsys.readouterr().out
+
+
+# Actions
+
+
+def acted(action: str, address: str, endpoint: str | None = None) -> tuple[int, str, str]:
+    output, errors = io.StringIO(), io.StringIO()
+    code = act(action, "my api", endpoint, address, output, errors)
+    return code, output.getvalue(), errors.getvalue()
+
+
+def test_what_was_done_is_said_endpoint_by_endpoint(serve: Serve) -> None:
+    done = json.dumps({"upstream": "my api", "action": "trip", "endpoints": ["a:1", "b:2"]}).encode()
+    assert acted("trip", serve(_answer(done)), "a:1") == (
+        0,
+        "my api: a:1 is out of rotation until `sidecar reset`\nmy api: b:2 is out of rotation until `sidecar reset`\n",
+        "",
+    )
+
+
+def test_an_action_on_nobody_is_not_fine(serve: Serve) -> None:
+    answer = _answer(b'{"error": "no upstream is called \'my api\'", "status": 404}', "404 Not Found")
+    assert acted("reset", serve(answer)) == (1, "", "sidecar: no upstream is called 'my api'\n")
+
+
+@pytest.mark.parametrize("answer", [_answer(b"{}"), _answer(b'{"endpoints": []}', "403 Forbidden")])
+def test_who_does_not_act_is_no_sidecar(serve: Serve, answer: bytes) -> None:
+    code, output, errors = acted("trip", serve(answer))
+    assert (code, output, "is no sidecar's admin address" in errors) == (1, "", True)
+
+
+def test_acting_needs_an_address_and_an_answer(refused: str) -> None:
+    assert acted("trip", "nowhere")[0] == 2
+    assert acted("trip", refused)[0] == 1

@@ -35,6 +35,7 @@ def test_defaults() -> None:
         "breaker_failure_rate": 0.5,
         "breaker_min_requests": 20,
         "breaker_window": 10.0,
+        "failure_statuses": frozenset((502, 503, 504)),
         "observe_only": False,
         "check_rise": 2,
         "check_fall": 3,

@@ -38,6 +38,7 @@ CONTRACT = {
     "sidecar_breaker_state": {"upstream", "endpoint", "state"},
     "sidecar_breaker_transitions_total": {"upstream", "endpoint", "to", "cause"},
     "sidecar_endpoints": {"upstream", "state"},
+    "sidecar_upstream_panic": {"upstream"},
     "sidecar_build_info": {"version", "compiled", "python"},
     "sidecar_draining": set(),
     "sidecar_clients": set(),

@@ -24,7 +24,7 @@ from sidecar.config.settings import (
     UpstreamKind,
     UpstreamSettings,
 )
-from sidecar.errors import ConfigurationError, StartError
+from sidecar.errors import ConfigurationError, StartError, UnknownUpstreamError
 from sidecar.workers import process as process_module
 from sidecar.workers.channel import Channel, Message
 from sidecar.workers.process import Program
@@ -241,6 +241,31 @@ async def test_a_move_is_told_to_all_others_and_to_those_that_come(
     workers.made[3].die(-9)
     await until(lambda: len(workers.made) == 5 and workers.made[4].start)
     assert workers.made[4].start["moves"] == []
+
+
+async def test_what_is_done_by_hand_is_told_to_all_and_to_those_that_come(
+    supervisor: Supervisor, workers: Workers
+) -> None:
+    await supervisor.start()
+    one, two = workers.made
+    assert supervisor.control("trip", "api", "127.0.0.1:1") == ["127.0.0.1:1"]
+    order = {"action": "trip", "upstream": "api", "host": "127.0.0.1", "port": 1}
+    await until(lambda: one.told and two.told)
+    assert one.told == two.told == [{"kind": "do", "order": order}]
+    one.channel.send({"kind": "move", "move": {**MOVE, "to": 1}})
+    await until(lambda: len(two.told) == 2)
+    two.die(-9)
+    await until(lambda: len(workers.made) == 3 and workers.made[2].start)
+    assert workers.made[2].start["orders"] == [order]
+    assert supervisor.control("reset", "api", None) == ["127.0.0.1:1"]
+    await until(lambda: len(workers.made[2].told) == 1)
+    workers.made[2].die(-9)
+    await until(lambda: len(workers.made) == 4 and workers.made[3].start)
+    assert workers.made[3].start["orders"] == workers.made[3].start["moves"] == [], (
+        "nothing is held against it"
+    )
+    with pytest.raises(UnknownUpstreamError, match="no upstream is called 'nobody'; known are: api"):
+        supervisor.control("trip", "nobody", None)
 
 
 async def test_one_that_breaks_its_channel_is_ended(

@@ -209,3 +209,24 @@ def test_the_evidence_of_a_window_is_told() -> None:
     ] == [(entry.cause, entry.good, entry.bad) for entry in one.cluster.endpoints["a", 80].breaker.journal]
     (entry,) = one.cluster.endpoints["a", 80].breaker.journal
     assert (entry.good, entry.bad) == (1, 1)
+
+
+def test_who_is_out_of_rotation_and_why() -> None:
+    one, two, whole = Process(), Process(), Process()
+    for process in (one, two):
+        state = process.cluster.endpoints["a", 80]
+        process.cluster.trip(state, NOW)
+    one.cluster.check(one.cluster.endpoints["b", 80], False, NOW)
+    Whole().show([one.values(), two.values()], whole.clusters, whole.context, 2)
+    view = upstreams_view(whole.clusters, whole.clock, mode="local", draining=False)["upstreams"][0]
+    assert [(endpoint["in_rotation"], endpoint["breaker"]["held"]) for endpoint in view["endpoints"]] == [
+        (False, "hand"),
+        (True, "checks"),
+    ]
+    assert not view["panic"]
+    two.cluster.reset(two.cluster.endpoints["a", 80], NOW)
+    for host in "ab":
+        state = two.cluster.endpoints[host, 80]
+        two.cluster.report(state, Outcome.RESET, NOW, state.breaker.permit)
+    Whole().show([one.values(), two.values()], whole.clusters, whole.context, 2)
+    assert whole.cluster.panic, "one of them is enough"

@@ -1,0 +1,74 @@
+"""Asking a running sidecar's admin address, for the commands that show what it says."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import TYPE_CHECKING, Any
+
+from sidecar.errors import SidecarError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["NoAnswerError", "ask"]
+
+TIMEOUT = 2.0  # seconds: the admin address is on this machine and answers from memory
+MAX_ANSWER = 64 * 1024 * 1024  # bytes: the bounds of the configuration allow no longer one
+
+
+class NoAnswerError(SidecarError):
+    """Nothing at the admin address answers as a sidecar does."""
+
+
+def ask(
+    address: str, path: str, method: str = "GET", fields: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
+    """The status and JSON object that `address` (host:port, IPv6 in brackets) answers a request without body.
+
+    Raises `ValueError` when `address` is no such thing, `NoAnswerError` when nothing answers, or with no object.
+    """
+    host, port = _split(address)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+    try:
+        connection.request(method, path, headers={"Accept": "application/json", **(fields or {})})
+        response = connection.getresponse()
+        body = response.read(MAX_ANSWER)
+    except (OSError, http.client.HTTPException) as error:
+        raise NoAnswerError(
+            f"nothing answers at {address} ({_why(error)}); is `sidecar run` running, "
+            "or is sidecar.admin another address? Give --admin HOST:PORT"
+        ) from error
+    finally:
+        connection.close()
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise no_sidecar(address, response.status)
+    return response.status, document
+
+
+def no_sidecar(address: str, status: int) -> NoAnswerError:
+    """What to say of an answer that no sidecar gives."""
+    return NoAnswerError(
+        f"what answers at {address} is no sidecar's admin address (status {status}); give --admin HOST:PORT"
+    )
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"{address!r} is no admin address; give --admin HOST:PORT, such as 127.0.0.1:9901")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TIMEOUT:g} s"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
