@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.bind import bind
 from sidecar.admin.control import ACTIONS, cluster_called, endpoints_called
+from sidecar.admin.explain import explain_view, next_of
 from sidecar.admin.views import upstreams_view
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
@@ -173,7 +174,7 @@ class App:
         metrics = Metrics(self.clusters, context, compiled=is_compiled())
         return (
             metrics_app(metrics.render, metrics.content_type, self._is_ready),
-            admin_app(self.view, self.control),
+            admin_app(self.view, self.control, self.explain),
         )
 
     async def _listen(self, upstream: UpstreamSettings) -> None:
@@ -196,6 +197,12 @@ class App:
         return upstreams_view(
             self.clusters, self.clock, mode=self.settings.mode.value, draining=bool(self._stage)
         )
+
+    def explain(self, name: str) -> dict[str, Any]:
+        """What `/explain/NAME` shows. Raises `UnknownUpstreamError`."""
+        cluster = cluster_called(self.clusters, name)
+        now = self.clock.monotonic()
+        return explain_view(cluster, self.clock, [next_of(cluster, now)], cluster.budget.totals(now))
 
     def control(self, action: str, name: str, address: str | None) -> list[str]:
         """Do `action` to the endpoint at `address` of an upstream, or to all; where it was done.

@@ -58,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         "check": _check,
         "url": _url,
         "status": _status,
+        "explain": _explain,
         "trip": _act,
         "reset": _act,
         "demo": _demo,
@@ -144,6 +145,12 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print the JSON of /upstreams instead of a table"
     )
     command.add_argument("--watch", action="store_true", help="refresh every second until Ctrl-C")
+
+    command = commands.add_parser(
+        "explain", parents=[running], help="say why the next request of an upstream goes where it goes"
+    )
+    command.add_argument("name", metavar="NAME", help="the upstream")
+    command.add_argument("--json", action="store_true", help="print the JSON of /explain/NAME")
 
     for name, what in (("trip", "out of rotation until it is reset"), ("reset", "back into rotation")):
         command = commands.add_parser(
@@ -267,6 +274,12 @@ def _status(options: argparse.Namespace) -> int:
     gc.enable()  # `--watch` may last for days
 
     return show_status(options.admin, json=options.json, watch=options.watch)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from sidecar.console.explain import show_reasons
+
+    return show_reasons(options.name, options.admin, json=options.json)
 
 
 def _act(options: argparse.Namespace) -> int:

@@ -153,6 +153,18 @@ class Cluster:
             return picker.pick_untried(key, now, tried)
         return self.picker.pick(key, now)
 
+    def peek(self, now: float) -> tuple[EndpointState | None, str]:
+        """The next pick and why it is that one, or None and why nobody can tell or nobody is. Changes nothing."""
+        due = min(self.endpoints.values(), key=lambda state: state.breaker.probe_at, default=None)
+        if due is not None and due.breaker.probe_at <= now:
+            return due, "its probe is due"
+        if not self.picker.endpoints:
+            return None, "nobody is in rotation" if self.endpoints else "it has no endpoints"
+        state = self.picker.peek()
+        if state is None:
+            return None, "up to the request's key" if self.hashes else "up to chance"
+        return state, "alone in rotation" if len(self.picker.endpoints) == 1 else "its turn"
+
     def has_untried(self, tried: Collection[EndpointState]) -> bool:
         """Whether an endpoint in rotation is not in `tried`; in panic, one whose breaker is closed."""
         picker = self.picker if self._sound is None else self._sound

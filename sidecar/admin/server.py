@@ -35,7 +35,8 @@ CONTROL_HEADER = "X-Sidecar-Control"
 
 _INDEX = (
     "sidecar admin\n\n"
-    "/upstreams   every upstream with its endpoints, breakers and counters (JSON)\n"
+    "/upstreams      every upstream with its endpoints, breakers and counters (JSON)\n"
+    "/explain/NAME   why the next request of one goes where it goes (JSON)\n"
     f"\nWith a field {CONTROL_HEADER}: 1, by POST, for one endpoint or without `?endpoint=HOST:PORT` all of them:\n\n"
     "/upstreams/NAME/trip    out of rotation, until it is reset\n"
     "/upstreams/NAME/reset   back into rotation, whatever opened its breaker\n"
@@ -121,18 +122,28 @@ def metrics_app(
 def admin_app(
     upstreams: Callable[[], dict[str, Any]],
     control: Callable[[str, str, str | None], list[str]],
+    explain: Callable[[str], dict[str, Any]],
     refresh: Callable[[], Awaitable[None]] = _nothing,
 ) -> web.Application:
-    """`/upstreams` and what is done to them, and an index at `/`; for whoever asks by address or as localhost.
+    """`/upstreams`, `/explain`, what is done by hand, and an index at `/`; for whoever asks by address or as localhost.
 
     upstreams: see `views.upstreams_view`. refresh: awaited before.
     control: takes an action (`control.ACTIONS`), the name of an upstream and an endpoint's address or None for all;
         gives the addresses it was done to. Raises `UnknownUpstreamError`.
+    explain: see `explain.explain_view`; takes the name of an upstream. Raises `UnknownUpstreamError`.
     """
 
     async def show_upstreams(_request: web.Request) -> web.Response:
         await refresh()
         return web.json_response(upstreams(), headers={"Cache-Control": "no-store"})
+
+    async def show_reasons(request: web.Request) -> web.Response:
+        await refresh()
+        try:
+            view = explain(request.match_info["name"])
+        except UnknownUpstreamError as error:
+            raise web.HTTPNotFound(reason=str(error)) from None
+        return web.json_response(view, headers={"Cache-Control": "no-store"})
 
     async def act(request: web.Request) -> web.Response:
         if CONTROL_HEADER not in request.headers:
@@ -149,6 +160,7 @@ def admin_app(
 
     app = _application(_refuse_foreign_names)
     app.router.add_get("/upstreams", show_upstreams)
+    app.router.add_get("/explain/{name}", show_reasons)
     app.router.add_post(f"/upstreams/{{name}}/{{action:{'|'.join(ACTIONS)}}}", act)
     app.router.add_get("/", index)
     return app

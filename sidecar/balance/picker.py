@@ -71,5 +71,9 @@ class Picker:
                 return state
         return picked
 
+    def peek(self) -> EndpointState | None:
+        """What `pick` would give now, when that is certain: neither up to chance nor to the key. Changes nothing."""
+        return self.endpoints[0] if len(self.endpoints) == 1 else None
+
     def observe(self, state: EndpointState, seconds: float, failed: bool, now: float) -> None:
         """An attempt at `state` took so long until it ended, well or not."""

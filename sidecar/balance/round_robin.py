@@ -49,6 +49,11 @@ class RoundRobin(Picker):
         self._next = index + 1
         return cycle[index]
 
+    def peek(self) -> EndpointState | None:
+        """The next endpoint of the cycle."""
+        cycle = self._cycle
+        return cycle[self._next % len(cycle)] if cycle else None
+
 
 def lay_out_endpoints(endpoints: Sequence[EndpointState]) -> list[EndpointState]:
     """One smooth cycle of endpoints, each as often as its weight says: also what chance draws from."""

@@ -71,6 +71,12 @@ class ZonePreference(Picker):
                 return other
         return picked
 
+    def peek(self) -> EndpointState | None:
+        """Of whose turn it is; with keys nobody can tell."""
+        if self._hashes:
+            return None
+        return (self.own if self._owed + self._share >= 1.0 else self.others).peek()
+
     def _is_own(self, key: int) -> bool:
         if self._hashes:  # by bits that say little of its place on the ring
             return (key * _SPREAD >> 40 & 0xFFFFFF) < self._share * 0x1000000

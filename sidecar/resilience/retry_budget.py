@@ -34,6 +34,10 @@ class RetryBudget:
         """A request begins."""
         self._window.count(True, now)
 
+    def totals(self, now: float) -> tuple[int, int]:
+        """(requests, retries) of the window."""
+        return self._window.totals(now)
+
     def withdraw(self, now: float) -> bool:
         """Ask for one retry; False when the budget is spent."""
         requests, retries = self._window.totals(now)

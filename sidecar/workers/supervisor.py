@@ -12,6 +12,8 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sidecar.admin.control import cluster_called
+from sidecar.admin.explain import explain_view
 from sidecar.admin.server import admin_app, metrics_app
 from sidecar.admin.views import upstreams_view
 from sidecar.app import DRAIN_POLL, LAST_CALL, OWN_DESCRIPTORS, App
@@ -127,7 +129,7 @@ class Supervisor(App):
         metrics = Metrics(self.clusters, context, compiled=is_compiled(), workers=self.counts)
         return (
             metrics_app(metrics.render, metrics.content_type, self._is_ready, self.refresh),
-            admin_app(self.view, self.control, self.refresh),
+            admin_app(self.view, self.control, self.explain, self.refresh),
         )
 
     def _is_ready(self) -> bool:
@@ -276,6 +278,19 @@ class Supervisor(App):
             draining=bool(self._stage),
             workers=self.counts,
         )
+
+    def explain(self, name: str) -> dict[str, Any]:
+        cluster = cluster_called(self.clusters, name)
+        present = [slot.worker for slot in self._slots if slot.worker and slot.worker.serves]
+        said = [
+            (worker.slot, worker.values)
+            for worker in present
+            if worker.values and name in worker.values["next"]
+        ]
+        picks = [{"worker": number, **values["next"][name]} for number, values in said]
+        spent = [values["gauges"]["upstreams"][name]["budget"] for _, values in said]
+        requests, retries = (sum(one) for one in zip(*spent, strict=True)) if spent else (0, 0)
+        return explain_view(cluster, self.clock, picks, (requests, retries))
 
     async def refresh(self) -> None:
         """Have the clusters show what all workers have counted by now."""

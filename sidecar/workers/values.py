@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any
 
+from sidecar.admin.explain import next_of
 from sidecar.model import Outcome
 from sidecar.resilience import BreakerState, Cause, Transition
 from sidecar.resilience.breaker import JOURNAL_LENGTH
@@ -34,7 +35,8 @@ _ARRAY_COUNTERS = ("durations", "duration_sums")
 
 
 def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
-    """Everything that one process has counted: `{counters, gauges, breakers}`, JSON values throughout."""
+    """Everything that one process has counted: `{counters, gauges, breakers, next}`, JSON values throughout."""
+    now = context.monotonic()
     return {
         "counters": {
             "refused": context.refused,
@@ -43,12 +45,13 @@ def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
         "gauges": {
             "clients": context.clients,
             "pipes": list(context.pipes),
-            "upstreams": {name: _gauges(cluster) for name, cluster in clusters.items()},
+            "upstreams": {name: _gauges(cluster, now) for name, cluster in clusters.items()},
         },
         "breakers": {
             name: {_key(*key): _breaker(state.breaker) for key, state in cluster.endpoints.items()}
             for name, cluster in clusters.items()
         },
+        "next": {name: next_of(cluster, now) for name, cluster in clusters.items()},
     }
 
 
@@ -69,7 +72,7 @@ def _counters(cluster: Cluster) -> Tree:
     return found
 
 
-def _gauges(cluster: Cluster) -> Tree:
+def _gauges(cluster: Cluster, now: float) -> Tree:
     return {
         "in_flight": cluster.stats.in_flight,
         "sessions_active": cluster.stats.sessions_active,
@@ -77,6 +80,7 @@ def _gauges(cluster: Cluster) -> Tree:
         "used": cluster.limit.used,
         "pending": len(cluster.limit.pending),
         "panic": int(cluster.panic),
+        "budget": list(cluster.budget.totals(now)),
         "endpoints": {
             _key(*key): {
                 "in_flight": state.in_flight,

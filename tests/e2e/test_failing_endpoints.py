@@ -92,6 +92,9 @@ def test_an_endpoint_is_taken_out_by_hand_and_put_back(tmp_path: Path, workers: 
         wait_until(lambda: answers() == {b"two"}, "no request to go there")
         endpoint, _ = sidecar.upstream("api")["endpoints"]
         assert (endpoint["breaker"]["held"], endpoint["in_rotation"]) == ("hand", False)
+        said = asked(sidecar, "explain", "api")
+        assert (said.returncode, "tripped by hand; until `sidecar reset`" in said.stdout) == (0, True)
+        assert said.stdout.count(f"127.0.0.1:{two.port} (alone in rotation)") == workers
         assert asked(sidecar, "reset", "api").returncode == 0
         wait_until(lambda: answers() == {b"one", b"two"}, "both to serve")
         assert asked(sidecar, "trip", "nobody").returncode == 1

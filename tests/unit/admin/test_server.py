@@ -79,6 +79,10 @@ def _nobody(_action: str, name: str, _address: str | None) -> list[str]:
     raise UnknownUpstreamError(f"no upstream is called {name!r}")
 
 
+def _unexplained(name: str) -> dict[str, Any]:
+    raise UnknownUpstreamError(f"no upstream is called {name!r}")
+
+
 def _metrics(*, ready: bool = True) -> web.Application:
     return metrics_app(lambda: b"a 1\n", "text/plain; version=0.0.4; charset=utf-8", lambda: ready)
 
@@ -108,7 +112,7 @@ async def test_ready_follows_the_application(start: Start, ready: bool, status: 
 
 async def test_upstreams_is_json_of_now(start: Start) -> None:
     view: dict[str, Any] = {"upstreams": []}
-    port = await start(admin_app(lambda: view, _nobody))
+    port = await start(admin_app(lambda: view, _nobody, _unexplained))
     assert (await _ask(port, "/upstreams")).json == {"upstreams": []}
     view["draining"] = True
     answer = await _ask(port, "/upstreams")
@@ -117,7 +121,7 @@ async def test_upstreams_is_json_of_now(start: Start) -> None:
 
 
 async def test_the_index_names_every_path(start: Start) -> None:
-    app = admin_app(dict, _nobody)
+    app = admin_app(dict, _nobody, _unexplained)
     answer = await _ask(await start(app), "/")
     assert answer.fields["content-type"].startswith("text/plain")
     assert b"/upstreams" in answer.body
@@ -126,7 +130,9 @@ async def test_the_index_names_every_path(start: Start) -> None:
         assert path in metrics.body
 
 
-@pytest.mark.parametrize("app", [admin_app(dict, _nobody), _metrics()], ids=["admin", "metrics"])
+@pytest.mark.parametrize(
+    "app", [admin_app(dict, _nobody, _unexplained), _metrics()], ids=["admin", "metrics"]
+)
 async def test_unknown_paths_and_methods_are_json_errors(start: Start, app: web.Application) -> None:
     port = await start(app)
     answer = await _ask(port, "/favicon.ico")
@@ -139,7 +145,7 @@ async def test_unknown_paths_and_methods_are_json_errors(start: Start, app: web.
 
 
 async def test_the_admin_and_metrics_paths_do_not_mix(start: Start) -> None:
-    assert (await _ask(await start(admin_app(dict, _nobody)), "/metrics")).status == 404
+    assert (await _ask(await start(admin_app(dict, _nobody, _unexplained)), "/metrics")).status == 404
     assert (await _ask(await start(_metrics()), "/upstreams")).status == 404
 
 
@@ -154,7 +160,9 @@ async def test_versions_are_nobodys_business(start: Start) -> None:
     ["localhost", "LOCALHOST:9901", "127.0.0.1", "127.0.0.1:9901", "[::1]:9901", "[::1]", "10.0.0.5:1"],
 )
 async def test_admin_answers_to_addresses_and_localhost(start: Start, host: str) -> None:
-    assert (await _ask(await start(admin_app(dict, _nobody)), "/upstreams", f"Host: {host}")).status == 200
+    assert (
+        await _ask(await start(admin_app(dict, _nobody, _unexplained)), "/upstreams", f"Host: {host}")
+    ).status == 200
 
 
 @pytest.mark.parametrize(
@@ -163,13 +171,15 @@ async def test_admin_answers_to_addresses_and_localhost(start: Start, host: str)
 )
 @pytest.mark.parametrize("path", ["/upstreams", "/"])
 async def test_admin_refuses_other_names(start: Start, host: str, path: str) -> None:
-    answer = await _ask(await start(admin_app(lambda: {"secret": 1}, _nobody)), path, f"Host: {host}")
+    answer = await _ask(
+        await start(admin_app(lambda: {"secret": 1}, _nobody, _unexplained)), path, f"Host: {host}"
+    )
     assert answer.status == 403
     assert answer.json == {"error": "ask for it by IP address or as localhost", "status": 403}
 
 
 async def test_a_request_without_a_host_comes_from_no_browser(start: Start) -> None:
-    port = await start(admin_app(dict, _nobody))
+    port = await start(admin_app(dict, _nobody, _unexplained))
     assert (await _ask(port, "/upstreams", "X-Other: 1", version="HTTP/1.0")).status == 200
 
 
@@ -186,7 +196,7 @@ async def test_garbage_is_refused_and_not_worth_a_traceback(
 async def test_an_error_of_ours_is_logged_and_answered(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    port = await start(admin_app(lambda: {}["no such key"], _nobody))
+    port = await start(admin_app(lambda: {}["no such key"], _nobody, _unexplained))
     assert (await _ask(port, "/upstreams")).status == 500
     (record,) = caplog.records
     assert record.name == "sidecar.admin"
@@ -217,7 +227,7 @@ async def test_stop_does_not_wait_for_a_client_that_does_not_read(monkeypatch: p
         asked.set()
         return {"more than the sockets' buffers take": "x" * 32 * 1024 * 1024}
 
-    server = AdminServer(admin_app(large, _nobody))
+    server = AdminServer(admin_app(large, _nobody, _unexplained))
     port = await listen(server)
     _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(b"GET /upstreams HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -253,7 +263,7 @@ async def test_an_action_is_done_to_one_endpoint_or_to_all(start: Start) -> None
         asked.append((action, name, address))
         return ["10.0.0.1:80"]
 
-    port = await start(admin_app(dict, control))
+    port = await start(admin_app(dict, control, _unexplained))
     answer = await _ask(port, "/upstreams/my-api/trip?endpoint=10.0.0.1:80", *BY_HAND, method="POST")
     assert (answer.status, answer.json) == (
         200,
@@ -266,7 +276,10 @@ async def test_an_action_is_done_to_one_endpoint_or_to_all(start: Start) -> None
 @pytest.mark.parametrize("name", ["nobody", "no%0abody", "%C3%A9"])
 async def test_an_action_on_nobody_says_so(start: Start, name: str) -> None:
     answer = await _ask(
-        await start(admin_app(dict, _nobody)), f"/upstreams/{name}/trip", *BY_HAND, method="POST"
+        await start(admin_app(dict, _nobody, _unexplained)),
+        f"/upstreams/{name}/trip",
+        *BY_HAND,
+        method="POST",
     )
     assert answer.status == 404
     assert answer.json["error"].startswith("no upstream is called '")
@@ -280,7 +293,7 @@ async def test_no_page_in_a_browser_can_act(start: Start) -> None:
         done.append(action)
         return []
 
-    port = await start(admin_app(dict, control))
+    port = await start(admin_app(dict, control, _unexplained))
     path = "/upstreams/api/trip"
     form = ("Host: localhost", "Content-Type: application/x-www-form-urlencoded", "Content-Length: 0")
     answer = await _ask(port, path, *form, method="POST")
@@ -293,3 +306,15 @@ async def test_no_page_in_a_browser_can_act(start: Start) -> None:
     assert (await _ask(port, path, *rebound, method="POST")).status == 403
     assert (await _ask(port, "/upstreams/api/explode", *BY_HAND, method="POST")).status == 404
     assert done == []
+
+
+async def test_reasons_are_given_by_name(start: Start) -> None:
+    def explain(name: str) -> dict[str, Any]:
+        return {"name": name} if name == "my api" else _unexplained(name)
+
+    port = await start(admin_app(dict, _nobody, explain))
+    answer = await _ask(port, "/explain/my%20api")
+    assert (answer.status, answer.json) == (200, {"name": "my api"})
+    assert answer.fields["cache-control"] == "no-store"
+    answer = await _ask(port, "/explain/nobody")
+    assert (answer.status, answer.json["error"]) == (404, "no upstream is called 'nobody'")
