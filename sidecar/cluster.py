@@ -20,7 +20,8 @@ from sidecar.model.endpoint import EndpointState
 from sidecar.model.outcome import Outcome, outcomes_by_status
 from sidecar.model.stats import UpstreamStats
 from sidecar.pool import ConnectionLimit, EndpointPool
-from sidecar.resilience import Breaker, BreakerState, RetryBudget, too_few_left
+from sidecar.resilience import Breaker, BreakerState, too_few_left
+from sidecar.resilience.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
     from collections.abc import Collection
