@@ -380,6 +380,7 @@ def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
     policy = upstream.policy
     return UpstreamPolicy(
         strategy=upstream.strategy,
+        close_on_unhealthy=policy.close_on_unhealthy,
         slow_start=policy.slow_start,
         zone=zone,
         hash_on=upstream.hash_on,

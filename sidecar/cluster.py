@@ -132,6 +132,7 @@ class Cluster:
         self._rebuild(now)
         for state in before.values():
             state.pool.retire()
+            self._end_sessions(state)
 
     def pick(self, now: float, tried: Collection[EndpointState] = (), key: int = 0) -> EndpointState | None:
         """The endpoint for the next attempt, or None (see `refusal`).
@@ -306,6 +307,12 @@ class Cluster:
         for state in self.endpoints.values():
             if not state.in_rotation:
                 state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
+                self._end_sessions(state)
+
+    def _end_sessions(self, state: EndpointState) -> None:
+        """End what does not outlive its endpoint's place in the rotation. Last: it makes room, and others go on."""
+        for session in tuple(state.sessions):
+            session.endpoint_left()
 
     def _weigh(self, closed: list[EndpointState], now: float) -> None:
         """Give every endpoint its weight: the configured one, or so much of it as it has come to."""

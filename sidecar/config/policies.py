@@ -93,6 +93,7 @@ def merge_policy(
             tunnel_idle_timeout=_last(policy.tunnel_idle_timeout, keys.tunnel_idle_timeout),
             retries=_last(policy.retries, keys.retries),
             host_header=_last(policy.host_header, header),
+            close_on_unhealthy=_last(policy.close_on_unhealthy, keys.close_on_unhealthy),
             slow_start=_last(policy.slow_start, keys.slow_start),
             per_try_timeout=_last(policy.per_try_timeout, keys.per_try_timeout),
             retry=_merge_retry(policy.retry, keys),

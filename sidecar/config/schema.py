@@ -158,6 +158,7 @@ class Policy(Record):
     retry_budget: Annotated[RetryBudget | UnsetType, Section(RetryBudget)] = UNSET
     outlier: Annotated[Outlier | UnsetType, Section(Outlier)] = UNSET
     health_check: Annotated[UnsetType, Later("active health checks")] = UNSET
+    close_on_unhealthy: Annotated[bool | UnsetType, Flag()] = UNSET
     slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     tls: Annotated[UnsetType, Later(_TLS)] = UNSET
     source: Annotated[UnsetType, Later("sources per upstream")] = UNSET

@@ -136,6 +136,7 @@ class PolicySettings:
     tunnel_idle_timeout: of a connection that has switched protocols; 0 means never.
     host_header: `endpoint`, `preserve`, or the very value to send.
     per_try_timeout: how long one attempt may take until its response begins; 0 is as long as `timeout` lets it.
+    close_on_unhealthy: sessions and tunnels end when their endpoint leaves the rotation.
     slow_start: how long a new or recovered endpoint takes to get its whole share; 0 is at once.
     """
 
@@ -146,6 +147,7 @@ class PolicySettings:
     tunnel_idle_timeout: float = 0.0
     retries: int = 1
     host_header: str = "endpoint"
+    close_on_unhealthy: bool = False
     slow_start: float = 0.0
     per_try_timeout: float = 0.0
     retry: RetrySettings = field(default_factory=RetrySettings)

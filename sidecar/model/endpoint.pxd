@@ -4,6 +4,7 @@ from sidecar.resilience.breaker cimport Breaker
 
 cdef class EndpointState:
     cdef public object endpoint, attempts
+    cdef public set sessions
     cdef long long[::1] _attempts
     cdef public bytes authority
     cdef public Breaker breaker

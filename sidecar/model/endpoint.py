@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.model.outcome import Outcome
 from sidecar.model.stats import zeros
@@ -40,6 +40,13 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class EndingWithIt(Protocol):
+    """A session whose endpoint may leave."""
+
+    def endpoint_left(self) -> None:
+        """The endpoint is out of rotation, or has gone."""
+
+
 class EndpointState:
     """Everything that changes about one endpoint of one upstream. Made and dropped by `Cluster.apply` alone.
 
@@ -50,6 +57,7 @@ class EndpointState:
     in_rotation: it may be picked: its breaker lets requests through, or is disregarded. Connections are kept for it.
     weight: what balancing goes by: the endpoint's own, in tenths of it while any of the upstream starts slowly.
     since: when it came, or its breaker closed last, monotonic seconds; minus infinity for those of the start.
+    sessions: that end with its place in the rotation (`close_on_unhealthy`).
     latency: of its attempts, seconds, as `peak_ewma` has it; 0 before the first. latency_at: when that was.
     """
 
@@ -65,6 +73,7 @@ class EndpointState:
         "latency_at",
         "pool",
         "removed",
+        "sessions",
         "since",
         "weight",
     )
@@ -79,6 +88,7 @@ class EndpointState:
         self.in_flight = 0
         self.removed = False
         self.in_rotation = True
+        self.sessions: set[EndingWithIt] = set()
         self.weight = endpoint.weight
         self.since = -inf
         self.latency = 0.0

@@ -59,6 +59,7 @@ class CloseReason(IntEnum):
     OVERFLOW = 7
     IDLE_TIMEOUT = 8
     DRAINING = 9
+    ENDPOINT_UNHEALTHY = 10
 
     @property
     def label(self) -> str:

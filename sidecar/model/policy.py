@@ -27,6 +27,7 @@ class UpstreamPolicy:
     retry_on_connect, retry_on_reset, retry_on_timeout, retry_statuses: what another attempt is made for.
     per_try_timeout: how long one attempt may take until its response begins; 0 is off. Then it is tried again.
     retry_ratio, retry_min: see `resilience.RetryBudget`.
+    close_on_unhealthy: TCP sessions and tunnels end when their endpoint leaves the rotation.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
     breaker_threshold and what follows it: see `resilience.Breaker`.
     failure_statuses: responses that are the endpoint's failure.
@@ -56,6 +57,7 @@ class UpstreamPolicy:
     per_try_timeout: float = 0.0
     retry_ratio: float = 0.2
     retry_min: int = 3
+    close_on_unhealthy: bool = False
     host_header: str = "endpoint"
     breaker_threshold: int = 5
     breaker_open_for: float = 1.0

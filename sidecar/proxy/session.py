@@ -101,6 +101,8 @@ class Session(Receiver):
         """The endpoint's connection is there: from now on they are one."""
         self.other = side
         self._alive += 1
+        if self._cluster.policy.close_on_unhealthy and self._endpoint is not None:
+            self._endpoint.sessions.add(self)
         self._touch()
 
     # The application's side
@@ -192,6 +194,10 @@ class Session(Receiver):
         self._side_lost()
         self._end(CloseReason.ENDPOINT_RESET if exc is not None else CloseReason.ENDPOINT_CLOSED)
 
+    def endpoint_left(self) -> None:
+        """The endpoint is out of rotation, and the session is not to outlive that."""
+        self._end(CloseReason.ENDPOINT_UNHEALTHY)
+
     # The sweep's callbacks
 
     def _touch(self) -> None:
@@ -258,6 +264,7 @@ class Session(Receiver):
 
     def _leave_endpoint(self, endpoint: EndpointState) -> None:
         self._endpoint = None
+        endpoint.sessions.discard(self)
         endpoint.in_flight -= 1
         endpoint.pool.release(None)
 

@@ -332,6 +332,7 @@ async def test_every_policy_reaches_the_data_path() -> None:
         tunnel_idle_timeout=13.75,
         retries=14,
         host_header="preserve",
+        close_on_unhealthy=True,
         slow_start=14.5,
         breaker=BreakerSettings(
             consecutive_failures=15,
@@ -365,6 +366,7 @@ async def test_every_policy_reaches_the_data_path() -> None:
         strategy="ring_hash",
         hash_on="header:x",
         zone="east",
+        close_on_unhealthy=True,
         slow_start=14.5,
         timeout=11.0,
         connect_timeout=12.0,

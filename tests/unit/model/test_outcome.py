@@ -54,4 +54,5 @@ def test_close_reasons_index_arrays_and_are_labels() -> None:
         "overflow",
         "idle_timeout",
         "draining",
+        "endpoint_unhealthy",
     ]

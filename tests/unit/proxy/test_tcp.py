@@ -646,3 +646,55 @@ def test_everything_that_was_said_before_the_joining_is_passed_on_in_order(make_
     assert endpoint.closing
     assert not client.aborted
     assert proxy.sessions == {"client_closed": 1}
+
+
+# Sessions of an endpoint that leaves
+
+
+@pytest.mark.parametrize("how", ["tripped", "opened", "gone"])
+def test_sessions_can_end_with_their_endpoints_place_in_the_rotation(make_tcp: MakeProxy, how: str) -> None:
+    proxy = make_tcp(endpoints=2, close_on_unhealthy=True, breaker_threshold=1)
+    one, two = proxy.client(), proxy.client()
+    for _ in range(2):
+        proxy.accept()
+    state = proxy.states[0]
+    if how == "tripped":
+        proxy.cluster.trip(state, proxy.clock.now)
+    elif how == "opened":
+        proxy.cluster.report(state, Outcome.CONNECT_REFUSED, proxy.clock.now, state.breaker.permit)
+    else:
+        proxy.serve_by(1, first=2)
+    assert (one.aborted, two.aborted) == (True, False)
+    assert proxy.upstreams[0].aborted
+    assert proxy.sessions == {"endpoint_unhealthy": 1}
+    assert not state.sessions
+
+
+def test_as_a_rule_sessions_outlive_it(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2)
+    client = proxy.client()
+    proxy.accept()
+    proxy.cluster.trip(proxy.states[0], proxy.clock.now)
+    client.feed(b"still here")
+    assert proxy.upstreams[0].data == b"still here"
+
+
+def test_a_session_that_ended_is_not_ended_again(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, close_on_unhealthy=True)
+    client = proxy.client()
+    proxy.accept()
+    client.lose()
+    assert not proxy.states[0].sessions
+    proxy.cluster.trip(proxy.states[0], proxy.clock.now)
+    assert proxy.sessions == {"client_closed": 1}
+
+
+def test_room_that_ending_sessions_make_goes_to_those_that_wait(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, close_on_unhealthy=True, max_connections=2, max_pending=1)
+    for _ in range(3):
+        proxy.client()
+    for _ in range(2):
+        proxy.accept()
+    assert len(proxy.cluster.limit.pending) == 1
+    proxy.cluster.trip(proxy.states[0], proxy.clock.now)
+    assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.2"]
