@@ -376,7 +376,10 @@ def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
         breaker_min_requests=policy.breaker.min_requests,
         breaker_window=policy.breaker.window,
         max_connections=policy.limits.connections,
+        max_connections_per_endpoint=policy.limits.connections_per_endpoint,
         max_pending=policy.limits.pending,
+        pending_timeout=policy.limits.pending_timeout,
+        max_in_flight=policy.limits.in_flight,
         max_request_head=policy.limits.request_head,
         max_response_head=policy.limits.response_head,
     )

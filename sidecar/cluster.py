@@ -83,7 +83,12 @@ class Cluster:
         self.source = ""
         self.stats = UpstreamStats()
         self.watcher: BreakerWatcher | None = None
-        self.limit = ConnectionLimit(policy.max_connections, policy.max_pending)
+        self.limit = ConnectionLimit(
+            policy.max_connections,
+            policy.max_pending,
+            policy.max_connections_per_endpoint,
+            policy.max_in_flight,
+        )
         self._clock = clock
         self._balancing = Balancing(clock.uniform, self.stats, policy.max_load)
         self._probe_at = _NEVER  # when a breaker may be probed
@@ -111,11 +116,13 @@ class Cluster:
         self.source = snapshot.source
         for state in before.values():
             state.removed = True
+            state.pool.share = 0
         self._balancing.members = list(self.endpoints.values())
         self._balancing.ring = None
         self._rebuild(now)
         for state in before.values():
             state.pool.retire()
+        self.limit.wake()
 
     def pick(self, now: float, tried: Collection[EndpointState] = (), key: int = 0) -> EndpointState | None:
         """The endpoint for the next attempt, or None (see `refusal`).
@@ -134,6 +141,23 @@ class Cluster:
         if tried:
             return self.picker.pick_untried(key, now, tried)
         return self.picker.pick(key, now)
+
+    def with_room(
+        self, picked: EndpointState, now: float, tried: Collection[EndpointState], key: int
+    ) -> EndpointState:
+        """Where to go, `picked` having no idle connection: there, or, if it has all that it may, where there is room.
+
+        `picked` itself when there is none anywhere: who waits does so for all of them. The picker chooses among
+        those with room, one that is not in `tried` if it can.
+        """
+        if picked.pool.has_room or picked.breaker.state is BreakerState.HALF_OPEN:
+            return picked
+        full = {state for state in self.endpoints.values() if not (state.pool.has_room or state.pool.idle)}
+        for avoided in ({*full, *tried}, full):
+            other = self.picker.pick_untried(key, now, avoided)
+            if other is not None and other not in avoided:
+                return other
+        return picked
 
     def has_untried(self, tried: Collection[EndpointState]) -> bool:
         """Whether an endpoint that may be picked is not in `tried`."""
@@ -179,6 +203,7 @@ class Cluster:
             self._rebuild(now)
             if breaker.state is BreakerState.OPEN:
                 state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
+            self.limit.wake()  # what is picked has changed, and with it where there is room
             if self.watcher is not None:
                 self.watcher.moved(self, state, now)
         elif breaker.state is BreakerState.HALF_OPEN:
@@ -197,6 +222,7 @@ class Cluster:
             self._rebuild(at)
             if to is BreakerState.OPEN:
                 state.pool.close_idle()
+            self.limit.wake()
         else:
             self._find_next_probe()
 
@@ -234,6 +260,8 @@ class Cluster:
         closed = [state for state in self.endpoints.values() if state.breaker.state is BreakerState.CLOSED]
         self._weigh(closed, now)
         weights = sum(state.weight for state in closed)
+        for state in self.endpoints.values():
+            state.pool.share = 0
         for state in closed:
             state.pool.share = ceil(self.limit.maximum * state.weight / weights)
         self.picker = self._new_picker(closed)

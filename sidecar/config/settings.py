@@ -101,10 +101,18 @@ class RetrySettings:
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """Bounds of one upstream: connections and requests that wait for one, bytes of a head."""
+    """Bounds of one upstream: connections and requests that wait for one, bytes of a head.
+
+    connections_per_endpoint: 0 is no other bound than connections. pending_timeout: seconds; as long as connecting
+        may take by default, which is what it stands for, and what HAProxy's `timeout queue` falls back to.
+    in_flight: requests and sessions at once, those that wait included; 0 is off.
+    """
 
     connections: int = 1024
+    connections_per_endpoint: int = 0
     pending: int = 1024
+    pending_timeout: float = 1.0
+    in_flight: int = 0
     request_head: int = 65536
     response_head: int = 65536
 

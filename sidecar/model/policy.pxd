@@ -5,5 +5,7 @@ cdef class UpstreamPolicy:
     cdef readonly bint retry_on_connect, retry_on_reset, retry_on_timeout
     cdef readonly object retry_statuses
     cdef readonly double breaker_open_for, breaker_max_open_for, breaker_jitter, breaker_failure_rate, breaker_window
+    cdef readonly double pending_timeout
+    cdef readonly int max_connections_per_endpoint, max_in_flight
     cdef readonly int retries, retry_min, breaker_threshold, breaker_min_requests, max_connections, max_pending
     cdef readonly long max_request_head, max_response_head

@@ -30,7 +30,10 @@ class UpstreamPolicy:
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
     breaker_threshold and what follows it: see `resilience.Breaker`.
     max_connections: open to all endpoints of the upstream together.
+    max_connections_per_endpoint: of these to one endpoint; 0 leaves it to max_connections.
     max_pending: exchanges and sessions that wait for one of them.
+    pending_timeout: how long one may wait; no longer than `timeout`.
+    max_in_flight: exchanges and sessions at once, those that wait included; 0 is off.
     max_request_head, max_response_head: bytes.
     """
 
@@ -61,6 +64,9 @@ class UpstreamPolicy:
     breaker_min_requests: int = 20
     breaker_window: float = 10.0
     max_connections: int = 1024
+    max_connections_per_endpoint: int = 0
     max_pending: int = 1024
+    pending_timeout: float = 1.0
+    max_in_flight: int = 0
     max_request_head: int = 65536
     max_response_head: int = 65536

@@ -17,7 +17,7 @@ from sidecar.errors import ProtocolError, Reason
 from sidecar.http1.body import response_reader
 from sidecar.http1.message import NO_EXTRAS, UNTIL_CLOSE
 from sidecar.http1.state import Event, State, follow
-from sidecar.model import OUTCOME_BY_STATUS, Outcome
+from sidecar.model import OUTCOME_BY_STATUS, Limit, Outcome
 from sidecar.proxy.attempt import Attempts
 from sidecar.proxy.hash_key import request_key
 from sidecar.proxy.relay import PEER_FULL, UNSENT, unsent
@@ -96,9 +96,13 @@ class Exchange(Attempts):
         self._unsent = 0
         self._try_due = NEVER
         self._started = self._context.monotonic()
-        self.cluster.stats.in_flight += 1
+        stats = self.cluster.stats
+        stats.in_flight += 1
         self._key = request_key(head, self.client, self.cluster) if self.cluster.hashes else 0
-        if head.extras is NO_EXTRAS or head.extras.max_forwards:
+        most = self.cluster.limit.max_in_flight
+        if most and stats.in_flight + stats.sessions_active > most:
+            self._overflow(Limit.IN_FLIGHT)
+        elif head.extras is NO_EXTRAS or head.extras.max_forwards:
             self._attempt(self._started)
         else:
             self._answer_as_last()
@@ -390,8 +394,7 @@ class Exchange(Attempts):
         elif connection is None:
             if self._dial is None:  # in the queue for a connection
                 self._give_up(Outcome.CANCELLED)
-                self.cluster.stats.overflows += 1
-                self._fail(Reason.OVERFLOW)
+                self._overflow(Limit.PENDING_TIMEOUT)
             else:
                 self._give_up(Outcome.REQUEST_TIMEOUT)
                 self._fail(Reason.REQUEST_TIMEOUT)

@@ -341,7 +341,15 @@ async def test_every_policy_reaches_the_data_path() -> None:
             min_requests=186,
             window=18.7,
         ),
-        limits=LimitSettings(connections=19, pending=20, request_head=2100, response_head=2200),
+        limits=LimitSettings(
+            connections=19,
+            connections_per_endpoint=18,
+            pending=20,
+            pending_timeout=20.5,
+            in_flight=21,
+            request_head=2100,
+            response_head=2200,
+        ),
     )
     app = App(
         settings(
@@ -377,7 +385,10 @@ async def test_every_policy_reaches_the_data_path() -> None:
         breaker_min_requests=186,
         breaker_window=18.7,
         max_connections=19,
+        max_connections_per_endpoint=18,
         max_pending=20,
+        pending_timeout=20.5,
+        max_in_flight=21,
         max_request_head=2100,
         max_response_head=2200,
     )

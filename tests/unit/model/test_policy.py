@@ -36,7 +36,10 @@ def test_defaults() -> None:
         "breaker_min_requests": 20,
         "breaker_window": 10.0,
         "max_connections": 1024,
+        "max_connections_per_endpoint": 0,
         "max_pending": 1024,
+        "pending_timeout": 1.0,
+        "max_in_flight": 0,
         "max_request_head": 65536,
         "max_response_head": 65536,
     }

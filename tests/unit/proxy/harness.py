@@ -13,7 +13,7 @@ from unit.proxy.manual_loop import Connecting, ManualLoop
 
 from sidecar.cluster import Cluster
 from sidecar.http1 import RequestHead
-from sidecar.model import CloseReason, Endpoint, EndpointState, Snapshot, UpstreamPolicy
+from sidecar.model import CloseReason, Endpoint, EndpointState, Limit, Snapshot, UpstreamPolicy
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.exchange import Exchange
@@ -139,6 +139,12 @@ class Proxy:
         """Ended sessions by close reason."""
         counts = self.cluster.stats.sessions
         return {reason.label: counts[reason] for reason in CloseReason if counts[reason]}
+
+    @property
+    def overflows(self) -> dict[str, int]:
+        """How many were turned away, by the limit that was reached."""
+        counts = self.cluster.stats.overflows
+        return {limit.label: counts[limit] for limit in Limit if counts[limit]}
 
     def finish(self) -> None:
         """Everybody leaves; then nothing may be open, booked, waiting or uncounted."""
