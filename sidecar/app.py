@@ -367,6 +367,7 @@ def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
         continue_timeout=policy.continue_timeout,
         tunnel_idle_timeout=policy.tunnel_idle_timeout,
         retries=policy.retries,
+        deadline_header=policy.deadline_header.lower().encode("ascii"),
         host_header=policy.host_header,
         breaker_threshold=policy.breaker.consecutive_failures,
         breaker_open_for=policy.breaker.open_for,

@@ -35,9 +35,9 @@ def upstreams_view(
     """Every upstream with its endpoints, in configuration order.
 
     Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, requests: {total, by_class,
-    by_reason}, retries, in_flight, pending, sessions: {active, total, by_reason}, bytes: {sent, received},
-    overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`. Counts grow from the start of the process and
-    name only what occurred; `_limits`, `_endpoint` and `_breaker` give the inner shapes.
+    by_reason}, retries, deadlines: {header, exceeded}, in_flight, pending, sessions: {active, total, by_reason},
+    bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`. Counts grow from the
+    start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give the inner shapes.
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
     """
     now = clock.monotonic()
@@ -66,6 +66,10 @@ def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
         "source": cluster.source,
         "requests": _requests(cluster),
         "retries": {"failed": retries[0], "succeeded": retries[1]},
+        "deadlines": {
+            "header": cluster.policy.deadline_header.decode("ascii") or None,
+            "exceeded": stats.deadlines_exceeded,
+        },
         "in_flight": stats.in_flight,
         "pending": len(limit.pending),
         "sessions": {

@@ -15,6 +15,7 @@ from sidecar.config.rules import (
     Authority,
     Bytes,
     Choice,
+    DeadlineHeader,
     HashOn,
     HostHeader,
     HostName,
@@ -144,6 +145,7 @@ class Policy(Record):
     circuit_breaker_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
     limits: Annotated[Limits | UnsetType, Section(Limits)] = UNSET
     host_header: Annotated[str | UnsetType, HostHeader()] = UNSET
+    deadline_header: Annotated[str | UnsetType, DeadlineHeader()] = UNSET
     per_try_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     retry_on: Annotated[tuple[str, ...] | UnsetType, Several(RetryOn(), 16, "conditions")] = UNSET
     retry_budget: Annotated[RetryBudget | UnsetType, Section(RetryBudget)] = UNSET

@@ -128,6 +128,7 @@ class PolicySettings:
     host_header: `endpoint`, `preserve`, or the very value to send.
     per_try_timeout: how long one attempt may take until its response begins; 0 is as long as `timeout` lets it.
     slow_start: how long a new or recovered endpoint takes to get its whole share; 0 is at once.
+    deadline_header: where a request says how many milliseconds it may take; empty is nowhere.
     """
 
     timeout: float = 30.0
@@ -139,6 +140,7 @@ class PolicySettings:
     host_header: str = "endpoint"
     slow_start: float = 0.0
     per_try_timeout: float = 0.0
+    deadline_header: str = ""
     retry: RetrySettings = field(default_factory=RetrySettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)

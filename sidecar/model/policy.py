@@ -27,6 +27,7 @@ class UpstreamPolicy:
     retry_on_connect, retry_on_reset, retry_on_timeout, retry_statuses: what another attempt is made for.
     per_try_timeout: how long one attempt may take until its response begins; 0 is off. Then it is tried again.
     retry_ratio, retry_min: retries that may go on at once, as a share of the exchanges in flight, and at least.
+    deadline_header: the name, in lower case, of the header in which a request says how long it may take; empty is off.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
     breaker_threshold and what follows it: see `resilience.Breaker`.
     max_connections: open to all endpoints of the upstream together.
@@ -55,6 +56,7 @@ class UpstreamPolicy:
     per_try_timeout: float = 0.0
     retry_ratio: float = 0.2
     retry_min: int = 3
+    deadline_header: bytes = b""
     host_header: str = "endpoint"
     breaker_threshold: int = 5
     breaker_open_for: float = 1.0

@@ -63,6 +63,7 @@ class UpstreamStats:
         retries_refused: that were not made, the budget being spent.
     reuse_failures: reused connections that closed without a response byte (the idle race).
     overflows: requests and sessions turned away, by the `Limit` that was reached.
+    deadlines_exceeded: requests whose own time, of `deadline_header`, was over before their end.
     sessions: ended TCP sessions, and tunnels that HTTP requests have become, by `CloseReason`; bytes_sent goes to
         endpoints, bytes_received comes back.
     in_flight and sessions_active are gauges.
@@ -75,6 +76,7 @@ class UpstreamStats:
         "bytes_received",
         "bytes_sent",
         "connects",
+        "deadlines_exceeded",
         "duration_sums",
         "durations",
         "in_flight",
@@ -101,6 +103,7 @@ class UpstreamStats:
         self.retries_active = 0
         self.retries_refused = 0
         self.reuse_failures = 0
+        self.deadlines_exceeded = 0
         self.overflows = [0] * len(Limit)
         self.sessions = [0] * len(CloseReason)
         self.bytes_sent = 0

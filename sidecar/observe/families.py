@@ -82,6 +82,13 @@ def requests(clusters: list[Cluster]) -> Iterator[Metric]:
     )
     yield _per_upstream(
         counter,
+        "deadlines_exceeded_total",
+        "Requests that were ended because the time of their own deadline header was over.",
+        clusters,
+        lambda cluster: cluster.stats.deadlines_exceeded,
+    )
+    yield _per_upstream(
+        counter,
         "connection_reuse_failures_total",
         "Reused connections that closed without a response byte (the idle race).",
         clusters,

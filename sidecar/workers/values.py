@@ -28,7 +28,7 @@ Tree = dict[str, Any]
 # closed ones is a message that has not arrived yet.
 _TELLING = (BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.CLOSED)
 
-_PLAIN_COUNTERS = ("reuse_failures", "retries_refused", "bytes_sent", "bytes_received")
+_PLAIN_COUNTERS = ("reuse_failures", "deadlines_exceeded", "retries_refused", "bytes_sent", "bytes_received")
 _LIST_COUNTERS = ("connects", "retries", "sessions", "overflows")
 _ARRAY_COUNTERS = ("durations", "duration_sums")
 

@@ -331,6 +331,7 @@ async def test_every_policy_reaches_the_data_path() -> None:
         tunnel_idle_timeout=13.75,
         retries=14,
         host_header="preserve",
+        deadline_header="X-Timeout",
         slow_start=14.5,
         breaker=BreakerSettings(
             consecutive_failures=15,
@@ -376,6 +377,7 @@ async def test_every_policy_reaches_the_data_path() -> None:
         continue_timeout=13.5,
         tunnel_idle_timeout=13.75,
         retries=14,
+        deadline_header=b"x-timeout",
         host_header="preserve",
         breaker_threshold=15,
         breaker_open_for=16.0,

@@ -52,6 +52,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "source": "static",
         "requests": {"total": 0, "by_class": {}, "by_reason": {}},
         "retries": {"failed": 0, "succeeded": 0},
+        "deadlines": {"header": None, "exceeded": 0},
         "in_flight": 0,
         "pending": 0,
         "sessions": {"active": 0, "total": 0, "by_reason": {}},

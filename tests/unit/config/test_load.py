@@ -274,7 +274,12 @@ defaults:
   limits: {connections: 10, request_head: 8KiB, pending_timeout: 250ms, connections_per_endpoint: 4, in_flight: 50}
 services:
   web:
-    {host: web, port: 80, timeout: 7, continue_timeout: 0, host_header: web.example:8080, limits: {pending: 0, in_flight: 0}}
+    host: web
+    port: 80
+    timeout: 7
+    continue_timeout: 0
+    host_header: web.example:8080
+    limits: {pending: 0, in_flight: 0}
   redis: {host: r, port: 6379, circuit_breaker_timeout: 30}
 load_balancers:
   api: {hosts: ["a:81"], host: endpoint, circuit_breaker: {max_open_for: 4s}, idle_timeout: 1}
@@ -395,3 +400,22 @@ def test_unknown_upstream(load: Load) -> None:
     assert str(caught.value) == (
         "no service or load balancer is called `redsi`; did you mean `redis`?; known are: redis, backend"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "X-Timeout"),
+        ("deadline_header: off", ""),
+        ('deadline_header: "off"', ""),
+        ("deadline_header: x-b", "x-b"),
+    ],
+)
+def test_the_deadline_header_of_all_may_be_off_for_one(load: Load, text: str, expected: str) -> None:
+    settings = load(f"""
+defaults: {{deadline_header: X-Timeout}}
+services:
+  web: {{host: web.example, port: 80, {text}}}
+  redis: {{host: redis.example, port: 6379, scheme: redis}}
+""")
+    assert settings.upstream("web").policy.deadline_header == expected

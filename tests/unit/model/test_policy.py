@@ -27,6 +27,7 @@ def test_defaults() -> None:
         "per_try_timeout": 0.0,
         "retry_ratio": 0.2,
         "retry_min": 3,
+        "deadline_header": b"",
         "host_header": "endpoint",
         "breaker_threshold": 5,
         "breaker_open_for": 1.0,

@@ -15,7 +15,7 @@ def test_everything_begins_at_nought() -> None:
     assert stats.retries == [[0, 0]] * len(Reason)
     assert stats.connects == [0, 0, 0]
     assert stats.overflows == [0] * len(Limit)
-    gauges = (stats.reuse_failures, stats.bytes_sent, stats.bytes_received)
+    gauges = (stats.reuse_failures + stats.deadlines_exceeded, stats.bytes_sent, stats.bytes_received)
     assert gauges == (0, 0, 0)
     assert (stats.in_flight, stats.sessions_active) == (0, 0)
 

@@ -46,6 +46,7 @@ CONTRACT = {
     "sidecar_clients_limit": set(),
     "sidecar_clients_refused_total": set(),
     "sidecar_pipes": set(),
+    "sidecar_deadlines_exceeded_total": {"upstream"},
     "sidecar_retries_active": {"upstream"},
     "sidecar_retries_refused_total": {"upstream"},
     "sidecar_pipes_limit": set(),
@@ -143,6 +144,7 @@ def test_gauges_and_bounds_of_an_upstream() -> None:
     cluster.stats.in_flight = 7
     cluster.stats.overflows[Limit.PENDING_TIMEOUT] = 2
     cluster.stats.reuse_failures = 3
+    cluster.stats.deadlines_exceeded = 4
     cluster.limit.pending.extend([None, None])  # type: ignore[list-item]
     found = _scrape(cluster)
     assert _value(found, "requests_in_flight", upstream="api") == 7
@@ -156,6 +158,7 @@ def test_gauges_and_bounds_of_an_upstream() -> None:
         "descriptors": 0,
     }
     assert _value(found, "connection_reuse_failures_total", upstream="api") == 3
+    assert _value(found, "deadlines_exceeded_total", upstream="api") == 4
     assert _value(found, "queue_length", upstream="api") == 2
     assert _value(found, "queue_limit", upstream="api") == 20
     assert _value(found, "connections_limit", upstream="api") == 10

@@ -47,6 +47,7 @@ class Process:
             stats.sessions[CloseReason.CLIENT_CLOSED] += 1
             stats.connects[0] += 1
             stats.reuse_failures += 1
+            stats.deadlines_exceeded += 3
             stats.overflows[Limit.PENDING] += 1
             stats.overflows[Limit.IN_FLIGHT] += 2
             stats.bytes_sent += 10
