@@ -113,7 +113,7 @@ class TimedExchange(Exchange):
         """The client's time is over: end whatever goes on, which fails nobody."""
         self.cluster.stats.deadlines_exceeded += 1
         self._give_up(Outcome.CANCELLED)
-        self._fail(Reason.REQUEST_TIMEOUT, message="the time that the request's own header gave it is over")
+        self._fail(Reason.REQUEST_TIMEOUT, 0, "the time that the request's own header gave it is over")
 
     # No other attempt is begun without time; a response that may be tried again passes then, as the better answer.
 

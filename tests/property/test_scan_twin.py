@@ -200,6 +200,11 @@ def test_lines_are_taken_out_of_both(drop: str, wire: bytes) -> None:
     assert mine == twins
 
 
+def read(found: RequestHead) -> tuple[object, ...]:
+    """What a head says, but for its lines."""
+    return found.method, found.target, found.minor, found.length, found.size, found.keep_alive, found.extras
+
+
 @pytest.mark.parametrize("wire", USUAL_REQUESTS)
 def test_a_field_is_changed_in_both(wire: bytes) -> None:
     """What the compiled scan has found gets lines then; whatever it leaves out does not come back."""
@@ -208,9 +213,9 @@ def test_a_field_is_changed_in_both(wire: bytes) -> None:
     for module in (scan, head):
         found = module.scan_request(asked)
         assert found is not None
-        before = described(found)
+        before = read(found)
         found = found.unpacked()
-        assert described(found) == before
+        assert read(found) == before
         found = found.unpacked()
         places = found.places(b"x-ms")
         assert [found.field(b"x-ms"), len(places)] == [b"1", 2]
