@@ -12,5 +12,6 @@ cdef class TimedExchange(Exchange):
     cpdef begin(self, RequestHead head, bytes body, bint done)
     cpdef _attempt(self, double now)
     cpdef _send(self, connection)
+    cpdef _outcome(self)
     @cython.locals(client=DownstreamConnection)
     cpdef _touch(self)

@@ -6,6 +6,7 @@ left of it, so that whoever is next knows too. A pipelined request is looked at 
 begins then.
 
 That it is over is nobody's failure: a client with 5 ms would open the breaker of an endpoint that is perfectly well.
+Nor is a 504 by which the next hop, perhaps a sidecar too, says the same a moment earlier.
 
 Connections of an upstream with that option have a `TimedExchange`; all others never ask.
 """
@@ -33,6 +34,8 @@ __all__ = ["TimedExchange"]
 
 # Ten hold 115 days, and what 32 bits do: some clients say the largest number where they mean no bound.
 MAX_DIGITS = 10
+# What is left goes on in whole milliseconds: who is next may count one less.
+ROUNDING = 0.001
 
 
 class TimedExchange(Exchange):
@@ -115,11 +118,18 @@ class TimedExchange(Exchange):
         self._give_up(Outcome.CANCELLED)
         self._fail(Reason.REQUEST_TIMEOUT, 0, "the time that the request's own header gave it is over")
 
+    def _outcome(self) -> Outcome:
+        """See `Exchange._outcome`. A 504 when the time is over says so for the next hop, which was told of it."""
+        if self._status == 504 and self._due - ROUNDING <= self._context.monotonic():
+            return Outcome.CANCELLED
+        return Exchange._outcome(self)
+
     # No other attempt is begun without time; a response that may be tried again passes then, as the better answer.
 
     def _tries_elsewhere(self, head: ResponseHead, come: int) -> bool:
         """See `Attempts._tries_elsewhere`."""
-        return self._due > self._context.monotonic() and Exchange._tries_elsewhere(self, head, come)
+        has_time = self._due - ROUNDING > self._context.monotonic()
+        return has_time and Exchange._tries_elsewhere(self, head, come)
 
     def _spend_retry(self, reason: Reason, now: float) -> None:
         """See `Attempts._spend_retry`."""

@@ -138,6 +138,32 @@ def test_a_client_that_does_not_read_is_let_go(timed: MakeProxy) -> None:
     assert blameless(proxy)
 
 
+@pytest.mark.parametrize("seconds", [0.2495, 0.26], ids=["by rounding", "over"])
+def test_the_next_hop_saying_so_first_is_nobodys_failure(timed: MakeProxy, seconds: float) -> None:
+    """It was told how long it has, and its sweep may come by before this one's."""
+    proxy = timed(endpoints=2, retry_statuses=frozenset((504,)))
+    client = proxy.client(within(250))
+    endpoint = proxy.accept()
+    proxy.clock.advance(seconds)
+    answer = ok(b"late", status="504 Gateway Timeout")
+    endpoint.feed(answer)
+    assert client.data == answer
+    assert proxy.connecting == []
+    assert blameless(proxy)
+    assert sum(state.attempts[Outcome.CANCELLED] for state in proxy.states) == 1
+
+
+@pytest.mark.parametrize("status", ["502 Bad Gateway", "503 Busy", "504 Gateway Timeout"])
+def test_any_other_failure_stays_one(timed: MakeProxy, status: str) -> None:
+    proxy = timed()
+    proxy.client(within(250))
+    endpoint = proxy.accept()
+    proxy.clock.advance(0.2 if status.startswith("504") else 0.26)
+    endpoint.feed(ok(status=status))
+    assert proxy.states[0].attempts[Outcome.FAILURE_STATUS] == 1
+    assert proxy.states[0].breaker.state.label == "open"
+
+
 def test_an_answer_in_time_is_an_answer(timed: MakeProxy) -> None:
     proxy = timed()
     client = proxy.client(within(1000))
