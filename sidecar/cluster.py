@@ -116,7 +116,6 @@ class Cluster:
         self.source = snapshot.source
         for state in before.values():
             state.removed = True
-            state.pool.share = 0
         self._balancing.members = list(self.endpoints.values())
         self._balancing.ring = None
         self._rebuild(now)
