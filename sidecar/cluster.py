@@ -165,6 +165,11 @@ class Cluster:
             for state in self.endpoints.values()
         )
 
+    @property
+    def is_overfull(self) -> bool:
+        """Whether more is in flight than an upstream with such a limit may have; a tunnel still is a request."""
+        return self.stats.in_flight + self.stats.sessions_active > self.limit.max_in_flight
+
     def any_key(self) -> int:
         """A key by chance, for a request that has nothing to hash."""
         return int(self._clock.uniform() * (1 << 64))

@@ -17,7 +17,6 @@ cdef class Exchange(Attempts):
     cdef public bint _reusable
     cdef public int _status
     cdef public long long _unsent
-    @cython.locals(stats=UpstreamStats, most=cython.int)
     cpdef begin(self, RequestHead head, bytes body, bint done)
     @cython.locals(upstream=UpstreamConnection, client=DownstreamConnection, gate=ReadGate)
     cpdef _send(self, connection)

@@ -96,11 +96,9 @@ class Exchange(Attempts):
         self._unsent = 0
         self._try_due = NEVER
         self._started = self._context.monotonic()
-        stats = self.cluster.stats
-        stats.in_flight += 1
+        self.cluster.stats.in_flight += 1
         self._key = request_key(head, self.client, self.cluster) if self.cluster.hashes else 0
-        most = self.cluster.limit.max_in_flight
-        if most and stats.in_flight + stats.sessions_active > most:
+        if self.cluster.limit.max_in_flight and self.cluster.is_overfull:
             self._overflow(Limit.IN_FLIGHT)
         elif head.extras is NO_EXTRAS or head.extras.max_forwards:
             self._attempt(self._started)

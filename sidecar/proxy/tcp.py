@@ -51,11 +51,10 @@ class TcpSession(Session):
         self._begin(transport)
         context = self._context
         context.clients += 1
-        most = self._cluster.limit.max_in_flight
         if context.clients > context.max_clients:
             context.refused += 1
             self._end(CloseReason.OVERFLOW)
-        elif most and self._cluster.stats.sessions_active > most:
+        elif self._cluster.limit.max_in_flight and self._cluster.is_overfull:
             self._overflow(Limit.IN_FLIGHT)
         else:
             self._touch()

@@ -201,6 +201,17 @@ def test_what_comes_behind_the_answer_has_its_own_time(timed: MakeProxy) -> None
     assert proxy.cluster.stats.deadlines_exceeded == 0
 
 
+def test_what_never_comes_behind_the_answer_is_no_deadline(timed: MakeProxy) -> None:
+    proxy = timed()
+    client = proxy.client(within(1000, "POST /", "Content-Length: 3", body=b"a"))
+    proxy.accept().feed(ok())
+    client.taken()
+    proxy.pass_time(2.2)
+    assert client.data == b"", "it has its answer"
+    assert client.eof_written
+    assert proxy.cluster.stats.deadlines_exceeded == 0
+
+
 def test_a_tunnel_is_bound_by_it_no_more(timed: MakeProxy) -> None:
     proxy = timed()
     client = proxy.client(within(1000, "GET /", "Connection: upgrade", "Upgrade: websocket"))

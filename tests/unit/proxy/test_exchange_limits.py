@@ -174,6 +174,24 @@ def test_a_wait_has_its_own_bound(make_proxy: MakeProxy) -> None:
     assert not waiting.closing
 
 
+def test_each_wait_begins_anew(make_proxy: MakeProxy) -> None:
+    """Who has been woken, and has to wait again after a connect that failed, waits as long again."""
+    proxy = make_proxy(max_connections=1, pending_timeout=2.0, retries=1)
+    proxy.client(request("GET /1"))
+    first = proxy.accept()
+    again = proxy.client(request("GET /2"))
+    proxy.pass_time(1.0)
+    proxy.client(request("GET /3"))
+    first.feed(ok(b"1", "Connection: close"))
+    proxy.refuse()  # the second's connect; its room goes to the third, who was there before it came back
+    third = proxy.accept()
+    proxy.pass_time(1.5)
+    assert not again.data
+    third.feed(ok(b"3"))
+    third.feed(ok(b"2"))
+    assert again.data == ok(b"2")
+
+
 def test_nobody_waits_longer_than_the_time_out(make_proxy: MakeProxy) -> None:
     proxy = make_proxy(max_connections=1, pending_timeout=60.0, timeout=3.0)
     proxy.client(request())

@@ -721,3 +721,22 @@ def test_a_session_that_is_woken_in_vain_waits_no_longer_for_it(make_tcp: MakePr
     proxy.pass_time(0.7)
     assert waiting.aborted
     assert proxy.overflows == {"pending_timeout": 1}
+
+
+def test_each_wait_begins_anew(make_tcp: MakeProxy) -> None:
+    """Who has been woken, and has to wait again after a connect that failed, waits as long again."""
+    proxy = make_tcp(max_connections=1, pending_timeout=2.0, retries=1)
+    first, endpoint = joined(proxy)
+    again = proxy.client(b"again")
+    proxy.pass_time(1.0)
+    third = proxy.client(b"third")
+    first.lose()
+    endpoint.lose()
+    proxy.refuse()
+    endpoint = proxy.accept()
+    assert endpoint.data == b"third"
+    proxy.pass_time(1.5)
+    assert not again.closing
+    third.lose()
+    endpoint.lose()
+    assert proxy.accept().data == b"again"
