@@ -397,6 +397,7 @@ def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
         continue_timeout=policy.continue_timeout,
         tunnel_idle_timeout=policy.tunnel_idle_timeout,
         retries=policy.retries,
+        deadline_header=policy.deadline_header.lower().encode("ascii"),
         host_header=policy.host_header,
         breaker_threshold=policy.breaker.consecutive_failures,
         breaker_open_for=policy.breaker.open_for,
@@ -411,7 +412,10 @@ def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
         min_available=policy.outlier.min_available,
         panic_all=policy.outlier.panic == "all",
         max_connections=policy.limits.connections,
+        max_connections_per_endpoint=policy.limits.connections_per_endpoint,
         max_pending=policy.limits.pending,
+        pending_timeout=policy.limits.pending_timeout,
+        max_in_flight=policy.limits.in_flight,
         max_request_head=policy.limits.request_head,
         max_response_head=policy.limits.response_head,
     )

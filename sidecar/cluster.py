@@ -95,7 +95,12 @@ class Cluster:
         self.stats = UpstreamStats()
         self.watcher: BreakerWatcher | None = None
         self.budget = RetryBudget(policy.retry_ratio, policy.retry_min)
-        self.limit = ConnectionLimit(policy.max_connections, policy.max_pending)
+        self.limit = ConnectionLimit(
+            policy.max_connections,
+            policy.max_pending,
+            policy.max_connections_per_endpoint,
+            policy.max_in_flight,
+        )
         self._clock = clock
         self._balancing = Balancing(clock.uniform, self.stats, policy.max_load)
         self._probe_at = _NEVER  # when a breaker may be probed
@@ -133,6 +138,7 @@ class Cluster:
         for state in before.values():
             state.pool.retire()
             self._end_sessions(state)
+        self.limit.wake()
 
     def pick(self, now: float, tried: Collection[EndpointState] = (), key: int = 0) -> EndpointState | None:
         """The endpoint for the next attempt, or None (see `refusal`).
@@ -167,10 +173,32 @@ class Cluster:
             return None, "up to the request's key" if self.hashes else "up to chance"
         return state, "alone in rotation" if len(self.picker.endpoints) == 1 else "its turn"
 
+    def with_room(
+        self, picked: EndpointState, now: float, tried: Collection[EndpointState], key: int
+    ) -> EndpointState:
+        """Where to go, `picked` having no idle connection: there, or, if it has all that it may, where there is room.
+
+        `picked` itself when there is none anywhere: who waits does so for all of them. The picker chooses among
+        those with room, one that is not in `tried` if it can.
+        """
+        if picked.pool.has_room or not picked.in_rotation:
+            return picked
+        full = {state for state in self.endpoints.values() if not (state.pool.has_room or state.pool.idle)}
+        for avoided in ({*full, *tried}, full):
+            other = self.picker.pick_untried(key, now, avoided)
+            if other is not None and other not in avoided:
+                return other
+        return picked
+
     def has_untried(self, tried: Collection[EndpointState]) -> bool:
         """Whether an endpoint in rotation is not in `tried`; in panic, one whose breaker is closed."""
         picker = self.picker if self._sound is None else self._sound
         return any(state not in tried for state in picker.endpoints)
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether more is in flight than an upstream with such a limit may have; a tunnel still is a request."""
+        return self.stats.in_flight + self.stats.sessions_active > self.limit.max_in_flight
 
     def any_key(self) -> int:
         """A key by chance, for a request that has nothing to hash."""
@@ -206,7 +234,7 @@ class Cluster:
         if moved:
             if breaker.state is BreakerState.CLOSED:
                 state.since = now
-            self._rebuild(now)
+            self._follow(now)
             if self.watcher is not None:
                 self.watcher.moved(self, state, now)
         elif breaker.state is BreakerState.HALF_OPEN:
@@ -222,7 +250,7 @@ class Cluster:
         if state.breaker.adopt(to, at, open_until, opened_in_a_row):
             if to is BreakerState.CLOSED:
                 state.since = at
-            self._rebuild(at)
+            self._follow(at)
         else:
             self._find_next_probe()
 
@@ -233,7 +261,7 @@ class Cluster:
         if state.breaker.check(good, now):
             if state.breaker.state is BreakerState.CLOSED:
                 state.since = now
-            self._rebuild(now)
+            self._follow(now)
             if self.watcher is not None:
                 self.watcher.moved(self, state, now)
         else:
@@ -242,13 +270,13 @@ class Cluster:
     def trip(self, state: EndpointState, now: float) -> None:
         """Take `state` out of rotation until `reset`, whatever its requests and checks say."""
         state.breaker.trip(now)
-        self._rebuild(now)
+        self._follow(now)
 
     def reset(self, state: EndpointState, now: float) -> None:
         """Put `state` back into rotation, with a breaker that knows nothing of before."""
         if state.breaker.reset(now):
             state.since = now
-        self._rebuild(now)
+        self._follow(now)
 
     def _new_state(self, endpoint: Endpoint) -> EndpointState:
         policy = self.policy
@@ -282,6 +310,11 @@ class Cluster:
                 return state
         return None
 
+    def _follow(self, now: float) -> None:
+        """A breaker has moved: what is picked has changed, and with it where there is room."""
+        self._rebuild(now)
+        self.limit.wake()
+
     def _rebuild(self, now: float) -> None:
         """A new picker, over the endpoints that are in rotation now."""
         policy = self.policy
@@ -298,6 +331,7 @@ class Cluster:
         weights = sum(state.weight for state in rotation)
         for state in self.endpoints.values():
             state.in_rotation = False
+            state.pool.share = 0
         for state in rotation:
             state.in_rotation = True
             state.pool.share = ceil(self.limit.maximum * state.weight / weights)

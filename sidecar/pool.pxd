@@ -1,5 +1,5 @@
 cdef class ConnectionLimit:
-    cdef public int maximum, max_pending, used
+    cdef public int maximum, max_pending, max_in_flight, per_endpoint, used
     cdef public object pending
     cdef public list pools
 

@@ -10,6 +10,8 @@ from collections import deque
 from enum import Enum
 from typing import Protocol
 
+from sidecar.model.limit import Limit
+
 __all__ = ["Admission", "ConnectionLimit", "EndpointPool", "PooledConnection", "Waiter"]
 
 
@@ -38,17 +40,21 @@ class Admission(Enum):
 
 
 class ConnectionLimit:
-    """The bound on one upstream's connections, and the queue of those who wait for one.
+    """The bounds on one upstream's connections, and the queue of those who wait for one.
 
     maximum: connections open or being opened, to all endpoints together; used: of these now.
+    per_endpoint: to each of them; 0 is no other bound than `maximum`.
     max_pending: length of the queue.
+    max_in_flight: exchanges and sessions of the upstream, which they themselves keep to; 0 is off.
     """
 
-    __slots__ = ("max_pending", "maximum", "pending", "pools", "used")
+    __slots__ = ("max_in_flight", "max_pending", "maximum", "pending", "per_endpoint", "pools", "used")
 
-    def __init__(self, maximum: int, max_pending: int) -> None:
+    def __init__(self, maximum: int, max_pending: int, per_endpoint: int = 0, max_in_flight: int = 0) -> None:
         self.maximum = maximum
         self.max_pending = max_pending
+        self.per_endpoint = per_endpoint
+        self.max_in_flight = max_in_flight
         self.used = 0
         self.pending: deque[Waiter] = deque()
         self.pools: list[EndpointPool] = []
@@ -58,10 +64,35 @@ class ConnectionLimit:
         if waiter in self.pending:
             self.pending.remove(waiter)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether who waits could open a connection, or (there is nobody to pick) should hear that it cannot."""
+        if self.used >= self.maximum:
+            return False
+        if not self.per_endpoint:
+            return True
+        picked = [pool for pool in self.pools if pool.share]
+        return not picked or any(pool.has_room for pool in picked)
+
+    @property
+    def reached(self) -> Limit:
+        """The bound that turns away whom `admit` refuses."""
+        if self.max_pending:
+            return Limit.PENDING
+        return Limit.CONNECTIONS if self.used >= self.maximum else Limit.CONNECTIONS_PER_ENDPOINT
+
     def wake(self) -> None:
-        """Let waiters go on while there is room to open connections for them."""
-        while self.pending and self.used < self.maximum:
-            self.pending.popleft().proceed(None)
+        """Let waiters go on while there is room to open connections for them.
+
+        To be called whenever there may be: a connection has gone, or an endpoint has come or may be picked again.
+        """
+        while self.pending and self.has_room:
+            waiter = self.pending.popleft()
+            waiter.proceed(None)
+            if self.pending and self.pending[-1] is waiter:
+                # Not for this one, whatever it looked like: it keeps its turn, and nobody spins.
+                self.pending.rotate(1)
+                return
 
     def close_one_idle(self) -> bool:
         """Close an idle connection to make room for one to another endpoint; False when none is idle."""
@@ -76,7 +107,8 @@ class EndpointPool:
     """The connections of one endpoint.
 
     open: all that are open or being opened, idle ones included.
-    share: how many of the upstream's connections are this endpoint's when they are all taken.
+    share: how many of the upstream's connections are this endpoint's when they are all taken; 0 while it is not
+        to be picked.
     """
 
     __slots__ = ("idle", "limit", "open", "share")
@@ -88,19 +120,25 @@ class EndpointPool:
         self.share = limit.maximum
         limit.pools.append(self)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether its own bound lets it have one more; the upstream's may not."""
+        return not self.limit.per_endpoint or self.open < self.limit.per_endpoint
+
     def take(self) -> PooledConnection | None:
         """The idle connection that was used last; None when there is none."""
         idle = self.idle
         return idle.pop() if idle else None
 
     def admit(self, waiter: Waiter, *, probe: bool = False) -> Admission:
-        """Reserve room for one more connection, or queue `waiter` for one.
+        """Reserve room for one more connection, or queue `waiter` for one of any endpoint.
 
-        probe: a half-open endpoint's one probe goes before the bound: behind a queue of requests that are served
+        At this endpoint's own bound another may have room: the caller asks for that one (`Cluster.with_room`).
+        probe: a half-open endpoint's one probe goes before the bounds: behind a queue of requests that are served
         by the connections of other endpoints it would never be sent, and the endpoint never come back.
         """
         limit = self.limit
-        if limit.used < limit.maximum or probe or limit.close_one_idle():
+        if probe or (self.has_room and (limit.used < limit.maximum or limit.close_one_idle())):
             limit.used += 1
             self.open += 1
             return Admission.OPEN
@@ -114,10 +152,11 @@ class EndpointPool:
 
         Unless this endpoint has more than its share while others wait: closing makes room for one that the
         balancing chooses, where handing on would keep all queued requests at whoever was there first. And unless
-        a probe went beyond the bound: then this is the connection too many.
+        a probe went beyond a bound: then this is the connection too many.
         """
         limit = self.limit
-        if limit.used > limit.maximum or (limit.pending and self.open > self.share):
+        beyond = limit.used > limit.maximum or 0 < limit.per_endpoint < self.open
+        if beyond or (limit.pending and self.open > self.share):
             connection.close()
         elif limit.pending:
             limit.pending.popleft().proceed(connection)
@@ -140,6 +179,6 @@ class EndpointPool:
 
     def retire(self) -> None:
         """The endpoint has gone for good: close what is idle; busy connections keep counting until they end."""
-        self.close_idle()
-        if self in self.limit.pools:
+        if self in self.limit.pools:  # first: nobody is to be woken for room here
             self.limit.pools.remove(self)
+        self.close_idle()

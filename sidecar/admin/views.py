@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sidecar.model import CloseReason, Outcome
+from sidecar.model import CloseReason, Limit, Outcome
 from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 
@@ -34,10 +34,10 @@ def upstreams_view(
 ) -> dict[str, Any]:
     """Every upstream with its endpoints, in configuration order.
 
-    Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, requests: {total,
-    by_class, by_reason}, retries, in_flight, pending, sessions: {active, total, by_reason}, bytes: {sent, received},
-    overflows, limits: {connections, connections_used, pending}, endpoints: [...]}]}`. Counts grow from the
-    start of the process and name only what occurred; `_endpoint` and `_breaker` give the inner shapes.
+    Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, requests: {total, by_class,
+    by_reason}, retries, deadlines: {header, exceeded}, in_flight, pending, sessions: {active, total, by_reason},
+    bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`. Counts grow from the
+    start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give the inner shapes.
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
     """
     now = clock.monotonic()
@@ -67,6 +67,10 @@ def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
         "panic": cluster.panic,
         "requests": _requests(cluster),
         "retries": {"failed": retries[0], "succeeded": retries[1]},
+        "deadlines": {
+            "header": cluster.policy.deadline_header.decode("ascii") or None,
+            "exceeded": stats.deadlines_exceeded,
+        },
         "in_flight": stats.in_flight,
         "pending": len(limit.pending),
         "sessions": {
@@ -77,13 +81,33 @@ def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
             },
         },
         "bytes": {"sent": stats.bytes_sent, "received": stats.bytes_received},
-        "overflows": stats.overflows,
-        "limits": {
-            "connections": limit.maximum,
-            "connections_used": limit.used,
-            "pending": limit.max_pending,
+        "overflows": {
+            "total": sum(stats.overflows),
+            "by_limit": {found.label: stats.overflows[found] for found in Limit if stats.overflows[found]},
         },
+        "limits": _limits(cluster),
         "endpoints": [_endpoint(state, now, epoch) for state in cluster.endpoints.values()],
+    }
+
+
+def _limits(cluster: Cluster) -> dict[str, Any]:
+    """Each bound as under `limits`, null where it is off, and `..._used` how much of it is.
+
+    connections_per_endpoint_used: of the endpoint that has most. pending_timeout: seconds.
+    """
+    stats, limit = cluster.stats, cluster.limit
+    return {
+        "connections": limit.maximum,
+        "connections_used": limit.used,
+        "connections_per_endpoint": limit.per_endpoint or None,
+        "connections_per_endpoint_used": max(
+            (state.pool.open for state in cluster.endpoints.values()), default=0
+        ),
+        "pending": limit.max_pending,
+        "pending_used": len(limit.pending),
+        "pending_timeout": cluster.policy.pending_timeout,
+        "in_flight": limit.max_in_flight or None,
+        "in_flight_used": stats.in_flight + stats.sessions_active,
     }
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Authority",
     "Bytes",
     "Choice",
+    "DeadlineHeader",
     "FailureStatus",
     "Flag",
     "HashOn",
@@ -58,6 +59,16 @@ _OF_ONE_HOP: Final = (
     "trailer",
     "transfer-encoding",
     "upgrade",
+)
+# And what else the proxy reads, or writes itself.
+_OF_THE_PROXY: Final = (
+    "content-length",
+    "content_length",
+    "expect",
+    "host",
+    "http2-settings",
+    "max-forwards",
+    "transfer_encoding",
 )
 _PERCENT: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 _UPSTREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
@@ -288,6 +299,22 @@ class HashOn(_Text):
         raise Unusable(
             f"{shown(text)} is none of: path, client, header:NAME, cookie:NAME (a NAME as in HTTP)"
         )
+
+
+class DeadlineHeader(Record):
+    """The header in which a request says how long it may take; empty for `off`, which YAML reads as false."""
+
+    def read(self, value: object, written: str) -> str:
+        return "" if value is False else self.from_text(_text(value, written))
+
+    def from_text(self, text: str) -> str:
+        if text == "off":
+            return ""
+        if not _TOKEN.fullmatch(text):
+            raise Unusable(f"{shown(text)} is no name of a header; write for example x-request-timeout-ms")
+        if text.lower() in (*_OF_ONE_HOP, *_OF_THE_PROXY):
+            raise Unusable(f"{shown(text)} means something else to HTTP; use a header of your own")
+        return text
 
 
 class RetryOn(Record):

@@ -15,6 +15,7 @@ from sidecar.config.rules import (
     Authority,
     Bytes,
     Choice,
+    DeadlineHeader,
     FailureStatus,
     Flag,
     HashOn,
@@ -94,6 +95,7 @@ THRESHOLD: Final = Whole(1, 1_000_000)
 SECONDS: Final = Seconds()
 OPTIONAL_SECONDS: Final = Seconds(zero=True)
 COUNT: Final = Whole(1, 1_000_000)
+OPTIONAL_COUNT: Final = Whole(0, 1_000_000)
 # A request line and a few headers need 1 KiB; more than 1 MiB of head is an attack or a bug.
 HEAD: Final = Bytes(1024, 1024 * 1024)
 _TLS: Final = "TLS to endpoints"
@@ -126,17 +128,19 @@ class Limits(Record):
     """`limits`."""
 
     connections: Annotated[int | UnsetType, COUNT] = UNSET
-    pending: Annotated[int | UnsetType, Whole(0, 1_000_000)] = UNSET
+    connections_per_endpoint: Annotated[int | UnsetType, OPTIONAL_COUNT] = UNSET
+    pending: Annotated[int | UnsetType, OPTIONAL_COUNT] = UNSET
+    pending_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    in_flight: Annotated[int | UnsetType, OPTIONAL_COUNT] = UNSET
     request_head: Annotated[int | UnsetType, HEAD] = UNSET
     response_head: Annotated[int | UnsetType, HEAD] = UNSET
-    in_flight: Annotated[UnsetType, Later("in-flight request limits")] = UNSET
 
 
 class RetryBudget(Record):
     """`retry_budget`."""
 
     ratio: Annotated[float | UnsetType, Share()] = UNSET
-    min: Annotated[int | UnsetType, Whole(0, 1_000_000)] = UNSET
+    min: Annotated[int | UnsetType, OPTIONAL_COUNT] = UNSET
 
 
 class Policy(Record):
@@ -153,6 +157,7 @@ class Policy(Record):
     circuit_breaker_timeout: Annotated[float | UnsetType, SECONDS] = UNSET
     limits: Annotated[Limits | UnsetType, Section(Limits)] = UNSET
     host_header: Annotated[str | UnsetType, HostHeader()] = UNSET
+    deadline_header: Annotated[str | UnsetType, DeadlineHeader()] = UNSET
     per_try_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     retry_on: Annotated[tuple[str, ...] | UnsetType, Several(RetryOn(), 16, "conditions")] = UNSET
     retry_budget: Annotated[RetryBudget | UnsetType, Section(RetryBudget)] = UNSET

@@ -118,10 +118,18 @@ class RetrySettings:
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """Bounds of one upstream: connections and requests that wait for one, bytes of a head."""
+    """Bounds of one upstream: connections and requests that wait for one, bytes of a head.
+
+    connections_per_endpoint: 0 is no other bound than connections. pending_timeout: seconds; as long as connecting
+        may take by default, which is what it stands for, and what HAProxy's `timeout queue` falls back to.
+    in_flight: requests and sessions at once, those that wait included; 0 is off.
+    """
 
     connections: int = 1024
+    connections_per_endpoint: int = 0
     pending: int = 1024
+    pending_timeout: float = 1.0
+    in_flight: int = 0
     request_head: int = 65536
     response_head: int = 65536
 
@@ -138,6 +146,7 @@ class PolicySettings:
     per_try_timeout: how long one attempt may take until its response begins; 0 is as long as `timeout` lets it.
     close_on_unhealthy: sessions and tunnels end when their endpoint leaves the rotation.
     slow_start: how long a new or recovered endpoint takes to get its whole share; 0 is at once.
+    deadline_header: where a request says how many milliseconds it may take; empty is nowhere.
     """
 
     timeout: float = 30.0
@@ -150,6 +159,7 @@ class PolicySettings:
     close_on_unhealthy: bool = False
     slow_start: float = 0.0
     per_try_timeout: float = 0.0
+    deadline_header: str = ""
     retry: RetrySettings = field(default_factory=RetrySettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     outlier: OutlierSettings = field(default_factory=OutlierSettings)

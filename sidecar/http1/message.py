@@ -108,6 +108,19 @@ class RequestHead:
         """The value of the first field called `name`, which is in lower case; None when there is none."""
         return find_field(self._lines, name)
 
+    def unpacked(self) -> RequestHead:
+        """The same head with its lines, for who changes one: itself, but for what the compiled scan has found."""
+        return self
+
+    def places(self, name: bytes) -> list[int]:
+        """Where the fields called `name`, which is in lower case, stand in an unpacked head."""
+        lines = self._lines
+        return [at for at in range(1, len(lines)) if lines[at].partition(b":")[0].lower() == name]
+
+    def put(self, at: int, value: bytes) -> None:
+        """Give the field at a place another value; its name keeps its spelling."""
+        self._lines[at] = b"%b: %b" % (self._lines[at].partition(b":")[0], value)
+
     def render(self, authority: bytes, body: bytes = b"") -> bytes:
         """The head for an endpoint, followed by what has come of the body, in one piece.
 

@@ -268,6 +268,15 @@ cdef class ScannedRequest(RequestHead):
         """See `RequestHead.field`."""
         return find_field(self._data[self._start:self._end].split(b"\r\n"), name)
 
+    def unpacked(self):
+        """See `RequestHead.unpacked`."""
+        cdef list lines = self.render(b"")[:-4].split(b"\r\n")
+        cdef RequestHead head = RequestHead(lines, self.method, self.target, self.minor, self.size)
+        head.length = self.length
+        head.keep_alive = self.keep_alive
+        head._host = head.places(b"host")[0]
+        return head
+
     cpdef bytes render(self, bytes authority, bytes body=b""):
         """See `RequestHead.render`."""
         cdef const char* text = PyBytes_AS_STRING(self._data)

@@ -1,13 +1,14 @@
 """What the layers share: plain values and plain counters, no behaviour beyond their own arithmetic.
 
 Reading order: `endpoint` (who serves), `snapshot` (who serves now, says a source), `outcome` (how an
-attempt or a session ended), `policy` (what it may cost), `stats` (the integers that the data path increments),
-`workers` (how many processes there are).
+attempt or a session ended), `limit` (why it did not begin), `policy` (what it may cost), `stats` (the integers
+that the data path increments), `workers` (how many processes there are).
 """
 
 from __future__ import annotations
 
 from sidecar.model.endpoint import Endpoint, EndpointState
+from sidecar.model.limit import Limit
 from sidecar.model.outcome import CloseReason, Outcome, outcomes_by_status
 from sidecar.model.policy import UpstreamPolicy
 from sidecar.model.snapshot import Snapshot
@@ -18,6 +19,7 @@ __all__ = [
     "CloseReason",
     "Endpoint",
     "EndpointState",
+    "Limit",
     "Outcome",
     "Snapshot",
     "UpstreamPolicy",

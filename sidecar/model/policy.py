@@ -28,6 +28,7 @@ class UpstreamPolicy:
     per_try_timeout: how long one attempt may take until its response begins; 0 is off. Then it is tried again.
     retry_ratio, retry_min: see `resilience.RetryBudget`.
     close_on_unhealthy: TCP sessions and tunnels end when their endpoint leaves the rotation.
+    deadline_header: the name, in lower case, of the header in which a request says how long it may take; empty is off.
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
     breaker_threshold and what follows it: see `resilience.Breaker`.
     failure_statuses: responses that are the endpoint's failure.
@@ -35,7 +36,10 @@ class UpstreamPolicy:
     check_rise, check_fall: see `resilience.Breaker`.
     max_ejected, min_available, panic_all: see `resilience.outlier`.
     max_connections: open to all endpoints of the upstream together.
+    max_connections_per_endpoint: of these to one endpoint; 0 leaves it to max_connections.
     max_pending: exchanges and sessions that wait for one of them.
+    pending_timeout: how long one may wait; no longer than `timeout`.
+    max_in_flight: exchanges and sessions at once, those that wait included; 0 is off.
     max_request_head, max_response_head: bytes.
     """
 
@@ -58,6 +62,7 @@ class UpstreamPolicy:
     retry_ratio: float = 0.2
     retry_min: int = 3
     close_on_unhealthy: bool = False
+    deadline_header: bytes = b""
     host_header: str = "endpoint"
     breaker_threshold: int = 5
     breaker_open_for: float = 1.0
@@ -74,6 +79,9 @@ class UpstreamPolicy:
     min_available: int = 1
     panic_all: bool = True
     max_connections: int = 1024
+    max_connections_per_endpoint: int = 0
     max_pending: int = 1024
+    pending_timeout: float = 1.0
+    max_in_flight: int = 0
     max_request_head: int = 65536
     max_response_head: int = 65536

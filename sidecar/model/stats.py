@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_left
 
 from sidecar.errors import Reason
+from sidecar.model.limit import Limit
 from sidecar.model.outcome import CloseReason
 
 __all__ = ["CODE_CLASSES", "DURATION_BUCKETS", "METHODS", "RETRY_REASONS", "UpstreamStats"]
@@ -61,7 +62,8 @@ class UpstreamStats:
     retries: per `Reason`, [failed, succeeded] attempts that were retries. retries_active: that go on now;
         retries_refused: that were not made, the budget being spent.
     reuse_failures: reused connections that closed without a response byte (the idle race).
-    overflows: requests and sessions refused because a limit was reached.
+    overflows: requests and sessions turned away, by the `Limit` that was reached.
+    deadlines_exceeded: requests whose own time, of `deadline_header`, was over before their end.
     sessions: ended TCP sessions, and tunnels that HTTP requests have become, by `CloseReason`; bytes_sent goes to
         endpoints, bytes_received comes back.
     in_flight and sessions_active are gauges.
@@ -74,6 +76,7 @@ class UpstreamStats:
         "bytes_received",
         "bytes_sent",
         "connects",
+        "deadlines_exceeded",
         "duration_sums",
         "durations",
         "in_flight",
@@ -100,7 +103,8 @@ class UpstreamStats:
         self.retries_active = 0
         self.retries_refused = 0
         self.reuse_failures = 0
-        self.overflows = 0
+        self.deadlines_exceeded = 0
+        self.overflows = [0] * len(Limit)
         self.sessions = [0] * len(CloseReason)
         self.bytes_sent = 0
         self.bytes_received = 0

@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from sidecar.model import CloseReason, EndpointState, Outcome
+from sidecar.model import CloseReason, EndpointState, Limit, Outcome
 from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, RETRY_REASONS
 from sidecar.resilience import BreakerState
 
@@ -82,6 +82,13 @@ def requests(clusters: list[Cluster]) -> Iterator[Metric]:
     )
     yield _per_upstream(
         counter,
+        "deadlines_exceeded_total",
+        "Requests that were ended because the time of their own deadline header was over.",
+        clusters,
+        lambda cluster: cluster.stats.deadlines_exceeded,
+    )
+    yield _per_upstream(
+        counter,
         "connection_reuse_failures_total",
         "Reused connections that closed without a response byte (the idle race).",
         clusters,
@@ -144,7 +151,10 @@ def sessions(clusters: list[Cluster]) -> Iterator[Metric]:
 
 
 def bounds(clusters: list[Cluster]) -> Iterator[Metric]:
-    """What may be used of each bounded thing, how much is, and how often it was not enough."""
+    """What may be used of each bounded thing, how much is, and how often it was not enough.
+
+    A bound that is off has no series: whatever is divided by it has none then either.
+    """
     yield _per_upstream(
         gauge,
         "queue_length",
@@ -166,12 +176,31 @@ def bounds(clusters: list[Cluster]) -> Iterator[Metric]:
         clusters,
         lambda cluster: cluster.limit.maximum,
     )
-    yield _per_upstream(
-        counter,
+    yield gauge(
+        "connections_per_endpoint_limit",
+        "Bound on the connections to each endpoint of an upstream.",
+        ("upstream",),
+        (((cluster.name,), cluster.limit.per_endpoint) for cluster in clusters if cluster.limit.per_endpoint),
+    )
+    yield gauge(
+        "in_flight_limit",
+        "Bound on the requests, sessions and tunnels of an upstream at once.",
+        ("upstream",),
+        (
+            ((cluster.name,), cluster.limit.max_in_flight)
+            for cluster in clusters
+            if cluster.limit.max_in_flight
+        ),
+    )
+    yield counter(
         "overflows_total",
-        "Requests and sessions refused, a bound reached.",
-        clusters,
-        lambda cluster: cluster.stats.overflows,
+        "Requests and sessions turned away, by the limit that was reached.",
+        ("upstream", "limit"),
+        (
+            ((cluster.name, limit.label), cluster.stats.overflows[limit])
+            for cluster in clusters
+            for limit in Limit
+        ),
     )
 
 

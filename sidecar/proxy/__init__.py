@@ -4,6 +4,7 @@
     downstream  the application's connection: request heads, pipelining, keep-alive, lingering close
     attempt     how it gets to an endpoint: picking, connecting, sending, trying again
     exchange    one request and its response, and its one end
+    deadline    the same where the client says how long it may take
     upstream    the endpoint's connection: response heads and bodies
     relay       back-pressure between the two
     respond     the answers that the proxy gives itself

@@ -19,7 +19,7 @@ cdef class Attempts:
     cdef public bytes _body
     cdef public object _dial, _retry_reason, _tried
     cdef public long _permit
-    cdef public double _answered, _began, _try_due
+    cdef public double _answered, _began, _try_due, _wait_due
     cdef public unsigned long long _key
     cdef public bint _raced, _replayable
     cdef public int _retries_left, state

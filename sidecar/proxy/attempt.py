@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import Reason
 from sidecar.http1.state import State
-from sidecar.model import Outcome
+from sidecar.model import Limit, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
+from sidecar.proxy.respond import OVERFLOW_MESSAGES
 from sidecar.proxy.sweep import NEVER
 from sidecar.proxy.upstream import UpstreamConnection
 
@@ -55,6 +56,7 @@ class Attempts:
         "_retry_reason",
         "_tried",
         "_try_due",
+        "_wait_due",
         "client",
         "cluster",
         "connection",
@@ -83,6 +85,7 @@ class Attempts:
         self._dial: Dial | None = None
         self._permit = 0
         self._try_due = NEVER
+        self._wait_due = NEVER
         self.state = State.IDLE
 
     def _fail(self, reason: Reason, status: int = 0, message: str = "") -> None:
@@ -106,8 +109,11 @@ class Attempts:
             # After a failed attempt that failure says more than that nobody is left to try.
             self._fail(self._retry_reason or self.cluster.refusal)
             return
-        self._take_place(endpoint, now)
         connection = endpoint.pool.take()
+        if connection is None:
+            endpoint = self.cluster.with_room(endpoint, now, self._tried, self._key)
+            connection = endpoint.pool.take()
+        self._take_place(endpoint, now)
         if connection is None:
             self._open(endpoint)
         else:
@@ -133,13 +139,22 @@ class Attempts:
         endpoint.in_flight -= 1
         self.endpoint = None
         if admission is Admission.OVERFLOW:
-            self.cluster.stats.overflows += 1
-            self._fail(Reason.OVERFLOW)
+            self._overflow(self.cluster.limit.reached)
+            return
+        due = self._context.sweep.soon + self.cluster.policy.pending_timeout
+        self.client.deadline = min(self.client.deadline, self._wait_due, due)
+
+    def _overflow(self, limit: Limit) -> None:
+        """A bound is reached, and that is the exchange's end."""
+        self.cluster.stats.overflows[limit] += 1
+        self._fail(Reason.OVERFLOW, message=OVERFLOW_MESSAGES[limit])
 
     def proceed(self, connection: Any) -> None:
         """The wait is over: with a connection that became free, or (None) with room to open one."""
         if connection is None:
+            self._wait_due = self.client.deadline  # if it has to wait on, that is no new wait
             self._attempt(self._context.monotonic())
+            self._wait_due = NEVER
             return
         self._take_place(connection.endpoint, self._context.monotonic())
         self._send(connection)
@@ -157,8 +172,7 @@ class Attempts:
         if outcome is Outcome.LOCAL_SHORTAGE:
             self._attempt_over(outcome, self._context.monotonic())
             dial.endpoint.pool.release(None)
-            self.cluster.stats.overflows += 1
-            self._fail(Reason.OVERFLOW, message="the proxy has no descriptor left")
+            self._overflow(Limit.DESCRIPTORS)
             return
         timed_out = outcome is Outcome.CONNECT_TIMEOUT
         self.cluster.stats.connects[2 if timed_out else 1] += 1

@@ -22,6 +22,7 @@ from sidecar.http1.scan import scan_request
 from sidecar.http1.state import State
 from sidecar.model.stats import METHODS
 from sidecar.net.receiver import Receiver
+from sidecar.proxy.deadline import TimedExchange
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, SPLICE_BYTES, UNSENT, ReadGate, reset, splice
 from sidecar.proxy.respond import CLOSE, KEEP_ALIVE, error_response
@@ -63,6 +64,7 @@ class DownstreamConnection(Receiver):
 
     keep_alive: the connection may live on after the exchange that is going on.
     deadline: for the sweep. write_full: the client does not read as fast as it is written to.
+    head_began: when the first byte came of a head that did not come whole, monotonic seconds; 0 for any other.
     """
 
     __slots__ = (
@@ -76,6 +78,7 @@ class DownstreamConnection(Receiver):
         "deadline",
         "exchange",
         "gate",
+        "head_began",
         "keep_alive",
         "state",
         "transport",
@@ -88,7 +91,9 @@ class DownstreamConnection(Receiver):
     def __init__(self, context: ProxyContext, cluster: Cluster) -> None:
         self.context = context
         self.cluster = cluster
-        self.exchange = Exchange(context, cluster, self)
+        kind = TimedExchange if cluster.policy.deadline_header else Exchange
+        self.exchange = kind(context, cluster, self)
+        self.head_began = 0.0
         self.state = IDLE
         self.keep_alive = True
         self.write_full = False
@@ -172,6 +177,7 @@ class DownstreamConnection(Receiver):
             self._held = b""
             if self.state == HEAD:  # what had begun was but an empty line
                 self.state = IDLE
+                self.head_began = 0.0
                 self.deadline = self.context.sweep.soon + self.context.idle_timeout
 
     def _start_exchange(self, head: RequestHead, data: bytes, at: int) -> int:
@@ -238,6 +244,7 @@ class DownstreamConnection(Receiver):
         self._held = begun
         if self.state == IDLE:
             self.state = HEAD
+            self.head_began = self.context.monotonic()
             self.deadline = self.context.sweep.soon + self.context.head_timeout
         self._check_held_head()
 

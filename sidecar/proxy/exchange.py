@@ -17,7 +17,7 @@ from sidecar.errors import ProtocolError, Reason
 from sidecar.http1.body import response_reader
 from sidecar.http1.message import NO_EXTRAS, UNTIL_CLOSE
 from sidecar.http1.state import Event, State, follow
-from sidecar.model import Outcome
+from sidecar.model import Limit, Outcome
 from sidecar.proxy.attempt import Attempts
 from sidecar.proxy.hash_key import request_key
 from sidecar.proxy.relay import PEER_FULL, UNSENT, unsent
@@ -98,7 +98,9 @@ class Exchange(Attempts):
         self.cluster.stats.in_flight += 1
         self.cluster.budget.deposit(self._started)
         self._key = request_key(head, self.client, self.cluster) if self.cluster.hashes else 0
-        if head.extras is NO_EXTRAS or head.extras.max_forwards:
+        if self.cluster.limit.max_in_flight and self.cluster.is_overfull:
+            self._overflow(Limit.IN_FLIGHT)
+        elif head.extras is NO_EXTRAS or head.extras.max_forwards:
             self._attempt(self._started)
         else:
             self._answer_as_last()
@@ -386,8 +388,7 @@ class Exchange(Attempts):
         elif connection is None:
             if self._dial is None:  # in the queue for a connection
                 self._give_up(Outcome.CANCELLED)
-                self.cluster.stats.overflows += 1
-                self._fail(Reason.OVERFLOW)
+                self._overflow(Limit.PENDING_TIMEOUT)
             else:
                 self._give_up(Outcome.REQUEST_TIMEOUT)
                 self._fail(Reason.REQUEST_TIMEOUT)

@@ -11,12 +11,21 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from sidecar.errors import Reason
+from sidecar.model import Limit
 from sidecar.model.stats import METHODS
 
 if TYPE_CHECKING:
     from sidecar.http1 import RequestHead
 
-__all__ = ["CLOSE", "CONTINUE", "KEEP_ALIVE", "STATUS_BY_REASON", "error_response", "last_hop_response"]
+__all__ = [
+    "CLOSE",
+    "CONTINUE",
+    "KEEP_ALIVE",
+    "OVERFLOW_MESSAGES",
+    "STATUS_BY_REASON",
+    "error_response",
+    "last_hop_response",
+]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -43,13 +52,25 @@ STATUS_BY_REASON = {
 _MESSAGES = {
     Reason.NO_ENDPOINTS: "the upstream has no endpoints",
     Reason.ALL_OPEN: "every endpoint's circuit breaker is open",
-    Reason.OVERFLOW: "the upstream's connections and its queue are full",
+    Reason.OVERFLOW: "a limit of the upstream is reached",  # `OVERFLOW_MESSAGES` tells which
     Reason.CONNECT_REFUSED: "no endpoint accepted a connection",
     Reason.CONNECT_TIMEOUT: "connecting took too long",
     Reason.REQUEST_TIMEOUT: "the time-out passed without progress",
     Reason.RESET_BEFORE_HEADERS: "the endpoint closed the connection without an answer",
     Reason.BAD_RESPONSE: "the endpoint's answer is not valid HTTP/1.1",
     Reason.RETRY_BUDGET: "the attempt failed, and too many others are being tried again already",
+}
+
+# What was reached, and by the name of the setting what would have to be more.
+OVERFLOW_MESSAGES = {
+    Limit.CONNECTIONS: "all of limits.connections are busy, and limits.pending lets nobody wait",
+    Limit.CONNECTIONS_PER_ENDPOINT: (
+        "every endpoint has limits.connections_per_endpoint busy, and limits.pending lets nobody wait"
+    ),
+    Limit.PENDING: "the upstream's connections are busy, and limits.pending wait for one already",
+    Limit.PENDING_TIMEOUT: "no connection became free within limits.pending_timeout",
+    Limit.IN_FLIGHT: "limits.in_flight are being worked on already",
+    Limit.DESCRIPTORS: "the proxy has no descriptor left",
 }
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Outcome
+from sidecar.model import CloseReason, Limit, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import Dial
 from sidecar.proxy.hash_key import client_key
@@ -32,7 +32,7 @@ __all__ = ["TcpSession"]
 class TcpSession(Session):
     """A session from the moment that the listener accepts the application's connection."""
 
-    __slots__ = ("_began", "_dial", "_early", "_key", "_permit", "_retries_left", "_tried")
+    __slots__ = ("_began", "_dial", "_early", "_key", "_permit", "_retries_left", "_tried", "_wait_due")
 
     def __init__(self, context: ProxyContext, cluster: Cluster) -> None:
         super().__init__(context, cluster, cluster.policy.idle_timeout)
@@ -43,6 +43,7 @@ class TcpSession(Session):
         self._key = 0
         self._retries_left = cluster.policy.retries
         self._tried: list[EndpointState] = []
+        self._wait_due = NEVER
 
     def connection_made(self, transport: Transport) -> None:
         """The listener accepted it."""
@@ -52,6 +53,8 @@ class TcpSession(Session):
         if context.clients > context.max_clients:
             context.refused += 1
             self._end(CloseReason.OVERFLOW)
+        elif self._cluster.limit.max_in_flight and self._cluster.is_overfull:
+            self._overflow(Limit.IN_FLIGHT)
         else:
             self._touch()
             if self._cluster.hashes:
@@ -78,6 +81,7 @@ class TcpSession(Session):
                 empty = self._cluster.refusal is Reason.NO_ENDPOINTS
                 self._end(CloseReason.NO_ENDPOINTS if empty else CloseReason.ALL_OPEN)
             return
+        endpoint = self._cluster.with_room(endpoint, now, self._tried, self._key)
         self._permit = endpoint.breaker.permit
         self._began = now
         admission = endpoint.pool.admit(self, probe=not endpoint.in_rotation)
@@ -88,19 +92,22 @@ class TcpSession(Session):
             self._dial = Dial(self._context, endpoint, partial(EndpointSide, self), timeout, self)
             return
         if admission is Admission.WAIT:
-            self.deadline = self._context.sweep.soon + self._cluster.policy.timeout
+            policy = self._cluster.policy
+            seconds = min(policy.pending_timeout, policy.timeout)
+            self.deadline = min(self._wait_due, self._context.sweep.soon + seconds)
         else:
-            self._overflow()
+            self._overflow(self._cluster.limit.reached)
 
-    def _overflow(self) -> None:
-        self._cluster.stats.overflows += 1
+    def _overflow(self, limit: Limit) -> None:
+        self._cluster.stats.overflows[limit] += 1
         self._end(CloseReason.OVERFLOW)
 
     def proceed(self, connection: Any) -> None:
         """The wait for room to open a connection is over."""
-        self.deadline = NEVER
+        self._wait_due = self.deadline  # if it has to wait on, that is no new wait
         self._touch()
         self._connect(self._context.monotonic())
+        self._wait_due = NEVER
 
     def on_connected(self, dial: Dial, connection: EndpointSide) -> None:
         """An endpoint accepted: join the two sides."""
@@ -124,7 +131,7 @@ class TcpSession(Session):
         self._report(outcome)
         self._leave_endpoint(dial.endpoint)
         if outcome is Outcome.LOCAL_SHORTAGE:
-            self._overflow()
+            self._overflow(Limit.DESCRIPTORS)
             return
         self._cluster.stats.connects[2 if outcome is Outcome.CONNECT_TIMEOUT else 1] += 1
         self._tried.append(dial.endpoint)
@@ -152,6 +159,6 @@ class TcpSession(Session):
     def expire(self) -> None:
         """The wait for an endpoint's connection, or the session's own time-out, is over."""
         if self._endpoint is None and not self._ended:
-            self._overflow()
+            self._overflow(Limit.PENDING_TIMEOUT)
         else:
             Session.expire(self)

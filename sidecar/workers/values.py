@@ -29,8 +29,8 @@ Tree = dict[str, Any]
 # closed ones is a message that has not arrived yet.
 _TELLING = (BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.CLOSED)
 
-_PLAIN_COUNTERS = ("reuse_failures", "overflows", "retries_refused", "bytes_sent", "bytes_received")
-_LIST_COUNTERS = ("connects", "retries", "sessions")
+_PLAIN_COUNTERS = ("reuse_failures", "deadlines_exceeded", "retries_refused", "bytes_sent", "bytes_received")
+_LIST_COUNTERS = ("connects", "retries", "sessions", "overflows")
 _ARRAY_COUNTERS = ("durations", "duration_sums")
 
 
@@ -229,6 +229,8 @@ def _show_gauges(cluster: Cluster, now: Tree, slots: int) -> None:
     limit.used = now.get("used", 0)
     limit.maximum = cluster.policy.max_connections * slots
     limit.max_pending = cluster.policy.max_pending * slots
+    limit.per_endpoint = cluster.policy.max_connections_per_endpoint * slots
+    limit.max_in_flight = cluster.policy.max_in_flight * slots
     # Only their number is looked at.
     limit.pending.clear()
     limit.pending.extend([None] * now.get("pending", 0))  # type: ignore[list-item]

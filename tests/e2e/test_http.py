@@ -288,7 +288,7 @@ def test_more_than_the_limits_wait_or_are_turned_away(through: Through) -> None:
         wait_until(lambda: proxied.sidecar.metrics()[queue] == 1, "the second to wait")
         third = get(proxied.listen)
         assert (third.status, third.error) == (503, "overflow")
-        assert proxied.sidecar.metrics()['sidecar_overflows_total{upstream="api"}'] == 1
+        assert proxied.sidecar.metrics()['sidecar_overflows_total{limit="pending",upstream="api"}'] == 1
         proxied.endpoint.released.set()
         assert first.read_response().status == second.read_response().status == 200
     assert proxied.endpoint.connections == 1

@@ -4,7 +4,7 @@ from collections import deque
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sidecar.pool import Admission, ConnectionLimit, EndpointPool, PooledConnection
 
@@ -36,7 +36,7 @@ class Waiter:
     def proceed(self, connection: PooledConnection | None) -> None:
         assert self.machine.queue.popleft() is self, "first come, first served"
         if connection is None:
-            assert self.machine.limit.used < MAXIMUM, "it was told that there is room"
+            assert self.machine.has_room(), "it was told that there is room"
             if self.wants:
                 self.machine.attempt(self)
         else:
@@ -58,20 +58,47 @@ class Books(RuleBasedStateMachine):
         self.probing: list[Connection | EndpointPool] = []  # dials and connections let in before the bound
         self.queue: deque[Waiter] = deque()
 
+    @initialize(per_endpoint=st.integers(0, 2))
+    def bound_each(self, per_endpoint: int) -> None:
+        """Some upstreams have a bound for each endpoint, which may be as large as that for all."""
+        self.limit.per_endpoint = per_endpoint
+
+    def fits(self, pool: EndpointPool) -> bool:
+        """Whether its own bound allows one more."""
+        return not self.limit.per_endpoint or pool.open < self.limit.per_endpoint
+
+    @property
+    def picked(self) -> list[EndpointPool]:
+        """Those of endpoints whose breakers are closed."""
+        return [pool for pool in self.pools if pool.share]
+
+    def has_room(self) -> bool:
+        """Whether somebody could open a connection, or would hear that nobody is there to pick."""
+        if self.limit.used >= MAXIMUM:
+            return False
+        return not self.limit.per_endpoint or not self.picked or any(map(self.fits, self.picked))
+
     def attempt(self, waiter: Waiter) -> None:
-        """What an exchange does: an idle connection, or room for a new one, or the queue."""
-        connection = waiter.pool.take()
+        """What an exchange does: an idle connection, or room for a new one there or elsewhere, or the queue."""
+        picked = self.picked
+        if not picked:
+            return  # every breaker is open: it fails
+        pool = waiter.pool if waiter.pool in picked else picked[0]
+        if not pool.idle and not self.fits(pool):
+            pool = next((other for other in picked if other.idle or self.fits(other)), pool)
+        connection = pool.take()
         if connection is not None:
             assert isinstance(connection, Connection)
             self.busy.append(connection)
             return
         full = self.limit.used >= MAXIMUM
-        idle = any(pool.idle for pool in self.pools)
+        idle = any(other.idle for other in self.pools)
+        fits = self.fits(pool)
         waiting = len(self.queue)
-        answer = waiter.pool.admit(waiter)
-        if not full or idle:
+        answer = pool.admit(waiter)
+        if fits and (not full or idle):
             assert answer is Admission.OPEN
-            self.dialling.append(waiter.pool)
+            self.dialling.append(pool)
         elif waiting < MAX_PENDING:
             assert answer is Admission.WAIT
             self.queue.append(waiter)
@@ -98,9 +125,13 @@ class Books(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def breakers_move(self, data: st.DataObject) -> None:
-        """The cluster shares the bound out anew."""
+        """The cluster shares the bound out anew, among those that are picked; who waits may find other room."""
         for pool in self.pools:
-            pool.share = data.draw(st.integers(1, MAXIMUM))
+            pool.share = data.draw(st.integers(0, MAXIMUM))
+        for pool in self.pools:
+            if not pool.share:
+                pool.close_idle()
+        self.limit.wake()
 
     @precondition(lambda self: self.dialling)
     @rule(data=st.data(), accepted=st.booleans())
@@ -130,12 +161,12 @@ class Books(RuleBasedStateMachine):
         connection = data.draw(st.sampled_from(self.busy))
         pool = connection.pool
         self.busy.remove(connection)
-        if pool in self.retired:
+        if pool in self.retired or not pool.share:
             connection.close()
             return
         first = self.queue[0] if self.queue else None
         greedy = first is not None and pool.open > pool.share
-        beyond = self.limit.used > MAXIMUM
+        beyond = self.limit.used > MAXIMUM or 0 < self.limit.per_endpoint < pool.open
         if connection in self.probing:  # its probe is over, whatever becomes of the connection
             self.probing.remove(connection)
         pool.give_back(connection)
@@ -176,7 +207,9 @@ class Books(RuleBasedStateMachine):
         gone = self.pools[at]
         self.pools[at] = EndpointPool(self.limit)
         self.retired.append(gone)
+        gone.share = 0
         gone.retire()
+        self.limit.wake()
 
     @invariant()
     def every_connection_is_in_the_books_once(self) -> None:
@@ -191,19 +224,38 @@ class Books(RuleBasedStateMachine):
     def the_bounds_hold(self) -> None:
         """But for the probes that are going on, at most one for each endpoint."""
         assert 0 <= self.limit.used <= MAXIMUM + len(self.probing)
+        for pool in (*self.pools, *self.retired) if self.limit.per_endpoint else ():
+            probes = sum(pool in (probe, getattr(probe, "pool", None)) for probe in self.probing)
+            assert pool.open <= self.limit.per_endpoint + probes
         assert len(self.limit.pending) <= MAX_PENDING
 
     @invariant()
     def nobody_waits_while_there_is_room(self) -> None:
         assert list(self.limit.pending) == list(self.queue)
         if self.queue:
-            assert self.limit.used >= MAXIMUM
+            assert not self.has_room()
             assert not any(pool.idle for pool in self.pools)
 
     @invariant()
     def the_retired_keep_nothing_idle(self) -> None:
         assert set(map(id, self.limit.pools)) == set(map(id, self.pools))
         assert not any(pool.idle for pool in self.retired)
+
+    def teardown(self) -> None:
+        """Everything ends, one by one, and whoever waited has been told by then."""
+        while self.dialling or self.open:
+            if self.dialling:
+                pool = self.dialling.pop()
+                if pool in self.probing:
+                    self.probing.remove(pool)
+                pool.release(None)
+            else:
+                connection = self.open[0]
+                if connection in self.busy:
+                    self.busy.remove(connection)
+                connection.close()
+        assert not self.queue
+        assert not self.limit.pending
 
 
 TestBooks = Books.TestCase

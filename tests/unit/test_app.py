@@ -333,6 +333,7 @@ async def test_every_policy_reaches_the_data_path() -> None:
         retries=14,
         host_header="preserve",
         close_on_unhealthy=True,
+        deadline_header="X-Timeout",
         slow_start=14.5,
         breaker=BreakerSettings(
             consecutive_failures=15,
@@ -346,7 +347,15 @@ async def test_every_policy_reaches_the_data_path() -> None:
             observe_only=True,
         ),
         outlier=OutlierSettings(max_ejected=0.188, min_available=189, panic="fail"),
-        limits=LimitSettings(connections=19, pending=20, request_head=2100, response_head=2200),
+        limits=LimitSettings(
+            connections=19,
+            connections_per_endpoint=18,
+            pending=20,
+            pending_timeout=20.5,
+            in_flight=21,
+            request_head=2100,
+            response_head=2200,
+        ),
     )
     app = App(
         settings(
@@ -374,6 +383,7 @@ async def test_every_policy_reaches_the_data_path() -> None:
         continue_timeout=13.5,
         tunnel_idle_timeout=13.75,
         retries=14,
+        deadline_header=b"x-timeout",
         host_header="preserve",
         breaker_threshold=15,
         breaker_open_for=16.0,
@@ -388,7 +398,10 @@ async def test_every_policy_reaches_the_data_path() -> None:
         min_available=189,
         panic_all=False,
         max_connections=19,
+        max_connections_per_endpoint=18,
         max_pending=20,
+        pending_timeout=20.5,
+        max_in_flight=21,
         max_request_head=2100,
         max_response_head=2200,
     )

@@ -661,3 +661,129 @@ def test_checks_of_one_that_has_gone_change_nothing() -> None:
     cluster.apply(snapshot(Endpoint("b", 80)))
     cluster.check(gone, False, NOW)
     assert gone.breaker.state is CLOSED
+
+
+# An endpoint's own bound
+
+
+def busy(state: EndpointState, count: int) -> None:
+    """So many of its connections carry something."""
+    for _ in range(count):
+        assert state.pool.admit(Waiter(), probe=True) is Admission.OPEN
+
+
+class Told(Waiter):
+    """A waiter of a queue, and what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[PooledConnection | None] = []
+
+    def proceed(self, connection: PooledConnection | None) -> None:
+        self.told.append(connection)
+
+
+@pytest.mark.parametrize("strategy", ["round_robin", "least_request", "random", "peak_ewma", "ring_hash"])
+@pytest.mark.parametrize("zone", ["", "here"])
+def test_an_endpoint_without_room_is_passed_over(strategy: str, zone: str) -> None:
+    cluster = cluster_of(strategy=strategy, zone=zone, max_connections_per_endpoint=1)
+    cluster.apply(snapshot(*(Endpoint(host, 80, zone="here" if host < "c" else "there") for host in "abcd")))
+    a, b, c, d = cluster.endpoints.values()
+    for full in (a, b, c):
+        busy(full, 1)
+    for picked in (a, b, c):
+        assert cluster.with_room(picked, NOW, (), 7) is d
+    assert cluster.with_room(d, NOW, (), 7) is d
+    busy(d, 1)
+    assert cluster.with_room(a, NOW, (), 7) is a, "nobody has room: to the queue"
+
+
+def test_without_a_bound_of_its_own_an_endpoint_has_room() -> None:
+    cluster = cluster_of("a", "b")
+    a, _ = cluster.endpoints.values()
+    busy(a, 500)
+    assert cluster.with_room(a, NOW, (), 0) is a
+
+
+def test_an_idle_connection_is_room_too() -> None:
+    cluster = cluster_of("a", "b", max_connections_per_endpoint=1)
+    a, b = cluster.endpoints.values()
+    busy(a, 1)
+    busy(b, 1)
+    b.pool.give_back(Connection(b.pool))
+    assert cluster.with_room(a, NOW, (), 0) is b
+
+
+def test_room_at_one_that_was_tried_is_better_than_none() -> None:
+    cluster = cluster_of("a", "b", "c", max_connections_per_endpoint=1)
+    a, b, c = cluster.endpoints.values()
+    busy(a, 1)
+    assert cluster.with_room(a, NOW, (b,), 0) is c
+    busy(c, 1)
+    assert cluster.with_room(a, NOW, (b,), 0) is b
+
+
+def test_a_probe_stays_where_it_is() -> None:
+    cluster = cluster_of("a", "b", max_connections_per_endpoint=1)
+    a, _ = cluster.endpoints.values()
+    busy(a, 1)
+    fail(cluster, "a")
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is a
+    assert cluster.with_room(a, NOW + OPEN_FOR, (), 0) is a
+
+
+def test_who_waits_hears_of_an_endpoint_that_is_back_or_new() -> None:
+    cluster = cluster_of("a", "b", max_connections_per_endpoint=1)
+    a, b = cluster.endpoints.values()
+    fail(cluster, "b")
+    busy(a, 1)
+    waiting = [Told() for _ in range(4)]
+    for waiter in waiting:
+        assert a.pool.admit(waiter) is Admission.WAIT
+    probe = cluster.pick(NOW + OPEN_FOR)
+    assert probe is b
+    assert [waiter.told for waiter in waiting] == [[]] * 4
+    cluster.report(probe, Outcome.SUCCESS, NOW + OPEN_FOR, probe.breaker.permit)
+    assert all(waiter.told == [None] for waiter in waiting), "they take no room here, and so all are told"
+
+    waiter = Told()
+    busy(b, 1)
+    assert a.pool.admit(waiter) is Admission.WAIT
+    cluster.apply(snapshot(*(Endpoint(host, 80) for host in "abc")))
+    assert waiter.told == [None]
+
+
+def test_who_waits_hears_of_an_endpoint_that_is_back_for_another_worker() -> None:
+    cluster = cluster_of("a", "b", max_connections_per_endpoint=1)
+    a, b = cluster.endpoints.values()
+    fail(cluster, "b")
+    busy(a, 1)
+    waiter = Told()
+    a.pool.admit(waiter)
+    cluster.adopt(b.endpoint.key, CLOSED, NOW + 1.0, 0.0, 0)
+    assert waiter.told == [None]
+
+
+def test_who_waits_hears_that_nobody_is_left() -> None:
+    cluster = cluster_of("a", max_connections_per_endpoint=1)
+    (a,) = cluster.endpoints.values()
+    busy(a, 1)
+    waiter = Told()
+    a.pool.admit(waiter)
+    fail(cluster, "a")
+    assert waiter.told == [None]
+
+
+def test_who_waits_is_not_woken_for_endpoints_that_go() -> None:
+    cluster = cluster_of("a", "b", "c", max_connections_per_endpoint=2)
+    a, b, c = cluster.endpoints.values()
+    busy(a, 2)
+    for going in (b, c):
+        busy(going, 2)
+    waiter = Told()
+    assert a.pool.admit(waiter) is Admission.WAIT
+    b.pool.idle.append(Connection(b.pool))
+    c.pool.idle.append(Connection(c.pool))
+    cluster.apply(snapshot(Endpoint("a", 80)))
+    assert waiter.told == []
+    assert (b.pool.open, c.pool.open) == (1, 1)

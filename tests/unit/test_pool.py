@@ -1,5 +1,6 @@
 """Connections: reuse, the bounds that an upstream's endpoints share, and the queue."""
 
+from sidecar.model import Limit
 from sidecar.pool import Admission, ConnectionLimit, EndpointPool, PooledConnection
 
 
@@ -327,3 +328,131 @@ def test_nobody_is_cut_to_its_share_while_nobody_waits() -> None:
     pool.give_back(one)
     pool.give_back(two)
     assert pool.idle == [one, two]
+
+
+# An endpoint's own bound
+
+
+def test_an_endpoint_at_its_own_bound_lets_nobody_more_in() -> None:
+    limit = ConnectionLimit(10, 5, per_endpoint=1)
+    one, other = EndpointPool(limit), EndpointPool(limit)
+    assert one.has_room
+    opened(one)
+    assert not one.has_room
+    assert one.admit(Waiter()) is Admission.WAIT
+    assert other.admit(Waiter()) is Admission.OPEN
+    assert (one.open, other.open, limit.used) == (1, 1, 2)
+
+
+def test_nobodys_idle_connection_is_closed_for_an_endpoint_without_room() -> None:
+    limit = ConnectionLimit(2, 5, per_endpoint=1)
+    one, other = EndpointPool(limit), EndpointPool(limit)
+    opened(one)
+    resting = idle(other)
+    assert one.admit(Waiter()) is Admission.WAIT
+    assert not resting.closed
+
+
+def test_room_at_any_endpoint_wakes_who_waits() -> None:
+    limit = ConnectionLimit(10, 5, per_endpoint=1)
+    one, other = EndpointPool(limit), EndpointPool(limit)
+    opened(one)
+    second = opened(other)
+    waiter, next_one = Waiter(opens=other), Waiter()
+    one.admit(waiter)
+    one.admit(next_one)
+    second.close()
+    assert waiter.admissions == [Admission.OPEN]
+    assert next_one.told == [], "there was room for one"
+
+
+def test_room_at_an_endpoint_that_is_not_picked_wakes_nobody() -> None:
+    """Its breaker is open: who is woken would find nothing, and wait again."""
+    limit = ConnectionLimit(10, 5, per_endpoint=1)
+    one, failing = EndpointPool(limit), EndpointPool(limit)
+    opened(one)
+    waiter = Waiter()
+    one.admit(waiter)
+    failing.share = 0
+    limit.wake()
+    assert waiter.told == []
+    failing.share = 1
+    limit.wake()
+    assert waiter.told == [None]
+
+
+def test_with_nobody_to_pick_who_waits_is_told() -> None:
+    """It will hear that every breaker is open, which is better than a time-out."""
+    limit = ConnectionLimit(10, 5, per_endpoint=1)
+    pool = EndpointPool(limit)
+    opened(pool)
+    waiter = Waiter()
+    pool.admit(waiter)
+    pool.share = 0
+    limit.wake()
+    assert waiter.told == [None]
+
+
+def test_who_finds_no_room_after_all_keeps_its_turn_and_nobody_spins() -> None:
+    limit = ConnectionLimit(10, 5, per_endpoint=1)
+    busy, free = EndpointPool(limit), EndpointPool(limit)
+    opened(busy)
+    stubborn, next_one = Waiter(opens=busy), Waiter()
+    busy.admit(stubborn)
+    busy.admit(next_one)
+    assert free.has_room
+    limit.wake()
+    assert stubborn.admissions == [Admission.WAIT]
+    assert (stubborn.told, next_one.told) == ([None], [])
+    assert list(limit.pending) == [stubborn, next_one]
+
+
+def test_a_probe_goes_before_its_endpoints_own_bound_and_is_closed_again() -> None:
+    limit = ConnectionLimit(10, 5, per_endpoint=1)
+    pool = EndpointPool(limit)
+    stream = opened(pool)
+    assert pool.admit(Waiter(), probe=True) is Admission.OPEN
+    probe = Connection(pool)
+    pool.give_back(probe)
+    assert probe.closed == 1
+    pool.give_back(stream)
+    assert pool.idle == [stream], "at the bound, not beyond it"
+
+
+def test_a_connection_of_a_bounded_endpoint_is_handed_on_too() -> None:
+    pool = EndpointPool(ConnectionLimit(10, 5, per_endpoint=1))
+    connection = opened(pool)
+    waiter = Waiter()
+    pool.admit(waiter)
+    pool.give_back(connection)
+    assert waiter.told == [connection]
+
+
+def test_nobody_is_woken_for_the_room_of_an_endpoint_that_goes() -> None:
+    limit = ConnectionLimit(10, 5, per_endpoint=2)
+    going, staying = EndpointPool(limit), EndpointPool(limit)
+    opened(going)
+    idle(going)
+    staying.admit(Waiter())
+    staying.admit(Waiter())
+    waiter = Waiter()
+    limit.pending.append(waiter)
+    going.retire()
+    assert waiter.told == []
+
+
+# Which bound it was
+
+
+def test_what_is_reached_is_the_queue_where_there_is_one() -> None:
+    assert ConnectionLimit(1, 1).reached is Limit.PENDING
+
+
+def test_what_is_reached_without_a_queue() -> None:
+    limit = ConnectionLimit(2, 0, per_endpoint=1)
+    one, other = EndpointPool(limit), EndpointPool(limit)
+    opened(one)
+    assert one.admit(Waiter()) is Admission.OVERFLOW
+    assert limit.reached is Limit.CONNECTIONS_PER_ENDPOINT
+    opened(other)
+    assert limit.reached is Limit.CONNECTIONS

@@ -8,7 +8,7 @@ from support.clock import FakeClock
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy, WorkerCounts
+from sidecar.model import CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy, WorkerCounts
 from sidecar.version import __version__
 
 POLICY = UpstreamPolicy(
@@ -53,12 +53,23 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "panic": False,
         "requests": {"total": 0, "by_class": {}, "by_reason": {}},
         "retries": {"failed": 0, "succeeded": 0},
+        "deadlines": {"header": None, "exceeded": 0},
         "in_flight": 0,
         "pending": 0,
         "sessions": {"active": 0, "total": 0, "by_reason": {}},
         "bytes": {"sent": 0, "received": 0},
-        "overflows": 0,
-        "limits": {"connections": 10, "connections_used": 0, "pending": 20},
+        "overflows": {"total": 0, "by_limit": {}},
+        "limits": {
+            "connections": 10,
+            "connections_used": 0,
+            "connections_per_endpoint": None,
+            "connections_per_endpoint_used": 0,
+            "pending": 20,
+            "pending_used": 0,
+            "pending_timeout": 1.0,
+            "in_flight": None,
+            "in_flight_used": 0,
+        },
     }
     assert [endpoint["address"] for endpoint in endpoints] == ["[::1]:80", "b.example:81"]
     assert endpoints[0] == {
@@ -92,7 +103,8 @@ def test_counters_are_summed_over_what_is_not_shown() -> None:
     stats.count_request(0, 503, Reason.ALL_OPEN, 0.1)
     stats.retries[Reason.CONNECT_REFUSED] = [1, 2]
     stats.retries[Reason.CONNECT_TIMEOUT] = [3, 4]
-    stats.overflows = 5
+    stats.overflows[Limit.PENDING] = 3
+    stats.overflows[Limit.IN_FLIGHT] = 2
     stats.in_flight = 6
     cluster.limit.used = 7
     cluster.limit.pending.append(None)  # type: ignore[arg-type]
@@ -103,10 +115,27 @@ def test_counters_are_summed_over_what_is_not_shown() -> None:
         "by_reason": {"none": 2, "all_open": 1},
     }
     assert upstream["retries"] == {"failed": 4, "succeeded": 6}
-    assert upstream["overflows"] == 5
+    assert upstream["overflows"] == {"total": 5, "by_limit": {"pending": 3, "in_flight": 2}}
     assert upstream["in_flight"] == 6
     assert upstream["limits"]["connections_used"] == 7
-    assert upstream["pending"] == 1
+    assert upstream["pending"] == upstream["limits"]["pending_used"] == 1
+
+
+def test_limits_show_what_is_used_of_them() -> None:
+    clock = FakeClock()
+    policy = UpstreamPolicy(max_connections_per_endpoint=4, pending_timeout=2.5, max_in_flight=9)
+    cluster = Cluster("api", "http", policy, clock)
+    cluster.apply(Snapshot("api", (Endpoint("a", 80), Endpoint("b", 80)), "static"))
+    for state, opened in zip(cluster.endpoints.values(), (1, 3), strict=True):
+        state.pool.open = opened
+    cluster.stats.in_flight, cluster.stats.sessions_active = 5, 2
+    limits = _view(cluster, clock)["limits"]
+    assert (limits["connections_per_endpoint"], limits["connections_per_endpoint_used"]) == (4, 3)
+    assert limits["pending_timeout"] == 2.5
+    assert (limits["in_flight"], limits["in_flight_used"]) == (9, 7), "a tunnel is what a request has become"
+    assert (
+        _view(Cluster("none", "http", policy, clock), clock)["limits"]["connections_per_endpoint_used"] == 0
+    )
 
 
 def test_sessions_of_a_connection_upstream() -> None:

@@ -271,9 +271,15 @@ defaults:
   tunnel_idle_timeout: 1m
   host: preserve
   circuit_breaker: {consecutive_failures: 3, open_for: 2s}
-  limits: {connections: 10, request_head: 8KiB}
+  limits: {connections: 10, request_head: 8KiB, pending_timeout: 250ms, connections_per_endpoint: 4, in_flight: 50}
 services:
-  web: {host: web, port: 80, timeout: 7, continue_timeout: 0, host_header: web.example:8080, limits: {pending: 0}}
+  web:
+    host: web
+    port: 80
+    timeout: 7
+    continue_timeout: 0
+    host_header: web.example:8080
+    limits: {pending: 0, in_flight: 0}
   redis: {host: r, port: 6379, circuit_breaker_timeout: 30}
 load_balancers:
   api: {hosts: ["a:81"], host: endpoint, circuit_breaker: {max_open_for: 4s}, idle_timeout: 1}
@@ -283,7 +289,7 @@ load_balancers:
 
 def test_policies_are_merged_key_by_key(load: Load) -> None:
     web, redis, api, db = (upstream.policy for upstream in load(POLICIES).upstreams)
-    limits = LimitSettings(connections=10, pending=1024, request_head=8192, response_head=65536)
+    limits = LimitSettings(10, 4, 1024, 0.25, 50, request_head=8192, response_head=65536)
     doubling = BreakerSettings(3, open_for=2.0, max_open_for=60.0, jitter=0.5)
     assert web == PolicySettings(
         timeout=7.0,
@@ -294,7 +300,7 @@ def test_policies_are_merged_key_by_key(load: Load) -> None:
         retries=2,
         host_header="web.example:8080",
         breaker=doubling,
-        limits=LimitSettings(connections=10, pending=0, request_head=8192),
+        limits=LimitSettings(10, 4, 0, 0.25, 0, request_head=8192),
     )
     assert redis.breaker == BreakerSettings(3, open_for=30.0, max_open_for=30.0, jitter=0.0)
     assert (redis.idle_timeout, redis.limits) == (0.0, limits)
@@ -394,3 +400,22 @@ def test_unknown_upstream(load: Load) -> None:
     assert str(caught.value) == (
         "no service or load balancer is called `redsi`; did you mean `redis`?; known are: redis, backend"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "X-Timeout"),
+        ("deadline_header: off", ""),
+        ('deadline_header: "off"', ""),
+        ("deadline_header: x-b", "x-b"),
+    ],
+)
+def test_the_deadline_header_of_all_may_be_off_for_one(load: Load, text: str, expected: str) -> None:
+    settings = load(f"""
+defaults: {{deadline_header: X-Timeout}}
+services:
+  web: {{host: web.example, port: 80, {text}}}
+  redis: {{host: redis.example, port: 6379, scheme: redis}}
+""")
+    assert settings.upstream("web").policy.deadline_header == expected

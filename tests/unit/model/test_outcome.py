@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.model import CloseReason, Outcome
+from sidecar.model import CloseReason, Limit, Outcome
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,16 @@ def test_close_reasons_index_arrays_and_are_labels() -> None:
         "idle_timeout",
         "draining",
         "endpoint_unhealthy",
+    ]
+
+
+def test_limits_index_arrays_and_are_labels() -> None:
+    assert [int(limit) for limit in Limit] == list(range(len(Limit)))
+    assert [limit.label for limit in Limit] == [
+        "connections",
+        "connections_per_endpoint",
+        "pending",
+        "pending_timeout",
+        "in_flight",
+        "descriptors",
     ]

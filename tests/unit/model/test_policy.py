@@ -28,6 +28,7 @@ def test_defaults() -> None:
         "retry_ratio": 0.2,
         "retry_min": 3,
         "close_on_unhealthy": False,
+        "deadline_header": b"",
         "host_header": "endpoint",
         "breaker_threshold": 5,
         "breaker_open_for": 1.0,
@@ -44,7 +45,10 @@ def test_defaults() -> None:
         "min_available": 1,
         "panic_all": True,
         "max_connections": 1024,
+        "max_connections_per_endpoint": 0,
         "max_pending": 1024,
+        "pending_timeout": 1.0,
+        "max_in_flight": 0,
         "max_request_head": 65536,
         "max_response_head": 65536,
     }

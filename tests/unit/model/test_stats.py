@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, UpstreamStats
+from sidecar.model import CloseReason, Limit, UpstreamStats
 from sidecar.model.stats import DURATION_BUCKETS, METHODS, RETRY_REASONS
 
 
@@ -14,8 +14,9 @@ def test_everything_begins_at_nought() -> None:
     assert stats.sessions == [0] * len(CloseReason)
     assert stats.retries == [[0, 0]] * len(Reason)
     assert stats.connects == [0, 0, 0]
-    gauges = (stats.reuse_failures, stats.overflows, stats.bytes_sent, stats.bytes_received)
-    assert gauges == (0, 0, 0, 0)
+    assert stats.overflows == [0] * len(Limit)
+    gauges = (stats.reuse_failures + stats.deadlines_exceeded, stats.bytes_sent, stats.bytes_received)
+    assert gauges == (0, 0, 0)
     assert (stats.in_flight, stats.sessions_active) == (0, 0)
 
 

@@ -9,7 +9,7 @@ from support.clock import FakeClock
 
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model import CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
 from sidecar.model.stats import METHODS
 from sidecar.observe.metrics import Metrics
 from sidecar.version import __version__
@@ -31,7 +31,9 @@ CONTRACT = {
     "sidecar_connections_limit": {"upstream"},
     "sidecar_connections_opened_total": {"upstream", "result"},
     "sidecar_connection_reuse_failures_total": {"upstream"},
-    "sidecar_overflows_total": {"upstream"},
+    "sidecar_connections_per_endpoint_limit": {"upstream"},
+    "sidecar_in_flight_limit": {"upstream"},
+    "sidecar_overflows_total": {"upstream", "limit"},
     "sidecar_tcp_sessions_total": {"upstream", "close_reason"},
     "sidecar_tcp_sessions_active": {"upstream"},
     "sidecar_tcp_bytes_total": {"upstream", "direction"},
@@ -45,6 +47,7 @@ CONTRACT = {
     "sidecar_clients_limit": set(),
     "sidecar_clients_refused_total": set(),
     "sidecar_pipes": set(),
+    "sidecar_deadlines_exceeded_total": {"upstream"},
     "sidecar_retries_active": {"upstream"},
     "sidecar_retries_refused_total": {"upstream"},
     "sidecar_pipes_limit": set(),
@@ -52,7 +55,13 @@ CONTRACT = {
 
 
 def _cluster(name: str = "api", scheme: str = "http", ports: tuple[int, ...] = (1, 2)) -> Cluster:
-    policy = UpstreamPolicy(breaker_threshold=1, max_connections=10, max_pending=20)
+    policy = UpstreamPolicy(
+        breaker_threshold=1,
+        max_connections=10,
+        max_connections_per_endpoint=6,
+        max_pending=20,
+        max_in_flight=30,
+    )
     cluster = Cluster(name, scheme, policy, FakeClock())
     cluster.apply(Snapshot(name, tuple(Endpoint("10.0.0.1", port) for port in ports), "static"))
     return cluster
@@ -134,16 +143,35 @@ def test_durations_are_cumulative_buckets_with_sum_and_count() -> None:
 def test_gauges_and_bounds_of_an_upstream() -> None:
     cluster = _cluster()
     cluster.stats.in_flight = 7
-    cluster.stats.overflows = 2
+    cluster.stats.overflows[Limit.PENDING_TIMEOUT] = 2
     cluster.stats.reuse_failures = 3
+    cluster.stats.deadlines_exceeded = 4
     cluster.limit.pending.extend([None, None])  # type: ignore[list-item]
     found = _scrape(cluster)
     assert _value(found, "requests_in_flight", upstream="api") == 7
-    assert _value(found, "overflows_total", upstream="api") == 2
+    overflows = {dict(labels)["limit"]: count for labels, count in found["sidecar_overflows_total"].items()}
+    assert overflows == {
+        "connections": 0,
+        "connections_per_endpoint": 0,
+        "pending": 0,
+        "pending_timeout": 2,
+        "in_flight": 0,
+        "descriptors": 0,
+    }
     assert _value(found, "connection_reuse_failures_total", upstream="api") == 3
+    assert _value(found, "deadlines_exceeded_total", upstream="api") == 4
     assert _value(found, "queue_length", upstream="api") == 2
     assert _value(found, "queue_limit", upstream="api") == 20
     assert _value(found, "connections_limit", upstream="api") == 10
+    assert _value(found, "connections_per_endpoint_limit", upstream="api") == 6
+    assert _value(found, "in_flight_limit", upstream="api") == 30
+
+
+def test_a_bound_that_is_off_has_no_series() -> None:
+    cluster = Cluster("api", "http", UpstreamPolicy(), FakeClock())
+    found = _scrape(cluster)
+    assert "sidecar_connections_per_endpoint_limit" not in found
+    assert "sidecar_in_flight_limit" not in found
 
 
 def test_retries_and_connects_are_there_before_the_first() -> None:

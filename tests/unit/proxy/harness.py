@@ -13,8 +13,9 @@ from unit.proxy.manual_loop import Connecting, ManualLoop
 
 from sidecar.cluster import Cluster
 from sidecar.http1 import RequestHead
-from sidecar.model import CloseReason, Endpoint, EndpointState, Snapshot, UpstreamPolicy
+from sidecar.model import CloseReason, Endpoint, EndpointState, Limit, Snapshot, UpstreamPolicy
 from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.deadline import TimedExchange
 from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.tcp import TcpSession
@@ -67,7 +68,9 @@ class Proxy:
         protocol: Any
         if self.cluster.scheme == "http":
             protocol = DownstreamConnection(self.context, self.cluster)
-            protocol.exchange = _CountedExchange(self, protocol)
+            assert isinstance(protocol.exchange, TimedExchange) is bool(self.cluster.policy.deadline_header)
+            kind = _CountedTimed if self.cluster.policy.deadline_header else _CountedExchange
+            protocol.exchange = kind(self, protocol)
         else:
             protocol = TcpSession(self.context, self.cluster)
         transport = MemoryTransport(protocol)
@@ -140,6 +143,12 @@ class Proxy:
         counts = self.cluster.stats.sessions
         return {reason.label: counts[reason] for reason in CloseReason if counts[reason]}
 
+    @property
+    def overflows(self) -> dict[str, int]:
+        """How many were turned away, by the limit that was reached."""
+        counts = self.cluster.stats.overflows
+        return {limit.label: counts[limit] for limit in Limit if counts[limit]}
+
     def finish(self) -> None:
         """Everybody leaves; then nothing may be open, booked, waiting or uncounted."""
         for transport in (*self.clients, *self.upstreams):
@@ -169,6 +178,20 @@ class Proxy:
 
 class _CountedExchange(Exchange):
     """The exchange of one client, which tells the harness each time that it begins."""
+
+    __slots__ = ("_proxy",)
+
+    def __init__(self, proxy: Proxy, client: DownstreamConnection) -> None:
+        super().__init__(client.context, client.cluster, client)
+        self._proxy = proxy
+
+    def begin(self, head: RequestHead, body: bytes, done: bool) -> None:
+        self._proxy.begun += 1
+        super().begin(head, body, done)
+
+
+class _CountedTimed(TimedExchange):
+    """The same, where clients say how long it may take."""
 
     __slots__ = ("_proxy",)
 

@@ -267,7 +267,7 @@ def test_a_shortage_of_our_own_is_overflow_and_not_the_endpoints_fault(
     told = json.loads(client.data.partition(b"\r\n\r\n")[2])
     assert told["message"] == "the proxy has no descriptor left"
     assert proxy.connecting == [], "no other endpoint, and not again: that would want one more"
-    assert proxy.cluster.stats.overflows == 1
+    assert proxy.overflows == {"descriptors": 1}
     assert proxy.cluster.stats.connects == [0, 0, 0]
     assert proxy.states[0].breaker.state.label == "closed"
     assert proxy.states[0].attempts[Outcome.LOCAL_SHORTAGE] == 1
@@ -283,7 +283,7 @@ def test_a_shortage_of_our_own_ends_a_session_as_overflow(make_proxy: MakeProxy)
     assert client.aborted
     assert proxy.connecting == []
     assert proxy.sessions == {"overflow": 1}
-    assert proxy.cluster.stats.overflows == 1
+    assert proxy.overflows == {"descriptors": 1}
     assert proxy.cluster.stats.connects == [0, 0, 0], "as for http"
     assert proxy.states[0].breaker.state.label == "closed"
     assert proxy.states[0].attempts[Outcome.LOCAL_SHORTAGE] == 1

@@ -161,7 +161,7 @@ def test_sessions_beyond_the_bound_wait_and_then_overflow(make_tcp: MakeProxy) -
     first, endpoint = joined(proxy)
     waiting = proxy.client(b"hello")
     assert proxy.client().aborted
-    assert proxy.cluster.stats.overflows == 1
+    assert proxy.overflows == {"pending": 1}
     assert proxy.connecting == []
 
     first.lose()
@@ -172,7 +172,7 @@ def test_sessions_beyond_the_bound_wait_and_then_overflow(make_tcp: MakeProxy) -
 
 
 def test_waiting_too_long_is_overflow(make_tcp: MakeProxy) -> None:
-    proxy = make_tcp(max_connections=1, timeout=5.0)
+    proxy = make_tcp(max_connections=1, pending_timeout=5.0)
     busy, _ = joined(proxy)
     waiting = proxy.client(b"hello")
     proxy.pass_time(5.0)
@@ -180,7 +180,7 @@ def test_waiting_too_long_is_overflow(make_tcp: MakeProxy) -> None:
     proxy.pass_time(0.2)
     assert waiting.aborted
     assert list(proxy.cluster.limit.pending) == []
-    assert proxy.cluster.stats.overflows == 1
+    assert proxy.overflows == {"pending_timeout": 1}
     assert proxy.sessions == {"overflow": 1}
     assert not busy.closing
 
@@ -188,7 +188,7 @@ def test_waiting_too_long_is_overflow(make_tcp: MakeProxy) -> None:
 @pytest.mark.parametrize("idle_timeout", [0.0, 30.0])
 def test_the_wait_ends_with_the_room(make_tcp: MakeProxy, idle_timeout: float) -> None:
     """From then on it is the session's own time-out that counts, if it has one."""
-    proxy = make_tcp(max_connections=1, timeout=5.0, idle_timeout=idle_timeout)
+    proxy = make_tcp(max_connections=1, timeout=5.0, pending_timeout=5.0, idle_timeout=idle_timeout)
     first, endpoint = joined(proxy)
     waiting = proxy.client()
     proxy.pass_time(4.0)
@@ -698,3 +698,97 @@ def test_room_that_ending_sessions_make_goes_to_those_that_wait(make_tcp: MakePr
     assert len(proxy.cluster.limit.pending) == 1
     proxy.cluster.trip(proxy.states[0], proxy.clock.now)
     assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.2"]
+
+
+# Limits
+
+
+def test_a_session_waits_no_longer_than_the_time_out(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(max_connections=1, timeout=2.0, pending_timeout=60.0)
+    joined(proxy)
+    waiting = proxy.client()
+    proxy.pass_time(2.2)
+    assert waiting.aborted
+    assert proxy.overflows == {"pending_timeout": 1}
+
+
+def test_sessions_at_once_are_bounded(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(max_in_flight=1)
+    first, _ = joined(proxy)
+    assert proxy.client().aborted
+    assert proxy.overflows == {"in_flight": 1}
+    assert proxy.sessions == {"overflow": 1}
+    first.lose()
+    joined(proxy)
+    assert proxy.overflows == {"in_flight": 1}
+
+
+def test_a_session_that_waits_is_one_of_them(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(max_connections=1, max_in_flight=2)
+    joined(proxy)
+    waiting = proxy.client()
+    assert proxy.client().aborted
+    assert not waiting.closing
+    assert proxy.overflows == {"in_flight": 1}
+
+
+def test_sessions_go_to_an_endpoint_with_room(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, max_connections_per_endpoint=1, max_pending=0)
+    proxy.client()
+    proxy.client()
+    assert sorted(attempt.host for attempt in proxy.connecting) == ["10.0.0.1", "10.0.0.2"]
+    proxy.accept()
+    endpoint = proxy.accept()
+    assert proxy.client().aborted
+    assert proxy.overflows == {"connections_per_endpoint": 1}
+    proxy.clients[1].lose()
+    endpoint.lose()
+    for _ in range(2):  # wherever the turn is
+        assert len(proxy.connecting) == 0
+        client, endpoint = joined(proxy)
+        assert endpoint.protocol._session._endpoint is proxy.states[1]
+        client.lose()
+        endpoint.lose()
+
+
+def test_a_session_at_every_endpoints_bound_waits_for_room(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, max_connections_per_endpoint=1)
+    first, endpoint = joined(proxy)
+    joined(proxy)
+    proxy.client(b"hello")
+    assert proxy.connecting == []
+    first.lose()
+    endpoint.lose()
+    assert proxy.accept().data == b"hello"
+
+
+def test_a_session_that_is_woken_in_vain_waits_no_longer_for_it(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(max_connections_per_endpoint=1, pending_timeout=2.0)
+    joined(proxy)
+    waiting = proxy.client()
+    proxy.pass_time(1.5)
+    pending = proxy.cluster.limit.pending
+    pending.popleft().proceed(None)  # nobody does that: there is no room
+    assert len(pending) == 1
+    proxy.pass_time(0.7)
+    assert waiting.aborted
+    assert proxy.overflows == {"pending_timeout": 1}
+
+
+def test_each_wait_begins_anew(make_tcp: MakeProxy) -> None:
+    """Who has been woken, and has to wait again after a connect that failed, waits as long again."""
+    proxy = make_tcp(max_connections=1, pending_timeout=2.0, retries=1)
+    first, endpoint = joined(proxy)
+    again = proxy.client(b"again")
+    proxy.pass_time(1.0)
+    third = proxy.client(b"third")
+    first.lose()
+    endpoint.lose()
+    proxy.refuse()
+    endpoint = proxy.accept()
+    assert endpoint.data == b"third"
+    proxy.pass_time(1.5)
+    assert not again.closing
+    third.lose()
+    endpoint.lose()
+    assert proxy.accept().data == b"again"

@@ -9,7 +9,7 @@ from support.clock import FakeClock
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model import CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy import ProxyContext
 from sidecar.resilience import BreakerState, Cause
@@ -26,7 +26,8 @@ class Process:
         clock: Any = FakeClock(NOW)
         loop: Any = None
         self.context = ProxyContext(loop, clock)
-        cluster = self.cluster = Cluster(name, "http", UpstreamPolicy(breaker_threshold=1), clock)
+        policy = UpstreamPolicy(breaker_threshold=1, max_connections_per_endpoint=100, max_in_flight=200)
+        cluster = self.cluster = Cluster(name, "http", policy, clock)
         cluster.apply(Snapshot(name, tuple(Endpoint(host, 80) for host in hosts or ("a", "b")), "static"))
         self.clusters = {name: cluster}
         self.clock = clock
@@ -46,7 +47,9 @@ class Process:
             stats.sessions[CloseReason.CLIENT_CLOSED] += 1
             stats.connects[0] += 1
             stats.reuse_failures += 1
-            stats.overflows += 1
+            stats.deadlines_exceeded += 3
+            stats.overflows[Limit.PENDING] += 1
+            stats.overflows[Limit.IN_FLIGHT] += 2
             stats.bytes_sent += 10
             stats.bytes_received += 20
             self.cluster.endpoints["a", 80].attempts[Outcome.SUCCESS] += 1
@@ -97,6 +100,8 @@ def test_two_together_are_scraped_as_one_that_did_all() -> None:
     whole, alone = Whole(), Process().work(5).use().use()
     alone.cluster.limit.maximum *= 2
     alone.cluster.limit.max_pending *= 2
+    alone.cluster.limit.per_endpoint *= 2
+    alone.cluster.limit.max_in_flight *= 2
     together = shown(whole, Process().work(2).use(), Process().work(3).use())
     assert together.scrape() == alone.scrape()
     assert view(together) == view(alone)
