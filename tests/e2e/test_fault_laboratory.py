@@ -150,7 +150,9 @@ def test_a_broken_answer_is_passed_on_as_broken_until_the_breaker_opens(tmp_path
 
 def test_a_share_of_503_is_seen_until_the_window_decides(tmp_path: Path) -> None:
     """4 of 5 are never 5 in a row: of n requests after g good ones 0.8 n > 0.5 (g + n), so n is 5 / 3 g."""
-    breaker = "circuit_breaker: {consecutive_failures: 100, failure_rate: 50%, min_requests: 20, open_for: 0.5}"
+    breaker = (
+        "circuit_breaker: {consecutive_failures: 100, failure_rate: 50%, min_requests: 20, open_for: 0.5}"
+    )
     with laboratory(tmp_path, f"{breaker}, retry_budget: {{ratio: 100%, min: 100}}") as lab:
         good = len(lab.bad.answers)
         began = lab.bad.suffer(answering(503, 0.8))

@@ -1,7 +1,8 @@
 """Every endpoint fails under load: what is tried again does not add to it, and it ends when the endpoints are back.
 
-The bound on attempts is (1 + ratio) for each request, and a constant: a connection that was open before the storm
-may race once, which is tried again outside the budget. `min` is 0 where the bound is that: retries that go on while
+The bound on attempts is one for each request, as many more as `ratio` of the requests of the last 10 s (those before
+the storm among them), and a constant: a connection that was open before the storm may race once, which is tried again
+outside the budget. `min` is 0 where the bound is that: retries that go on while
 fewer than `min` do are free, and where an attempt takes a millisecond that is every one.
 """
 
@@ -69,7 +70,7 @@ def rage(lab: Laboratory, storm: Storm) -> Passed:
     returned = time.monotonic()
     for endpoint in lab.endpoints:
         endpoint.recover()
-    bound = (1 + storm.moves + RATIO) * len(results) + 2 * pooled
+    bound = (1 + storm.moves) * len(results) + RATIO * lab.load.sent + 2 * pooled
     return Passed(began, returned, made, bound, results, journals)
 
 

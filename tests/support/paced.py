@@ -97,8 +97,9 @@ class Connection:
 class PacedLoad:
     """`rate` GETs a second from `with` until its end, when it waits for the answers that are still to come.
 
-    connections: opened first and kept alive, used in turn; while all are busy a request opens one more. patience: seconds for an
-    answer, and to connect. sent: requests so far. results: of those that have ended, in the order in which they did.
+    connections: opened first and kept alive, used in turn; while all are busy a request opens one more.
+    patience: seconds for an answer, and to connect. sent: requests so far.
+    results: of those that have ended, in the order in which they did.
     """
 
     def __init__(
