@@ -1,9 +1,10 @@
 """One endpoint of three fails: `python3 benchmarks/faults.py [--quick] [--fault NAME ...] [--package DIR]`.
 
-The sidecar and HAProxy, each fresh before the same three endpoints, one after the other for each fault: 200 requests a
-second, due whatever becomes of those before, over connections kept alive. The load goes on for 6 s, in which HAProxy's
-checks have come to trust every server (one that has just started is down after a single failed check, later after three);
-then one endpoint fails for 10 s, then it is well again, until it is asked once more and for a second after.
+The sidecar and HAProxy, each fresh before three endpoints of its own, one after the other for each fault: 200 requests
+a second, due whatever becomes of those before, over connections kept alive. The load goes on for 6 s, in which
+HAProxy's checks have come to trust every server (one that has just started is down after a single failed check, later
+after three); then one endpoint fails for 10 s, then it is well again, until it is asked once more and for a second
+after that.
 
 requests, failed: of the application; a failure is a 5xx or an answer that breaks off. to eject: seconds from the
 fault's beginning until the last request that reached the failing endpoint before a second with one request at most
@@ -11,12 +12,15 @@ fault's beginning until the last request that reached the failing endpoint befor
 the fault's end until a request was answered there. Health checks are not requests here. slowest: the longest time of
 any request, from when it was due.
 
-Both have 5 s without an answer as their time-out (`--quick`: 2 s, and faults of 4 s), 1 s to connect, and round robin. The sidecar has its defaults
-besides: one retry, breakers of 5 failures in a row or 50 % of 20 within 10 s, no health checks. HAProxy has what its
-documentation and its users put into a configuration that is to survive failing servers: `option httpchk` with
+Both have 5 s without an answer as their time-out, 1 s to connect, and round robin (`--quick`: 2 s, and faults of 4 s,
+which is less than three checks take).
+The sidecar has its defaults besides: one retry, breakers of 5 failures in a row or 50 % of 20 within 10 s, no health
+checks. HAProxy has what a configuration that is to survive failing servers usually has: `option httpchk` with
 `check inter 2s fall 3 rise 2`, `option redispatch`, `retries 3`, and `observe layer7 error-limit 5 on-error mark-down`,
 which ejects after 5 errors of traffic. `retry-on` stays at its default (a failed connect), as most have it; what it
-does with `conn-failure empty-response response-timeout` shows `--retry-on`. Neither is asked to hide statuses.
+does with `conn-failure empty-response response-timeout` shows `--retry-on`. Neither is asked to hide statuses. HAProxy
+closes a client's connection that has been used before, without a word, where the endpoint broke off before its answer:
+it leaves trying again to the client (`0 IncompleteReadError`), and this one does not.
 """
 
 import argparse

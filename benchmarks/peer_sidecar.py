@@ -1,4 +1,4 @@
-"""The sidecar as a peer, with its default policies unless told: as this Python finds it, of a folder, or not compiled."""
+"""The sidecar as a peer, with default policies unless told: as this Python finds it, of a folder, or not compiled."""
 
 import os
 import shutil
