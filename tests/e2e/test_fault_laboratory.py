@@ -32,11 +32,15 @@ THRESHOLD = 5  # consecutive failures, the default
 # What a busy machine may add to a moment that is measured, seconds, and so to what reaches an endpoint until then.
 SLACK = 0.4
 IN_FLIGHT = math.ceil(SHARE * SLACK / 2)
-# As `circuit_breaker_timeout` has no jitter. A stall of this machine makes a burst of retries: their budget is not
+# `circuit_breaker_timeout` has no jitter. A stall of this machine makes a burst of retries: their budget is not
 # what is looked at here (test_retry_storm.py does).
 POLICY = f"circuit_breaker_timeout: {OPEN_FOR}, retry_budget: {{ratio: 100%, min: 100}}"
 SHORT = 0.4  # seconds of time-out where somebody hangs
 TIME_OUT = SHORT + 0.2  # as late as the sweep may be
+
+
+# Nobody may fail even once where no breaker is to hear of it.
+TOUCHY = "circuit_breaker: {consecutive_failures: 1}"
 
 
 def probes(began: float) -> int:
@@ -57,6 +61,7 @@ def test_no_request_fails_when_one_of_three_does(tmp_path: Path, fault: Fault) -
         assert since(began, opening) <= 2 * THRESHOLD / SHARE + SLACK
         lab.let_pass(1.0)
         assert lab.bad.spoilt <= 2 * THRESHOLD + IN_FLIGHT + probes(began)
+        lab.wait_for_next_opening()
         assert lab.back() <= OPEN_FOR + SLACK
     assert tally(lab.load.results) == {"200": lab.load.sent}
 
@@ -74,7 +79,7 @@ def test_no_request_fails_while_an_endpoint_flaps(tmp_path: Path) -> None:
 
 
 def test_no_request_fails_in_the_idle_race_and_no_breaker_hears_of_it(tmp_path: Path) -> None:
-    with laboratory(tmp_path, POLICY) as lab:
+    with laboratory(tmp_path, TOUCHY) as lab:
         lab.bad.suffer(IDLE_CLOSE)
         lab.bad.wait_for(lambda bad: bad.spoilt >= 50, "many races")
         assert lab.breaker()["journal"] == []
@@ -91,6 +96,7 @@ def test_no_503_is_seen_with_503_in_retry_on(tmp_path: Path) -> None:
         assert since(began, opening) <= THRESHOLD / SHARE + SLACK
         lab.let_pass(1.0)
         assert THRESHOLD <= lab.bad.spoilt <= THRESHOLD + IN_FLIGHT + probes(began)
+        lab.wait_for_next_opening()
         assert lab.back() <= OPEN_FOR + SLACK
     assert tally(lab.load.results) == {"200": lab.load.sent}
 
@@ -173,7 +179,7 @@ def test_a_share_of_503_is_seen_until_the_window_decides(tmp_path: Path) -> None
 
 
 def test_500_is_the_applications_own_and_nobody_is_ejected_for_it(tmp_path: Path) -> None:
-    with laboratory(tmp_path, POLICY) as lab:
+    with laboratory(tmp_path, TOUCHY) as lab:
         began = lab.bad.suffer(answering(500, 0.5))
         lab.let_pass(1.5)
         lab.bad.recover()

@@ -20,7 +20,7 @@ from support.waiting import wait_until
 OPEN_FOR = 0.5  # seconds, without jitter
 THRESHOLD = 5  # consecutive failures, the default
 RATIO = 0.2
-STORM = 1.5  # seconds of load
+STORM = 1.8  # seconds of load
 SLACK = 0.4  # seconds that a busy machine may add to a moment that is measured
 OPENED_IN = 3 * THRESHOLD / RATE + SLACK
 POLICY = f"circuit_breaker_timeout: {OPEN_FOR}, retry_budget: {{ratio: {RATIO:.0%}, min: 0}}"

@@ -51,6 +51,15 @@ class Laboratory:
         assert isinstance(first, dict)
         return first
 
+    def wait_for_next_opening(self) -> None:
+        """Wait until a probe has failed just now: its breaker's whole open time is still to come."""
+
+        def openings() -> int:
+            return sum(entry["to"] == "open" for entry in self.breaker()["journal"])
+
+        before = openings()
+        wait_until(lambda: openings() > before, "a probe to fail")
+
     def back(self) -> float:
         """Let it recover, and wait until traffic has come back to it; the seconds that took."""
         before = len(self.bad.answers)
