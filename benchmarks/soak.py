@@ -169,7 +169,7 @@ class Soak:
 
     def _judge_requests(self, load: PacedLoad) -> None:
         counted = self._counted()
-        known = _by_class_and_reason(load.results)
+        known = by_class_and_reason(load.results)
         self._judge(
             "requests",
             counted.total() == load.sent,
@@ -226,7 +226,7 @@ class Soak:
         return found
 
 
-def _by_class_and_reason(results: list[Result]) -> Counter[tuple[str, str]]:
+def by_class_and_reason(results: list[Result]) -> Counter[tuple[str, str]]:
     """As the sidecar has to count them."""
     found: Counter[tuple[str, str]] = Counter()
     for result in results:

@@ -227,11 +227,12 @@ def last_before_silence(
 ) -> float | None:
     """Seconds from `since` until the last request before `silence` seconds with one request at most.
 
-    One, because a breaker that asks whether the endpoint has recovered is not traffic. 0.0 when none came at all,
-    None when there was no such silence before `until`. All in monotonic seconds.
+    One, because a breaker that asks whether the endpoint has recovered is not traffic; and none in the first quarter,
+    in which no breaker asks yet. 0.0 when none came at all, None when there was no such silence before `until`. All
+    in monotonic seconds.
     """
-    times = [since, *(at for at in arrivals if since <= at < until), until, until]
-    for at, after_next in zip(times, times[2:], strict=False):
-        if after_next - at >= silence:
+    times = [since, *(at for at in arrivals if since < at < until), until, until]
+    for at, following, after in zip(times, times[1:], times[2:], strict=False):
+        if following - at >= silence / 4 and after - at >= silence:
             return at - since
     return None
