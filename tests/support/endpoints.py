@@ -208,7 +208,7 @@ class ScriptedEndpoint:
     def listen(self) -> None:
         """Accept connections."""
         listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._set_options(listener)
         if self._buffers:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffers)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffers)
@@ -245,6 +245,10 @@ class ScriptedEndpoint:
     def wait_for(self, condition: Callable[[Self], object], what: str, seconds: float = 10.0) -> None:
         """Wait until `condition` of this endpoint is true."""
         wait_until(lambda: condition(self), f"endpoint {self.address}: {what}", seconds)
+
+    def _set_options(self, listener: socket.socket) -> None:
+        """What a listener needs before it is bound."""
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
     def _run(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name=f"endpoint {self.port}", daemon=True)

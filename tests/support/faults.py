@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Self
 
 from support.endpoints import Conversation, ScriptedEndpoint, ok
 
@@ -149,6 +150,13 @@ class FaultyEndpoint(ScriptedEndpoint):
         self._dead = False
         self._episode = Episode(WELL)
         self._flapping: threading.Thread | None = None
+        # Bound and never listening, so that nobody else takes the port of a dead endpoint.
+        self._place = socket.socket()
+
+    def __enter__(self) -> Self:
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._place.bind(("127.0.0.1", self.port))
+        return super().__enter__()
 
     @property
     def fault(self) -> Fault:
@@ -184,6 +192,11 @@ class FaultyEndpoint(ScriptedEndpoint):
             self._flapping.join()
             self._flapping = None
         super().stop()
+        self._place.close()
+
+    def _set_options(self, listener: socket.socket) -> None:
+        super()._set_options(listener)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # beside its own place
 
     def _die(self, *, reset: bool) -> None:
         self._dead = True
@@ -196,10 +209,13 @@ class FaultyEndpoint(ScriptedEndpoint):
 
     def _flap(self, episode: Episode) -> None:
         while not episode.ended.wait(episode.fault.flaps):
-            if self._dead:
-                self._revive()
-            else:
-                self._die(reset=episode.fault.resets)
+            try:
+                if self._dead:
+                    self._revive()
+                else:
+                    self._die(reset=episode.fault.resets)
+            except OSError as error:
+                self.errors.append(error)
 
     def _serve(self, conversation: Conversation) -> None:
         # A connection may have been accepted in the moment of death, which ended all that it knew of. One that its
