@@ -2,8 +2,8 @@
 
 The bound on attempts is one for each request, as many more as `ratio` of the requests of the last 10 s (those before
 the storm among them), and a constant: a connection that was open before the storm may race once, which is tried again
-outside the budget. `min` is 0 where the bound is that: retries that go on while
-fewer than `min` do are free, and where an attempt takes a millisecond that is every one.
+outside the budget. `min` is 0: retries are free while fewer than `min` go on, and where an attempt takes a
+millisecond that is every one.
 """
 
 import time
