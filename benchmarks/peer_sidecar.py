@@ -1,4 +1,4 @@
-"""The sidecar as a peer, with its default policies: as this Python finds it, of a folder, or with nothing compiled."""
+"""The sidecar as a peer, with default policies unless told: as this Python finds it, of a folder, or not compiled."""
 
 import os
 import shutil
@@ -22,11 +22,15 @@ FIND = "import importlib.util; print(importlib.util.find_spec('sidecar').submodu
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """The package `sidecar` in the folder `root`, run by a Python that has its dependencies."""
+    """The package `sidecar` in the folder `root`, run by a Python that has its dependencies.
+
+    policy: further keys of each HTTP upstream, as YAML flow `key: value, ...`.
+    """
 
     name: str
     root: Path
     python: str
+    policy: str = ""
 
     def version(self) -> str:
         """Which one it is, and how what was imported is built: `0.1.0 compiled` or `0.1.0 pure`."""
@@ -45,7 +49,7 @@ class Sidecar:
                 lines.append(f"  u{number}: {{host: {host}, port: {port}, scheme: redis}}")
             else:
                 hosts = ", ".join(f'"{address}"' for address in addresses)
-                lines.append(f"  u{number}: {{hosts: [{hosts}]}}")
+                lines.append(f"  u{number}: {{hosts: [{hosts}], {self.policy}}}")
         lines += ["sidecar:", "  bind: [127.0.0.1]", "  ports:"]
         lines += [f"    {port}: u{number}" for number, port in enumerate(ports)]
         lines += [f"  admin: 127.0.0.1:{admin}", f"  metrics: 127.0.0.1:{metrics}", ""]

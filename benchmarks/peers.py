@@ -49,23 +49,10 @@ class Peer(Protocol):
 
 
 class HAProxy:
-    """HAProxy, one thread."""
+    """HAProxy, one thread. settings: of its `defaults`; server: what stands behind each server's address."""
 
     name = "HAProxy"
-
-    def version(self) -> str:
-        """Which one is installed."""
-        return told_version([_program("haproxy", self.name), "-v"])
-
-    def start(self, programs: Programs, front: Front, cpus: set[int]) -> Proxy:
-        """Start it."""
-        program = _program("haproxy", self.name)
-        ports = free_ports(len(front.backends))
-        text = """global
-  nbthread 1
-  maxconn 8192
-defaults
-  timeout connect 1s
+    settings = """  timeout connect 1s
   timeout client 60s
   timeout server 30s
   timeout http-request 10s
@@ -76,9 +63,21 @@ defaults
   http-reuse always
   balance roundrobin
 """
+    server = ""
+
+    def version(self) -> str:
+        """Which one is installed."""
+        return told_version([_program("haproxy", self.name), "-v"])
+
+    def start(self, programs: Programs, front: Front, cpus: set[int]) -> Proxy:
+        """Start it."""
+        program = _program("haproxy", self.name)
+        ports = free_ports(len(front.backends))
+        text = f"global\n  nbthread 1\n  maxconn 8192\ndefaults\n{self.settings}"
         for number, (port, addresses) in enumerate(zip(ports, front.backends, strict=True)):
             text += f"listen l{number}\n  mode {front.protocol}\n  bind 127.0.0.1:{port}\n"
-            text += "".join(f"  server s{index} {address}\n" for index, address in enumerate(addresses))
+            servers = (f"server s{index} {address} {self.server}" for index, address in enumerate(addresses))
+            text += "".join(f"  {server.rstrip()}\n" for server in servers)
         config = programs.directory / "haproxy.cfg"
         config.write_text(text)
         pid = programs.start(self.name, [program, "-db", "-f", str(config)], ports, cpus)

@@ -18,6 +18,8 @@ from support.waiting import wait_until
 __all__ = ["Conversation", "Received", "Script", "ScriptedEndpoint", "hang", "ok", "respond"]
 
 PIECE = 65536
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time
+MANY_THREADS = 256  # from here on those that have ended are forgotten
 
 
 @dataclass(slots=True)
@@ -38,12 +40,16 @@ class Received:
 
 
 class Conversation:
-    """One accepted connection, as its script sees it. number: 0 for the endpoint's first."""
+    """One accepted connection, as its script sees it.
+
+    number: 0 for the endpoint's first. answered: requests that its script says it has answered.
+    """
 
     def __init__(self, endpoint: "ScriptedEndpoint", sock: socket.socket, number: int) -> None:
         self.endpoint = endpoint
         self.socket = sock
         self.number = number
+        self.answered = 0
         self._buffer = bytearray()
 
     def read_request(self) -> Received | None:
@@ -117,8 +123,8 @@ class Conversation:
         self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Close with a TCP reset (SO_LINGER with no time)."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        """Close with a TCP reset."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
         self.socket.close()
 
     def hang(self) -> None:
@@ -149,10 +155,9 @@ def respond(*responses: bytes) -> Script:
     """Answer requests with these bytes, in turn; the last one for ever."""
 
     def script(conversation: Conversation) -> None:
-        answered = 0
         while conversation.read_request() is not None:
-            conversation.send(responses[min(answered, len(responses) - 1)])
-            answered += 1
+            conversation.send(responses[min(conversation.answered, len(responses) - 1)])
+            conversation.answered += 1
 
     return script
 
@@ -203,7 +208,7 @@ class ScriptedEndpoint:
     def listen(self) -> None:
         """Accept connections."""
         listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._set_options(listener)
         if self._buffers:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffers)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffers)
@@ -219,12 +224,20 @@ class ScriptedEndpoint:
             self._listener.close()
             self._listener = None
 
+    def hang_up(self, *, reset: bool = False) -> None:
+        """End every open connection, whatever it is at. reset: by RST, as a machine does that has lost power."""
+        for sock in list(self._open):
+            with suppress(OSError):  # it may have gone already
+                if reset:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+                # Says nothing to the peer by itself, and wakes the script that reads: it closes.
+                sock.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
+
     def stop(self) -> None:
         """End everything."""
         self.stopping.set()
         self.refuse()
-        for sock in list(self._open):
-            _shut(sock)
+        self.hang_up()
         for thread in self._threads:
             thread.join(5.0)
         self._threads.clear()
@@ -233,10 +246,18 @@ class ScriptedEndpoint:
         """Wait until `condition` of this endpoint is true."""
         wait_until(lambda: condition(self), f"endpoint {self.address}: {what}", seconds)
 
+    def _set_options(self, listener: socket.socket) -> None:
+        """What a listener needs before it is bound."""
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
     def _run(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name=f"endpoint {self.port}", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
+        if len(self._threads) > MANY_THREADS:
+            ended = [one for one in self._threads if not one.is_alive()]
+            for one in ended:
+                self._threads.remove(one)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -260,8 +281,3 @@ class ScriptedEndpoint:
         finally:
             self._open.discard(sock)
             sock.close()
-
-
-def _shut(sock: socket.socket) -> None:
-    with suppress(OSError):  # it may have gone already
-        sock.shutdown(socket.SHUT_RDWR)
