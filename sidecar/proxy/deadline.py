@@ -20,7 +20,6 @@ from sidecar.http1.state import State
 from sidecar.model import Outcome
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.sweep import NEVER
-from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
@@ -93,7 +92,7 @@ class TimedExchange(Exchange):
         """There is a connection, and no time to use it: another request may."""
         endpoint = connection.endpoint
         self._attempt_over(Outcome.CANCELLED, now)
-        if endpoint.breaker.state is BreakerState.CLOSED and not endpoint.removed:
+        if endpoint.in_rotation:
             connection.rest(self.cluster.policy.idle_timeout)
         else:
             connection.close()

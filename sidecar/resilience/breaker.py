@@ -43,7 +43,8 @@ Tripped by hand it stays open until it is reset by hand: neither probes nor chec
 Every attempt carries the permit it was let through with, and each move makes those before it void: requests
 that hung since before it opened tell nothing about the endpoint that has recovered meanwhile.
 
-The open time starts at `open_for` and doubles with each opening in a row up to `max_open_for`, spread by
+The open time starts at `open_for` and doubles with each opening in a row up to `max_open_for`. A row ends with the first
+attempt that succeeds after it has closed: a probe whose answer begins well closes it, and may still break. It is spread by
 `jitter` so that the sidecars of a fleet do not probe in step (AWS builders' library, "Timeouts, retries and
 backoff with jitter"). The seed's fixed `circuit_breaker_timeout` is `open_for == max_open_for`, no jitter.
 """
@@ -212,7 +213,6 @@ class Breaker:
         self.probing = False
         if outcome is Outcome.SUCCESS:
             self.failures = 0
-            self._opened_in_a_row = 0
             self._move(BreakerState.CLOSED, Cause.PROBE_SUCCEEDED, outcome, now, 0.0)
             return True
         if outcome.is_failure or outcome is Outcome.TOO_MANY_REQUESTS:
@@ -224,6 +224,7 @@ class Breaker:
     def succeed(self, now: float) -> None:
         """An attempt that began while it was closed, which it is, has succeeded: what nearly every one does."""
         self.failures = 0
+        self._opened_in_a_row = 0
         if self.window is not None:
             self.window.count(True, now)
 
@@ -314,6 +315,7 @@ class Breaker:
         self.tripped = False
         self.failing = False
         self._checks_in_a_row = 0
+        self._opened_in_a_row = 0
         return self._close(Cause.RESET, now)
 
     @property
@@ -323,7 +325,7 @@ class Breaker:
 
     @property
     def opened_in_a_row(self) -> int:
-        """How often it has opened since it was last closed."""
+        """How often it has opened since an attempt last succeeded while it was closed."""
         return self._opened_in_a_row
 
     @property
@@ -348,7 +350,6 @@ class Breaker:
         if self.state is BreakerState.CLOSED:
             return False
         self.failures = 0
-        self._opened_in_a_row = 0
         self.probing = False
         self.failing = False
         self._move(BreakerState.CLOSED, cause, None, now, 0.0)

@@ -83,14 +83,14 @@ class Model:
             self.probe_out = False
         if row[1] is Cause.SHARED:
             if self.state == "closed":
-                self.run = self.openings = 0
+                self.run = 0
         elif row[1] is Cause.TRIPPED:
             self.until = now
         elif self.state == "open":
             self.until = now + min(MAX_OPEN_FOR, OPEN_FOR * 2**self.openings)
             self.openings += 1
         elif self.state == "closed":
-            self.run = self.openings = 0
+            self.run = 0
         return row[1]
 
     def result(self, outcome: Outcome, now: float, probe: bool) -> Cause | None:
@@ -101,6 +101,8 @@ class Model:
         if self.state != "closed":
             return None
         self.run = {SUCCESS: 0, FAILURE: self.run + 1}.get(kind, self.run)
+        if kind == SUCCESS:
+            self.openings = 0
         if kind in (SUCCESS, FAILURE):
             self.results.append(kind == SUCCESS)
         if self.run >= self.threshold:
@@ -138,6 +140,7 @@ class Model:
             return self.step("trip", now)
         self.failing = False
         self.checks = ""
+        self.openings = 0
         return self.step("reset", now)
 
     @property

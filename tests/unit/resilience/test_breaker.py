@@ -249,12 +249,26 @@ def test_the_seeds_open_time_is_fixed() -> None:
     assert open_times(breaker(1, 60.0, 60.0), 3) == [60.0, 60.0, 60.0]
 
 
-def test_closing_begins_the_doubling_again() -> None:
+def test_a_success_begins_the_doubling_again() -> None:
     made = breaker(1, 1.0, 60.0)
     assert open_times(made, 3) == [1.0, 2.0, 4.0]
     made.take_probe(made.open_until)
     made.record(Outcome.SUCCESS, 50.0, made.permit)
+    made.record(Outcome.SUCCESS, 50.0, made.permit)
     assert open_times(made, 2) == [1.0, 2.0]
+
+
+def test_answers_that_begin_well_and_break_do_not() -> None:
+    """Their heads close it, one by one, as a probe of it is settled by its head."""
+    made = breaker(1, 1.0, 60.0)
+    open_for = []
+    for _ in range(4):
+        made.record(Outcome.RESET, made.open_until, made.permit)
+        open_for.append(made.journal[-1].open_for)
+        made.take_probe(made.open_until)
+        made.record(Outcome.SUCCESS, made.open_until, made.permit)
+        assert made.state is CLOSED
+    assert open_for == [1.0, 2.0, 4.0, 8.0]
 
 
 def test_a_very_long_outage_does_not_overflow() -> None:
@@ -396,10 +410,10 @@ def test_another_workers_verdict_makes_its_own_probe_void(to: BreakerState) -> N
     assert made.state is to
 
 
-def test_another_workers_success_ends_the_row() -> None:
+def test_another_workers_success_closes_it() -> None:
     made = opened(at=100.0)
     assert made.adopt(CLOSED, 105.0, 0.0, 0)
-    assert (made.state, made.failures, made.opened_in_a_row, made.probe_at) == (CLOSED, 0, 0, NEVER)
+    assert (made.state, made.failures, made.opened_in_a_row, made.probe_at) == (CLOSED, 0, 1, NEVER)
 
 
 # Health checks
@@ -432,7 +446,7 @@ def test_good_checks_in_a_row_close_it() -> None:
     assert moved == [True, False, False, False, True]
     entry = made.journal[-1]
     assert (entry.to, entry.cause, entry.failures) == (CLOSED, Cause.CHECK_PASSED, 0)
-    assert (made.failing, made.held, made.opened_in_a_row) == (False, "", 0)
+    assert (made.failing, made.held) == (False, "")
 
 
 def test_no_request_is_sent_to_an_endpoint_that_fails_its_checks() -> None:
