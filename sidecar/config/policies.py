@@ -97,7 +97,7 @@ def merge_policy(
             slow_start=_last(policy.slow_start, keys.slow_start),
             per_try_timeout=_last(policy.per_try_timeout, keys.per_try_timeout),
             deadline_header=_last(policy.deadline_header, keys.deadline_header),
-            retry=_merge_retry(policy.retry, keys),
+            retry=_merge_retry(policy.retry, layer, document, findings),
             breaker=_merge_breaker(policy.breaker, layer, document, findings),
             outlier=_merge_outlier(policy.outlier, keys),
             limits=_merge_limits(policy.limits, keys),
@@ -146,8 +146,19 @@ def _merge_open_times(
     return replace(breaker, open_for=open_for, max_open_for=max_open_for, jitter=BreakerSettings().jitter)
 
 
-def _merge_retry(retry: RetrySettings, keys: Policy) -> RetrySettings:
+def _merge_retry(retry: RetrySettings, layer: Layer, document: Document, findings: Findings) -> RetrySettings:
+    keys = layer.keys
     retry = replace(retry, on=_last(retry.on, keys.retry_on))
+    wait = keys.retry_backoff
+    if not isinstance(wait, UnsetType):
+        base = _last(retry.base, wait.base)
+        longest = wait.max
+        if isinstance(longest, UnsetType):
+            longest = max(retry.longest, base)
+        elif longest < base:
+            problem = f"{longest:g} s is less than base ({base:g} s); raise it, or lower base"
+            document.report(findings, (*layer.path, "retry_backoff", "max"), problem)
+        retry = replace(retry, base=base, longest=longest)
     if isinstance(keys.retry_budget, UnsetType):
         return retry
     return replace(

@@ -143,6 +143,13 @@ class RetryBudget(Record):
     min: Annotated[int | UnsetType, OPTIONAL_COUNT] = UNSET
 
 
+class RetryBackoff(Record):
+    """`retry_backoff`."""
+
+    base: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
+    max: Annotated[float | UnsetType, SECONDS] = UNSET
+
+
 class Policy(Record):
     """The keys that `defaults`, services and load balancers share."""
 
@@ -160,6 +167,7 @@ class Policy(Record):
     deadline_header: Annotated[str | UnsetType, DeadlineHeader()] = UNSET
     per_try_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     retry_on: Annotated[tuple[str, ...] | UnsetType, Several(RetryOn(), 16, "conditions")] = UNSET
+    retry_backoff: Annotated[RetryBackoff | UnsetType, Section(RetryBackoff)] = UNSET
     retry_budget: Annotated[RetryBudget | UnsetType, Section(RetryBudget)] = UNSET
     outlier: Annotated[Outlier | UnsetType, Section(Outlier)] = UNSET
     health_check: Annotated[UnsetType, Later("active health checks")] = UNSET

@@ -108,12 +108,15 @@ class OutlierSettings:
 class RetrySettings:
     """What is tried again, see `UpstreamPolicy`.
 
-    on: `connect`, `reset`, `timeout`, and statuses. ratio, least: of the budget.
+    on: `connect`, `reset`, `timeout`, and statuses. ratio, least: of the budget. base, longest: seconds to wait before
+    an endpoint is tried again, doubling up to the longest; a base of 0 is not at all.
     """
 
     on: tuple[str, ...] = ("connect", "reset")
     ratio: float = 0.2
     least: int = 3
+    base: float = 0.025
+    longest: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)

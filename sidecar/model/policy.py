@@ -26,6 +26,8 @@ class UpstreamPolicy:
         for any request that never reached an endpoint.
     retry_on_connect, retry_on_reset, retry_on_timeout, retry_statuses: what another attempt is made for.
     per_try_timeout: how long one attempt may take until its response begins; 0 is off. Then it is tried again.
+    backoff_base, backoff_max: how long to wait before an endpoint is tried again that has been tried, see
+        `resilience.full_jitter`; a base of 0 is not at all.
     retry_ratio, retry_min: see `resilience.RetryBudget`.
     close_on_unhealthy: TCP sessions and tunnels end when their endpoint leaves the rotation.
     deadline_header: the name, in lower case, of the header in which a request says how long it may take; empty is off.
@@ -59,6 +61,8 @@ class UpstreamPolicy:
     retry_on_timeout: bool = False
     retry_statuses: frozenset[int] = frozenset()
     per_try_timeout: float = 0.0
+    backoff_base: float = 0.025
+    backoff_max: float = 0.25
     retry_ratio: float = 0.2
     retry_min: int = 3
     close_on_unhealthy: bool = False

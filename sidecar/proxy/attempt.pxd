@@ -17,7 +17,7 @@ cdef class Attempts:
     cdef public EndpointState endpoint
     cdef public RequestHead head
     cdef public bytes _body
-    cdef public object _dial, _retry_reason, _tried
+    cdef public object _delay, _dial, _retry_reason, _tried
     cdef public long _permit
     cdef public double _answered, _began, _try_due, _wait_due
     cdef public unsigned long long _key

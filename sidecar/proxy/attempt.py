@@ -4,6 +4,7 @@
                    └─► room for one ─► dial ─────────► send
                                    └─► wait ─► proceed ─┘
     refused, reset before the response, too slow, a status of `retry_on` ─► retry ─► attempt
+                                   (at once elsewhere; at the same endpoint after a while)
 
 What an attempt costs and what came of it is told once, in `_attempt_over`: the endpoint's breaker and counters.
 """
@@ -21,8 +22,11 @@ from sidecar.proxy.dial import Dial
 from sidecar.proxy.respond import OVERFLOW_MESSAGES
 from sidecar.proxy.sweep import NEVER
 from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.resilience import full_jitter
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
     from sidecar.cluster import Cluster
     from sidecar.http1.message import RequestHead, ResponseHead
     from sidecar.model.endpoint import EndpointState
@@ -47,6 +51,7 @@ class Attempts:
         "_began",
         "_body",
         "_context",
+        "_delay",
         "_dial",
         "_key",
         "_permit",
@@ -83,6 +88,7 @@ class Attempts:
         self.connection: UpstreamConnection | None = None
         self.endpoint: EndpointState | None = None
         self._dial: Dial | None = None
+        self._delay: TimerHandle | None = None  # before the next attempt
         self._permit = 0
         self._try_due = NEVER
         self._wait_due = NEVER
@@ -271,7 +277,26 @@ class Attempts:
             self._fail(Reason.RETRY_BUDGET)
         else:
             self._retries_left -= 1
-            self._retry(reason, now)
+            self._retry_in_time(reason, now)
+
+    def _retry_in_time(self, reason: Reason, now: float) -> None:
+        """Try again: at once where nobody has been asked yet, else when those that failed have had a moment."""
+        policy = self.cluster.policy
+        wait = 0.0
+        if policy.backoff_base and not self.cluster.has_untried(self._tried):
+            retry = policy.retries - self._retries_left - 1
+            wait = full_jitter(retry, policy.backoff_base, policy.backoff_max, self._context.clock.uniform())
+        self._begin_retry(reason)
+        if wait:
+            self._touch()
+            self._delay = self._context.loop.call_later(wait, self._retry_now)
+        else:
+            self._attempt(now)
+
+    def _retry_now(self) -> None:
+        """The wait before an attempt is over."""
+        self._delay = None
+        self._attempt(self._context.monotonic())
 
     def _affords_retry(self) -> bool:
         """Whether the upstream's budget has one more retry; it is spent then."""
@@ -307,6 +332,9 @@ class Attempts:
 
     def _give_up(self, outcome: Outcome) -> None:
         """End the attempt that is going on, wherever it is: connecting, waiting, or on a connection."""
+        delay, self._delay = self._delay, None
+        if delay is not None:
+            delay.cancel()
         dial, self._dial = self._dial, None
         if dial is not None:
             dial.cancel()

@@ -386,7 +386,11 @@ class Exchange(Attempts):
             self.abandon()
             self.client.abort()
         elif connection is None:
-            if self._dial is None:  # in the queue for a connection
+            if self._delay is not None:  # before another attempt
+                reason = self._retry_reason
+                self._give_up(Outcome.CANCELLED)
+                self._fail(reason)
+            elif self._dial is None:  # in the queue for a connection
                 self._give_up(Outcome.CANCELLED)
                 self._overflow(Limit.PENDING_TIMEOUT)
             else:

@@ -2,7 +2,7 @@ from sidecar.proxy.session cimport Session
 
 
 cdef class TcpSession(Session):
-    cdef public object _dial, _tried
+    cdef public object _delay, _dial, _tried
     cdef public bytes _early
     cdef public long _permit
     cdef public double _began, _wait_due

@@ -18,9 +18,10 @@ from sidecar.proxy.hash_key import client_key
 from sidecar.proxy.relay import UNSENT
 from sidecar.proxy.session import EndpointSide, Session
 from sidecar.proxy.sweep import NEVER
+from sidecar.resilience import full_jitter
 
 if TYPE_CHECKING:
-    from asyncio import Transport
+    from asyncio import TimerHandle, Transport
 
     from sidecar.cluster import Cluster
     from sidecar.model.endpoint import EndpointState
@@ -32,11 +33,22 @@ __all__ = ["TcpSession"]
 class TcpSession(Session):
     """A session from the moment that the listener accepts the application's connection."""
 
-    __slots__ = ("_began", "_dial", "_early", "_key", "_permit", "_retries_left", "_tried", "_wait_due")
+    __slots__ = (
+        "_began",
+        "_delay",
+        "_dial",
+        "_early",
+        "_key",
+        "_permit",
+        "_retries_left",
+        "_tried",
+        "_wait_due",
+    )
 
     def __init__(self, context: ProxyContext, cluster: Cluster) -> None:
         super().__init__(context, cluster, cluster.policy.idle_timeout)
         self._dial: Dial | None = None
+        self._delay: TimerHandle | None = None  # before the next attempt
         self._early = b""
         self._permit = 0
         self._began = 0.0
@@ -140,6 +152,22 @@ class TcpSession(Session):
                 self._end(CloseReason.CONNECT_FAILED)
                 return
             self._retries_left -= 1
+            if self._wait_a_moment():
+                return
+        self._connect(self._context.monotonic())
+
+    def _wait_a_moment(self) -> bool:
+        """Whether there is a wait before those that did not accept are asked again."""
+        policy = self._cluster.policy
+        retry = policy.retries - self._retries_left - 1
+        wait = full_jitter(retry, policy.backoff_base, policy.backoff_max, self._context.clock.uniform())
+        if wait:
+            self._delay = self._context.loop.call_later(wait, self._connect_now)
+        return wait > 0.0
+
+    def _connect_now(self) -> None:
+        """The wait before an attempt is over."""
+        self._delay = None
         self._connect(self._context.monotonic())
 
     def _report(self, outcome: Outcome) -> None:
@@ -149,6 +177,9 @@ class TcpSession(Session):
         self._cluster.report(self._endpoint, outcome, now, self._permit, now - self._began)
 
     def _stop_opening(self) -> None:
+        delay, self._delay = self._delay, None
+        if delay is not None:
+            delay.cancel()
         dial, self._dial = self._dial, None
         if dial is not None:
             dial.cancel()

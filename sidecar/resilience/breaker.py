@@ -43,9 +43,9 @@ Tripped by hand it stays open until it is reset by hand: neither probes nor chec
 Every attempt carries the permit it was let through with, and each move makes those before it void: requests
 that hung since before it opened tell nothing about the endpoint that has recovered meanwhile.
 
-The open time starts at `open_for` and doubles with each opening in a row up to `max_open_for`. A row ends with the first
-attempt that succeeds after it has closed: a probe whose answer begins well closes it, and may still break. It is spread by
-`jitter` so that the sidecars of a fleet do not probe in step (AWS builders' library, "Timeouts, retries and
+The open time starts at `open_for` and doubles with each opening in a row up to `max_open_for`. A row ends with the
+first attempt that succeeds after it has closed: a probe whose answer begins well closes it, and may break then. It is
+spread by `jitter` so that the sidecars of a fleet do not probe in step (AWS builders' library, "Timeouts, retries and
 backoff with jitter"). The seed's fixed `circuit_breaker_timeout` is `open_for == max_open_for`, no jitter.
 """
 

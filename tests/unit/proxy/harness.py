@@ -47,7 +47,9 @@ class Proxy:
         self.clock = FakeClock(chances=chances)
         self.loop = ManualLoop()
         self.context = ProxyContext(self.loop, self.clock, **(context or {}))  # type: ignore[arg-type]
-        self.cluster = Cluster("api", scheme, UpstreamPolicy(**policy), self.clock)  # type: ignore[arg-type]
+        # Without waits between attempts, but where they are what is tested.
+        chosen = UpstreamPolicy(**{"backoff_base": 0.0, **policy})
+        self.cluster = Cluster("api", scheme, chosen, self.clock)  # type: ignore[arg-type]
         self.clients: list[MemoryTransport] = []
         self.upstreams: list[MemoryTransport] = []
         self.begun = 0
@@ -115,6 +117,14 @@ class Proxy:
         self.clock.advance(seconds)
         self.context.sweep.run()
 
+    def run_timers(self) -> list[float]:
+        """What was to be called later is called, whatever its time; their delays in seconds."""
+        timers = [timer for timer in self.loop.timers if not timer.cancelled]
+        self.loop.timers.clear()
+        for timer in timers:
+            timer.callback()
+        return [timer.delay for timer in timers]
+
     def settle(self) -> None:
         """Let the loop tell every protocol whose transport was closed."""
         while closing := [
@@ -164,6 +174,7 @@ class Proxy:
             "waiting": len(limit.pending),
             "members of the sweep": len(self.context.sweep.members),
             "connections being opened": len(self.connecting),
+            "timers": sum(not timer.cancelled for timer in self.loop.timers),
             **{f"open to {state.endpoint.host}": state.pool.open for state in self._states},
             **{f"idle at {state.endpoint.host}": len(state.pool.idle) for state in self._states},
             **{f"in flight at {state.endpoint.host}": state.in_flight for state in self._states},

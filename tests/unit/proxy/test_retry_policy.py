@@ -281,3 +281,74 @@ def test_a_retry_that_waits_for_a_connection_and_is_abandoned_gives_its_place_ba
     assert proxy.cluster.stats.retries_active == 0
     proxy.accept().feed(ok())
     assert waiting.data == ok()
+
+
+# Waiting before an endpoint is asked again
+
+WAITING: dict[str, Any] = {"endpoints": 1, "backoff_base": 0.1, "backoff_max": 0.3, "retries": 3}
+
+
+def test_the_same_endpoint_is_asked_again_after_a_while(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**WAITING, chances=(0.5, 1.0, 1.0), breaker_threshold=100)
+    client = proxy.client(request())
+    delays = []
+    for _ in range(3):
+        proxy.refuse()
+        assert proxy.connecting == []
+        assert proxy.cluster.stats.retries_active == 1
+        delays += proxy.run_timers()
+    assert delays == [0.05, 0.2, 0.3]
+    proxy.accept().feed(ok())
+    assert client.data == ok()
+    assert proxy.cluster.stats.retries[Reason.CONNECT_REFUSED] == [2, 1]
+
+
+def test_another_endpoint_is_asked_at_once(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**{**WAITING, "endpoints": 2})
+    proxy.client(request())
+    proxy.refuse()
+    assert hosts(proxy) == ["10.0.0.2"]
+    proxy.accept().lose(ConnectionResetError())
+    assert proxy.connecting == []
+    assert proxy.run_timers() == [0.05]
+    assert len(proxy.connecting) == 1
+
+
+def test_a_client_that_leaves_meanwhile_is_not_tried_for(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**WAITING)
+    client = proxy.client(request())
+    proxy.refuse()
+    client.lose()
+    assert proxy.run_timers() == []
+    assert proxy.counted == [("GET", "4xx", "client_gone", 1)]
+    assert proxy.cluster.stats.retries_active == 0
+
+
+def test_the_time_out_ends_the_wait_with_what_it_waits_after(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**WAITING, timeout=0.05)
+    client = proxy.client(request())
+    proxy.refuse()
+    proxy.pass_time(0.3)
+    assert error_of(client.data) == (503, "connect_refused")
+    assert proxy.run_timers() == []
+
+
+def test_a_body_that_comes_meanwhile_is_sent_with_the_next_attempt(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**WAITING)
+    client = proxy.client(request("PUT /", "Content-Length: 3", body=b"a"))
+    proxy.refuse()
+    client.feed(b"bc")
+    proxy.run_timers()
+    endpoint = proxy.accept()
+    assert endpoint.data.endswith(b"\r\n\r\nabc")
+    endpoint.feed(ok())
+    assert client.data == ok()
+
+
+def test_an_upstream_that_is_emptied_meanwhile_answers_with_the_failure(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**WAITING)
+    client = proxy.client(request())
+    proxy.refuse()
+    proxy.serve_by(0)
+    proxy.run_timers()
+    assert error_of(client.data) == (503, "connect_refused")

@@ -792,3 +792,33 @@ def test_each_wait_begins_anew(make_tcp: MakeProxy) -> None:
     third.lose()
     endpoint.lose()
     assert proxy.accept().data == b"again"
+
+
+# Waiting before an endpoint is asked again
+
+
+def test_a_session_asks_the_same_endpoint_again_after_a_while(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(retries=2, backoff_base=0.1, backoff_max=0.3, chances=(1.0,))
+    client = proxy.client(b"hello")
+    for delay in (0.1, 0.2):
+        proxy.refuse()
+        assert proxy.connecting == []
+        assert proxy.run_timers() == [delay]
+    assert proxy.accept().data == b"hello"
+    assert not client.closing
+
+
+def test_a_session_asks_another_one_at_once(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, backoff_base=0.1)
+    proxy.client()
+    assert (proxy.refuse(), proxy.refuse()) == ("10.0.0.1", "10.0.0.2")
+    assert len(proxy.run_timers()) == 1
+
+
+def test_who_leaves_meanwhile_is_not_tried_for(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(backoff_base=0.1)
+    client = proxy.client()
+    proxy.refuse()
+    client.lose()
+    assert proxy.run_timers() == []
+    assert proxy.sessions == {"client_closed": 1}
