@@ -389,6 +389,7 @@ def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
         retry_on_timeout="timeout" in policy.retry.on,
         retry_statuses=frozenset(int(condition) for condition in policy.retry.on if condition.isdecimal()),
         per_try_timeout=policy.per_try_timeout,
+        hedge_after=policy.hedge_after,
         backoff_base=policy.retry.base,
         backoff_max=policy.retry.longest,
         retry_ratio=policy.retry.ratio,

@@ -76,7 +76,13 @@ def merge_policy(
         if keys.idle_timeout == 0 and (shared or http):
             problem = "0 leaves no time at all for pooled connections; use a time above zero"
             document.report(findings, (*layer.path, "idle_timeout"), problem)
-        for name in ("continue_timeout", "tunnel_idle_timeout", "per_try_timeout", "deadline_header"):
+        for name in (
+            "continue_timeout",
+            "tunnel_idle_timeout",
+            "per_try_timeout",
+            "hedge_after",
+            "deadline_header",
+        ):
             if getattr(keys, name) is not UNSET and not http and not shared:
                 problem = f"means nothing for {scheme}, which is not read as HTTP; remove it"
                 document.report(findings, (*layer.path, name), problem)
@@ -95,6 +101,7 @@ def merge_policy(
             host_header=_last(policy.host_header, header),
             close_on_unhealthy=_last(policy.close_on_unhealthy, keys.close_on_unhealthy),
             slow_start=_last(policy.slow_start, keys.slow_start),
+            hedge_after=_last(policy.hedge_after, keys.hedge_after),
             per_try_timeout=_last(policy.per_try_timeout, keys.per_try_timeout),
             deadline_header=_last(policy.deadline_header, keys.deadline_header),
             retry=_merge_retry(policy.retry, layer, document, findings),

@@ -167,6 +167,7 @@ class Policy(Record):
     deadline_header: Annotated[str | UnsetType, DeadlineHeader()] = UNSET
     per_try_timeout: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     retry_on: Annotated[tuple[str, ...] | UnsetType, Several(RetryOn(), 16, "conditions")] = UNSET
+    hedge_after: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     retry_backoff: Annotated[RetryBackoff | UnsetType, Section(RetryBackoff)] = UNSET
     retry_budget: Annotated[RetryBudget | UnsetType, Section(RetryBudget)] = UNSET
     outlier: Annotated[Outlier | UnsetType, Section(Outlier)] = UNSET

@@ -146,6 +146,7 @@ class PolicySettings:
     continue_timeout: how long a client that sent Expect: 100-continue waits for the endpoint's word.
     tunnel_idle_timeout: of a connection that has switched protocols; 0 means never.
     host_header: `endpoint`, `preserve`, or the very value to send.
+    hedge_after: how long without an answer until another endpoint is asked too; 0 is never.
     per_try_timeout: how long one attempt may take until its response begins; 0 is as long as `timeout` lets it.
     close_on_unhealthy: sessions and tunnels end when their endpoint leaves the rotation.
     slow_start: how long a new or recovered endpoint takes to get its whole share; 0 is at once.
@@ -162,6 +163,7 @@ class PolicySettings:
     close_on_unhealthy: bool = False
     slow_start: float = 0.0
     per_try_timeout: float = 0.0
+    hedge_after: float = 0.0
     deadline_header: str = ""
     retry: RetrySettings = field(default_factory=RetrySettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)

@@ -19,7 +19,15 @@ STATE_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
 _WIDTH_WITHOUT_TERMINAL = 240
 
 _FAILURES = frozenset(
-    {"failure_status", "connect_refused", "connect_timeout", "request_timeout", "reset", "bad_response"}
+    {
+        "failure_status",
+        "connect_refused",
+        "connect_timeout",
+        "request_timeout",
+        "reset",
+        "bad_response",
+        "outrun",
+    }
 )
 
 

@@ -29,6 +29,7 @@ class Outcome(IntEnum):
     CANCELLED = 8
     IDLE_RACE = 9
     LOCAL_SHORTAGE = 10
+    OUTRUN = 11  # another endpoint, asked later, has answered first (`hedge_after`)
 
     @property
     def label(self) -> str:
@@ -37,8 +38,8 @@ class Outcome(IntEnum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether the endpoint is to blame. 429 fails only a half-open probe; the last three are not its fault."""
-        return Outcome.FAILURE_STATUS <= self <= Outcome.BAD_RESPONSE
+        """Whether the endpoint is to blame. 429 fails only a half-open probe; three are not its fault."""
+        return Outcome.FAILURE_STATUS <= self <= Outcome.BAD_RESPONSE or self is Outcome.OUTRUN
 
 
 def outcomes_by_status(failures: Iterable[int]) -> dict[int, Outcome]:

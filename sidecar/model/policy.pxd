@@ -2,7 +2,7 @@ cdef class UpstreamPolicy:
     cdef readonly str strategy, host_header, hash_on, zone
     cdef readonly bytes deadline_header
     cdef readonly double timeout, connect_timeout, idle_timeout, continue_timeout, tunnel_idle_timeout
-    cdef readonly double slow_start, max_load, per_try_timeout, retry_ratio, backoff_base, backoff_max
+    cdef readonly double slow_start, max_load, per_try_timeout, retry_ratio, backoff_base, backoff_max, hedge_after
     cdef readonly bint retry_on_connect, retry_on_reset, retry_on_timeout, observe_only, panic_all
     cdef readonly bint close_on_unhealthy
     cdef readonly object retry_statuses, failure_statuses

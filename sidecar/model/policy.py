@@ -26,6 +26,7 @@ class UpstreamPolicy:
         for any request that never reached an endpoint.
     retry_on_connect, retry_on_reset, retry_on_timeout, retry_statuses: what another attempt is made for.
     per_try_timeout: how long one attempt may take until its response begins; 0 is off. Then it is tried again.
+    hedge_after: seconds without an answer after which another endpoint is asked too; 0 is off.
     backoff_base, backoff_max: how long to wait before an endpoint is tried again that has been tried, see
         `resilience.full_jitter`; a base of 0 is not at all.
     retry_ratio, retry_min: see `resilience.RetryBudget`.
@@ -61,6 +62,7 @@ class UpstreamPolicy:
     retry_on_timeout: bool = False
     retry_statuses: frozenset[int] = frozenset()
     per_try_timeout: float = 0.0
+    hedge_after: float = 0.0
     backoff_base: float = 0.025
     backoff_max: float = 0.25
     retry_ratio: float = 0.2

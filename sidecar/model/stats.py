@@ -61,6 +61,7 @@ class UpstreamStats:
     connects: opened connections by result: established, refused, timed out.
     retries: per `Reason`, [failed, succeeded] attempts that were retries. retries_active: that go on now;
         retries_refused: that were not made, the budget being spent.
+    hedges: requests that a second endpoint was asked too, [lost, won] by it.
     reuse_failures: reused connections that closed without a response byte (the idle race).
     overflows: requests and sessions turned away, by the `Limit` that was reached.
     deadlines_exceeded: requests whose own time, of `deadline_header`, was over before their end.
@@ -79,6 +80,7 @@ class UpstreamStats:
         "deadlines_exceeded",
         "duration_sums",
         "durations",
+        "hedges",
         "in_flight",
         "overflows",
         "requests",
@@ -102,6 +104,7 @@ class UpstreamStats:
         self.retries = [[0, 0] for _ in range(_REASONS)]
         self.retries_active = 0
         self.retries_refused = 0
+        self.hedges = [0, 0]
         self.reuse_failures = 0
         self.deadlines_exceeded = 0
         self.overflows = [0] * len(Limit)

@@ -28,6 +28,7 @@ __all__ = ["bounds", "breakers", "connections", "counter", "gauge", "requests", 
 
 CONNECT_RESULTS = ("established", "refused", "timeout")  # the order of `UpstreamStats.connects`
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
+HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
 RELOAD_RESULTS = ("failed", "succeeded")  # the order of `WorkerCounts.reloads`
 _BOUNDS = (*(f"{bound:g}" for bound in DURATION_BUCKETS), "+Inf")
 
@@ -64,6 +65,17 @@ def requests(clusters: list[Cluster]) -> Iterator[Metric]:
             for cluster in clusters
             for reason in RETRY_REASONS
             for result, count in zip(RETRY_RESULTS, cluster.stats.retries[reason], strict=True)
+        ),
+    )
+    yield counter(
+        "hedges_total",
+        "Requests that a second endpoint was asked too, by whether it was the one to answer.",
+        ("upstream", "result"),
+        (
+            ((cluster.name, result), count)
+            for cluster in clusters
+            if cluster.policy.hedge_after
+            for result, count in zip(HEDGE_RESULTS, cluster.stats.hedges, strict=True)
         ),
     )
     yield _per_upstream(

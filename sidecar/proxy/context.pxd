@@ -8,3 +8,4 @@ cdef class ProxyContext:
     cdef public long min_body_rate, max_clients, clients, refused
     cdef public bint draining
     cdef public set listening
+    cdef public dict hedge_timers

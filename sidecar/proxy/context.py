@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from sidecar.clock import Clock
+    from sidecar.proxy.hedge import HedgeTimer
 
 __all__ = ["ProxyContext"]
 
@@ -27,6 +28,7 @@ class ProxyContext:
     max_clients: connections accepted at once by all listeners together; clients: of these now;
     refused: closed at once because of it.
     draining: responses close their connections from now on.
+    hedge_timers: see `hedge`, by upstream.
     resolver: addresses of endpoints' names. listening: (host, port) of every listener, to know itself by.
     """
 
@@ -35,6 +37,7 @@ class ProxyContext:
         "clock",
         "draining",
         "head_timeout",
+        "hedge_timers",
         "idle_timeout",
         "listening",
         "loop",
@@ -74,6 +77,7 @@ class ProxyContext:
         self.resolver = Resolver(loop, clock)
         self.listening: set[tuple[str, int]] = set()
         self.pipes_elsewhere = (0, 0)
+        self.hedge_timers: dict[str, HedgeTimer] = {}
 
     @property
     def pipes(self) -> tuple[int, int]:

@@ -56,7 +56,7 @@ class TimedExchange(Exchange):
         self._due = NEVER
         self._problem = ""
         name = self.cluster.policy.deadline_header
-        value = head.field(name)
+        value = head.field(name) if name else None
         if value is not None:
             head = head.unpacked()
             places = head.places(name)

@@ -24,6 +24,7 @@ from sidecar.model.stats import METHODS
 from sidecar.net.receiver import Receiver
 from sidecar.proxy.deadline import TimedExchange
 from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.hedge import HedgedExchange
 from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, SPLICE_BYTES, UNSENT, ReadGate, reset, splice
 from sidecar.proxy.respond import CLOSE, KEEP_ALIVE, error_response
 
@@ -91,8 +92,7 @@ class DownstreamConnection(Receiver):
     def __init__(self, context: ProxyContext, cluster: Cluster) -> None:
         self.context = context
         self.cluster = cluster
-        kind = TimedExchange if cluster.policy.deadline_header else Exchange
-        self.exchange = kind(context, cluster, self)
+        self.exchange = _exchange_kind(cluster)(context, cluster, self)
         self.head_began = 0.0
         self.state = IDLE
         self.keep_alive = True
@@ -407,3 +407,10 @@ class DownstreamConnection(Receiver):
             reset(self.transport)
         else:
             self.transport.abort()
+
+
+def _exchange_kind(cluster: Cluster) -> type[Exchange]:
+    """The plainest that does what the upstream's options ask for."""
+    if cluster.policy.hedge_after:
+        return HedgedExchange
+    return TimedExchange if cluster.policy.deadline_header else Exchange

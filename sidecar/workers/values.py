@@ -30,7 +30,7 @@ Tree = dict[str, Any]
 _TELLING = (BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.CLOSED)
 
 _PLAIN_COUNTERS = ("reuse_failures", "deadlines_exceeded", "retries_refused", "bytes_sent", "bytes_received")
-_LIST_COUNTERS = ("connects", "retries", "sessions", "overflows")
+_LIST_COUNTERS = ("connects", "hedges", "retries", "sessions", "overflows")
 _ARRAY_COUNTERS = ("durations", "duration_sums")
 
 

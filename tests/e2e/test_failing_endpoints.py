@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.endpoints import Conversation, ScriptedEndpoint, ok, respond
+from support.endpoints import Conversation, ScriptedEndpoint, hang, ok, respond
 from support.http import HttpClient
 from support.ports import free_port
 from support.proxy import Sidecar, clean_environment, command, configuration
@@ -155,3 +155,21 @@ def test_a_breaker_can_only_observe_and_count_what_is_configured(tmp_path: Path)
             assert client.read_response().status == 500
         assert len(broken.requests) == 4
         assert sidecar.breaker("api", f"127.0.0.1:{broken.port}") == "open"
+
+
+def test_a_slow_endpoint_is_outrun(tmp_path: Path) -> None:
+    """Nobody waits for one that hangs longer than for a second one's answer, and it leaves the rotation."""
+    port = free_port()
+    good, bad = ScriptedEndpoint(respond(ok())), ScriptedEndpoint(hang)
+    policy = "hedge_after: 30ms, circuit_breaker: {consecutive_failures: 5, open_for: 60s}"
+    with good, bad, Sidecar(tmp_path, configuration(port, [good.port, bad.port], policy=policy)) as sidecar:
+        with HttpClient(port) as client:
+            for _ in range(20):
+                client.send_head("GET", "/")
+                assert client.read_response().status == 200
+        assert sidecar.breaker("api", f"127.0.0.1:{bad.port}") == "open"
+        found = sidecar.metrics()
+        assert found['sidecar_hedges_total{result="won",upstream="api"}'] == 5
+        outrun = f'sidecar_attempts_total{{endpoint="127.0.0.1:{bad.port}",outcome="outrun",upstream="api"}}'
+        assert found[outrun] == 5
+        assert found['sidecar_requests_in_flight{upstream="api"}'] == 0

@@ -18,6 +18,8 @@ from sidecar.model import CloseReason, Limit, Outcome
         (Outcome.TOO_MANY_REQUESTS, False),
         (Outcome.CANCELLED, False),
         (Outcome.IDLE_RACE, False),
+        (Outcome.LOCAL_SHORTAGE, False),
+        (Outcome.OUTRUN, True),
     ],
 )
 def test_who_is_to_blame(outcome: Outcome, failure: bool) -> None:
@@ -25,7 +27,7 @@ def test_who_is_to_blame(outcome: Outcome, failure: bool) -> None:
 
 
 def test_outcomes_index_arrays_and_are_labels() -> None:
-    assert [int(outcome) for outcome in Outcome] == list(range(11))
+    assert [int(outcome) for outcome in Outcome] == list(range(12))
     assert [outcome.label for outcome in Outcome] == [
         "success",
         "failure_status",
@@ -38,6 +40,7 @@ def test_outcomes_index_arrays_and_are_labels() -> None:
         "cancelled",
         "idle_race",
         "local_shortage",
+        "outrun",
     ]
 
 

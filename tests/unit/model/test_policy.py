@@ -25,6 +25,7 @@ def test_defaults() -> None:
         "retry_on_timeout": False,
         "retry_statuses": frozenset(),
         "per_try_timeout": 0.0,
+        "hedge_after": 0.0,
         "backoff_base": 0.025,
         "backoff_max": 0.25,
         "retry_ratio": 0.2,

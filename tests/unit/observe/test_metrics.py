@@ -51,6 +51,7 @@ CONTRACT = {
     "sidecar_retries_active": {"upstream"},
     "sidecar_retries_refused_total": {"upstream"},
     "sidecar_pipes_limit": set(),
+    "sidecar_hedges_total": {"upstream", "result"},
 }
 
 
@@ -61,6 +62,7 @@ def _cluster(name: str = "api", scheme: str = "http", ports: tuple[int, ...] = (
         max_connections_per_endpoint=6,
         max_pending=20,
         max_in_flight=30,
+        hedge_after=0.1,
     )
     cluster = Cluster(name, scheme, policy, FakeClock())
     cluster.apply(Snapshot(name, tuple(Endpoint("10.0.0.1", port) for port in ports), "static"))
@@ -172,6 +174,7 @@ def test_a_bound_that_is_off_has_no_series() -> None:
     found = _scrape(cluster)
     assert "sidecar_connections_per_endpoint_limit" not in found
     assert "sidecar_in_flight_limit" not in found
+    assert "sidecar_hedges_total" not in found
 
 
 def test_retries_and_connects_are_there_before_the_first() -> None:
@@ -320,4 +323,4 @@ def test_the_size_of_a_scrape_has_a_bound() -> None:
         clusters.append(cluster)
     samples = sum(len(series) for series in _scrape(*clusters).values())
     # Per endpoint: outcomes, one connection gauge, three states. Per upstream: well under a hundred.
-    assert 50 * 20 * 14 <= samples <= 50 * (20 * 14 + 100)
+    assert 50 * 20 * 15 <= samples <= 50 * (20 * 16 + 100)

@@ -5,6 +5,8 @@ test plays is the kernel (`Connecting`), the clients and the endpoints (`MemoryT
 """
 
 import json
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from support.clock import FakeClock
@@ -15,7 +17,6 @@ from sidecar.cluster import Cluster
 from sidecar.http1 import RequestHead
 from sidecar.model import CloseReason, Endpoint, EndpointState, Limit, Snapshot, UpstreamPolicy
 from sidecar.proxy.context import ProxyContext
-from sidecar.proxy.deadline import TimedExchange
 from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.tcp import TcpSession
@@ -70,9 +71,7 @@ class Proxy:
         protocol: Any
         if self.cluster.scheme == "http":
             protocol = DownstreamConnection(self.context, self.cluster)
-            assert isinstance(protocol.exchange, TimedExchange) is bool(self.cluster.policy.deadline_header)
-            kind = _CountedTimed if self.cluster.policy.deadline_header else _CountedExchange
-            protocol.exchange = kind(self, protocol)
+            protocol.exchange = _counted(type(protocol.exchange))(self, protocol)
         else:
             protocol = TcpSession(self.context, self.cluster)
         transport = MemoryTransport(protocol)
@@ -164,6 +163,9 @@ class Proxy:
         for transport in (*self.clients, *self.upstreams):
             transport.closing = True
         self.settle()
+        if self.context.hedge_timers:  # nobody is left to ring for
+            self.clock.advance(60.0)
+            self.run_timers()
         stats, limit = self.cluster.stats, self.cluster.limit
         left = {
             "exchanges in flight": stats.in_flight,
@@ -187,32 +189,22 @@ class Proxy:
             assert sum(stats.sessions) == len(self.clients)
 
 
-class _CountedExchange(Exchange):
-    """The exchange of one client, which tells the harness each time that it begins."""
+@cache
+def _counted(kind: type[Exchange]) -> Callable[[Proxy, DownstreamConnection], Exchange]:
+    """Exchanges of one client of this kind, which tell the harness each time that they begin."""
 
-    __slots__ = ("_proxy",)
+    class Counted(kind):  # type: ignore[misc, valid-type] # whichever kind the upstream's options ask for
+        __slots__ = ("_proxy",)
 
-    def __init__(self, proxy: Proxy, client: DownstreamConnection) -> None:
-        super().__init__(client.context, client.cluster, client)
-        self._proxy = proxy
+        def __init__(self, proxy: Proxy, client: DownstreamConnection) -> None:
+            super().__init__(client.context, client.cluster, client)
+            self._proxy = proxy
 
-    def begin(self, head: RequestHead, body: bytes, done: bool) -> None:
-        self._proxy.begun += 1
-        super().begin(head, body, done)
+        def begin(self, head: RequestHead, body: bytes, done: bool) -> None:
+            self._proxy.begun += 1
+            super().begin(head, body, done)
 
-
-class _CountedTimed(TimedExchange):
-    """The same, where clients say how long it may take."""
-
-    __slots__ = ("_proxy",)
-
-    def __init__(self, proxy: Proxy, client: DownstreamConnection) -> None:
-        super().__init__(client.context, client.cluster, client)
-        self._proxy = proxy
-
-    def begin(self, head: RequestHead, body: bytes, done: bool) -> None:
-        self._proxy.begun += 1
-        super().begin(head, body, done)
+    return Counted
 
 
 def request(line: str = "GET /", *fields: str, version: str = "1.1", body: bytes = b"") -> bytes:

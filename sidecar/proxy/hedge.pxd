@@ -1,0 +1,17 @@
+from sidecar.http1.message cimport RequestHead, ResponseHead
+from sidecar.proxy.deadline cimport TimedExchange
+from sidecar.proxy.exchange cimport Exchange
+
+
+cdef class HedgedExchange(TimedExchange):
+    cdef public double _hedge_due
+    cdef public bint _in_heap
+    cdef public Rival rival
+    cpdef begin(self, RequestHead head, bytes body, bint done)
+    cpdef _fail(self, reason, int status=*, str message=*)
+    cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)
+
+
+cdef class Rival(Exchange):
+    cdef public HedgedExchange _main
+    cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)
