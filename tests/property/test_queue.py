@@ -61,6 +61,7 @@ class Request:
         assert self.went == "waiting", "once"
         if connection is None:
             self.attempt()
+            assert self.went != "waiting", "woken in vain"
         else:
             self.carry(connection)
 
@@ -85,8 +86,8 @@ class Queue(RuleBasedStateMachine):
 
     @initialize(
         strategy=st.sampled_from(sorted(POLICIES)),
-        maximum=st.integers(1, 4),
-        per_endpoint=st.integers(0, 2),
+        maximum=st.integers(2, 6),
+        per_endpoint=st.sampled_from([0, 1, 1, 2]),
         max_pending=st.integers(1, 6),
         zone=st.sampled_from(["", "even"]),
     )
@@ -120,6 +121,14 @@ class Queue(RuleBasedStateMachine):
         self.requests.append(request)
         request.attempt()
 
+    @rule(times=st.integers(2, 6))
+    def many_ask(self, times: int) -> None:
+        """And whom they reach accepts: so that there is something to wait for."""
+        for _ in range(times):
+            self.ask()
+        for request in self.those("dialling"):
+            self.connected(request, True)
+
     @rule(seconds=st.sampled_from([0.5, 11.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -128,7 +137,7 @@ class Queue(RuleBasedStateMachine):
         return [request for request in self.requests if request.went == went]
 
     @precondition(lambda self: self.those("dialling"))
-    @rule(data=st.data(), accepted=st.booleans())
+    @rule(data=st.data(), accepted=st.sampled_from([True, True, False]))
     def connect_ends(self, data: st.DataObject, accepted: bool) -> None:
         self.connected(data.draw(st.sampled_from(self.those("dialling"))), accepted)
 
@@ -161,6 +170,19 @@ class Queue(RuleBasedStateMachine):
             connection.pool.give_back(connection)
         else:
             connection.close()
+
+    @rule()
+    def one_fails_and_comes_back(self) -> None:
+        """The next that is asked breaks off, and when its open time is over its probe is answered."""
+        for outcome in (Outcome.RESET, Outcome.SUCCESS):
+            self.ask()
+            request = self.requests[-1]
+            if request.went == "dialling":
+                self.connected(request, True)
+            self.many_ask(3)
+            if request.went == "busy":
+                self.ended(request, outcome)
+            self.clock.advance(11.0)
 
     @precondition(lambda self: self.those("waiting"))
     @rule(data=st.data())
