@@ -159,9 +159,11 @@ class Cluster:
         return picked
 
     def has_untried(self, tried: Collection[EndpointState]) -> bool:
-        """Whether an endpoint that may be picked is not in `tried`."""
+        """Whether an endpoint that may be picked, and has room, is not in `tried`."""
         return any(
-            state not in tried and state.breaker.state is BreakerState.CLOSED
+            state not in tried
+            and state.breaker.state is BreakerState.CLOSED
+            and (state.pool.has_room or state.pool.idle)
             for state in self.endpoints.values()
         )
 

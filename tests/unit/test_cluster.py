@@ -656,3 +656,13 @@ def test_who_waits_is_not_woken_for_endpoints_that_go() -> None:
     cluster.apply(snapshot(Endpoint("a", 80)))
     assert waiter.told == []
     assert (b.pool.open, c.pool.open) == (1, 1)
+
+
+def test_who_has_no_room_is_no_place_to_move_on_to() -> None:
+    cluster = cluster_of("a", "b", max_connections_per_endpoint=1)
+    a, b = cluster.endpoints.values()
+    assert cluster.has_untried([a])
+    busy(b, 1)
+    assert not cluster.has_untried([a])
+    b.pool.give_back(Connection(b.pool))
+    assert cluster.has_untried([a]), "an idle connection is room too"

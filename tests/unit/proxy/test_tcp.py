@@ -740,3 +740,13 @@ def test_each_wait_begins_anew(make_tcp: MakeProxy) -> None:
     third.lose()
     endpoint.lose()
     assert proxy.accept().data == b"again"
+
+
+def test_to_try_a_refusing_endpoint_again_is_a_retry_while_the_other_has_no_room(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, max_connections_per_endpoint=1, retries=1)
+    joined(proxy)
+    client = proxy.client()
+    assert proxy.refuse() == proxy.refuse()
+    assert proxy.connecting == []
+    assert client.aborted
+    assert proxy.sessions == {"connect_failed": 1}
