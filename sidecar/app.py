@@ -211,13 +211,13 @@ class App:
         """
         cluster = cluster_called(self.clusters, name)
         states = endpoints_called(cluster, address)
+        self._do(action, cluster, states)
         for state in states:
-            self._do(action, cluster, state)
             _log.warning("%s: %s %s by hand", name, state.endpoint.address, _DONE[action])
         return [state.endpoint.address for state in states]
 
-    def _do(self, action: str, cluster: Cluster, state: EndpointState) -> None:
-        ACTIONS[action](cluster, state, self.clock.monotonic())
+    def _do(self, action: str, cluster: Cluster, states: list[EndpointState]) -> None:
+        ACTIONS[action](cluster, states, self.clock.monotonic())
 
     # Running
 

@@ -24,7 +24,7 @@ from sidecar.resilience import Breaker, BreakerState, too_few_left
 from sidecar.resilience.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from sidecar.balance.picker import Picker
     from sidecar.clock import Clock
@@ -57,6 +57,7 @@ class Cluster:
     endpoints: by (host, port), in the order of the snapshot. source: who gave the last snapshot.
     outcomes: what a response's status says of its endpoint; those that are not there say nothing bad.
     picker: over the endpoints in rotation. limit: the bound on its connections.
+    gave_probe: the last pick is a probe.
     panic: too few endpoints are left whose breakers are closed.
     hashes: picks go by a key of the request (ring_hash).
     budget: of its retries.
@@ -73,6 +74,7 @@ class Cluster:
         "_sound",
         "budget",
         "endpoints",
+        "gave_probe",
         "hashes",
         "limit",
         "name",
@@ -108,6 +110,7 @@ class Cluster:
         self._look_at = _NEVER  # the sooner of the two
         self.hashes = policy.strategy == "ring_hash"
         self.outcomes = outcomes_by_status(policy.failure_statuses)
+        self.gave_probe = False
         self.panic = False
         self.picker: Picker = POLICIES[policy.strategy]([], None, self._balancing)
         self._sound: Picker | None = None  # in panic: over the closed ones, for retries
@@ -144,27 +147,49 @@ class Cluster:
         """The endpoint for the next attempt, or None (see `refusal`).
 
         tried: endpoints this exchange has been at; they are picked again only when no other is left.
-        An endpoint whose open time is over is given out as the one probe: its breaker is then half open,
-        and `report` with its permit must follow.
+        An endpoint whose open time is over is given out as the one probe (`gave_probe`): its breaker is then half
+        open, and `report` with its permit must follow. Others that are sent there meanwhile, in panic, have none.
         key: what the request hashes to, where the policy `hashes`.
         """
+        self.gave_probe = False
         if now >= self._look_at:
-            if now >= self._ramp_at:
-                self._rebuild(now)
+            return self._pick_with_care(now, tried, key)
+        if tried:
+            return self._pick_again(now, tried, key)
+        return self.picker.pick(key, now)
+
+    def _pick_with_care(self, now: float, tried: Collection[EndpointState], key: int) -> EndpointState | None:
+        """A pick while a breaker may be probed, or weights grow."""
+        if now >= self._ramp_at:
+            self._rebuild(now)
+        # A retry is no probe while there is somebody to expect more of: it may be the last that its request has.
+        if not self.policy.observe_only and not (tried and self._has_sound(tried)):
             probe = self._pick_probe(now, tried)
             if probe is not None:
                 return probe
-        if tried:
-            picker = self.picker
-            if self._sound is not None and self.has_untried(tried):
-                picker = self._sound
-            return picker.pick_untried(key, now, tried)
-        return self.picker.pick(key, now)
+        picked = self._pick_again(now, tried, key) if tried else self.picker.pick(key, now)
+        if self.policy.observe_only and picked is not None and picked.breaker.probe_at <= now:
+            self._probe(picked, now)  # whoever has its turn anyway
+        return picked
+
+    def _pick_again(self, now: float, tried: Collection[EndpointState], key: int) -> EndpointState | None:
+        """A pick for a retry: in panic one whose breaker is closed, if there is any that is not tried."""
+        picker = self.picker
+        if self._sound is not None and self._has_sound(tried):
+            picker = self._sound
+        return picker.pick_untried(key, now, tried)
+
+    def _has_sound(self, tried: Collection[EndpointState]) -> bool:
+        """Whether an endpoint whose breaker is closed is not in `tried`."""
+        picker = self.picker if self._sound is None else self._sound
+        return any(state not in tried for state in picker.endpoints)
 
     def peek(self, now: float) -> tuple[EndpointState | None, str]:
         """The next pick and why it is that one, or None and why nobody can tell or nobody is. Changes nothing."""
+        if now >= self._ramp_at:
+            self._rebuild(now)  # as the next pick does
         due = min(self.endpoints.values(), key=lambda state: state.breaker.probe_at, default=None)
-        if due is not None and due.breaker.probe_at <= now:
+        if due is not None and due.breaker.probe_at <= now and not self.policy.observe_only:
             return due, "its probe is due"
         if not self.picker.endpoints:
             return None, "nobody is in rotation" if self.endpoints else "it has no endpoints"
@@ -181,7 +206,7 @@ class Cluster:
         `picked` itself when there is none anywhere: who waits does so for all of them. The picker chooses among
         those with room, one that is not in `tried` if it can.
         """
-        if picked.pool.has_room or not picked.in_rotation:
+        if picked.pool.has_room or self.gave_probe:
             return picked
         full = {state for state in self.endpoints.values() if not (state.pool.has_room or state.pool.idle)}
         for avoided in ({*full, *tried}, full):
@@ -191,9 +216,10 @@ class Cluster:
         return picked
 
     def has_untried(self, tried: Collection[EndpointState]) -> bool:
-        """Whether an endpoint in rotation is not in `tried`; in panic, one whose breaker is closed."""
-        picker = self.picker if self._sound is None else self._sound
-        return any(state not in tried for state in picker.endpoints)
+        """Whether an endpoint in rotation, and with room, is not in `tried`."""
+        return any(
+            state not in tried and (state.pool.has_room or state.pool.idle) for state in self.picker.endpoints
+        )
 
     @property
     def is_overfull(self) -> bool:
@@ -220,9 +246,9 @@ class Cluster:
         if self.picker.observes and outcome not in _SAYS_NOTHING:
             self.picker.observe(state, seconds, outcome.is_failure, now)
         breaker = state.breaker
-        if outcome is not _SUCCESS or breaker.failures:
+        if outcome is not _SUCCESS or breaker.failures or not breaker.closed:
             self.judge(state, outcome, now, permit)
-        elif permit == breaker.permit:  # as is usual: without failures it is closed
+        elif permit == breaker.permit:  # as is usual
             breaker.succeed(now)
 
     def judge(self, state: EndpointState, outcome: Outcome, now: float, permit: int) -> None:
@@ -232,9 +258,7 @@ class Cluster:
         if state.removed:
             return
         if moved:
-            if breaker.state is BreakerState.CLOSED:
-                state.since = now
-            self._follow(now)
+            self._follow(now, state)
             if self.watcher is not None:
                 self.watcher.moved(self, state, now)
         elif breaker.state is BreakerState.HALF_OPEN:
@@ -248,9 +272,7 @@ class Cluster:
         if state is None:  # its configuration is another one, for the moment of a reload
             return
         if state.breaker.adopt(to, at, open_until, opened_in_a_row):
-            if to is BreakerState.CLOSED:
-                state.since = at
-            self._follow(at)
+            self._follow(at, state)
         else:
             self._find_next_probe()
 
@@ -259,24 +281,24 @@ class Cluster:
         if state.removed:
             return
         if state.breaker.check(good, now):
-            if state.breaker.state is BreakerState.CLOSED:
-                state.since = now
-            self._follow(now)
+            self._follow(now, state)
             if self.watcher is not None:
                 self.watcher.moved(self, state, now)
         else:
             self._find_next_probe()  # a check may hold it open, or no longer
 
-    def trip(self, state: EndpointState, now: float) -> None:
-        """Take `state` out of rotation until `reset`, whatever its requests and checks say."""
-        state.breaker.trip(now)
+    def trip(self, states: Iterable[EndpointState], now: float) -> None:
+        """Take `states` out of rotation until `reset`, whatever their requests and checks say."""
+        for state in states:
+            state.breaker.trip(now)
         self._follow(now)
 
-    def reset(self, state: EndpointState, now: float) -> None:
-        """Put `state` back into rotation, with a breaker that knows nothing of before."""
-        if state.breaker.reset(now):
-            state.since = now
-        self._follow(now)
+    def reset(self, states: Iterable[EndpointState], now: float) -> None:
+        """Put `states` back into rotation, with breakers that know nothing of before."""
+        chosen = tuple(states)
+        for state in chosen:
+            state.breaker.reset(now)
+        self._follow(now, *chosen)
 
     def _new_state(self, endpoint: Endpoint) -> EndpointState:
         policy = self.policy
@@ -303,15 +325,25 @@ class Cluster:
         for state in sorted(self.endpoints.values(), key=lambda state: state.breaker.probe_at):
             if state.breaker.probe_at > now:
                 break
-            if state not in tried and state.breaker.take_probe(now):
-                self._find_next_probe()
-                if self.watcher is not None:
-                    self.watcher.moved(self, state, now)
+            if state not in tried and self._probe(state, now):
                 return state
         return None
 
-    def _follow(self, now: float) -> None:
-        """A breaker has moved: what is picked has changed, and with it where there is room."""
+    def _probe(self, state: EndpointState, now: float) -> bool:
+        """Whether the pick of `state` is its breaker's probe."""
+        if not state.breaker.take_probe(now):
+            return False
+        self.gave_probe = True
+        self._find_next_probe()
+        if self.watcher is not None:
+            self.watcher.moved(self, state, now)
+        return True
+
+    def _follow(self, now: float, *moved: EndpointState) -> None:
+        """Breakers have moved: what is picked has changed, and with it where there is room."""
+        for state in moved:
+            if state.breaker.closed and not state.in_rotation:
+                state.since = now  # of one that only seemed to be away there is nothing to start slowly
         self._rebuild(now)
         self.limit.wake()
 

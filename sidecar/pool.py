@@ -27,6 +27,9 @@ class PooledConnection(Protocol):
 class Waiter(Protocol):
     """An exchange or a session that waits for a connection."""
 
+    def avoids(self, connection: PooledConnection) -> bool:
+        """Whether it would rather go on without this connection, than with it."""
+
     def proceed(self, connection: PooledConnection | None) -> None:
         """Go on: with this connection, or (None) because there is room to open one."""
 
@@ -94,6 +97,15 @@ class ConnectionLimit:
                 self.pending.rotate(1)
                 return
 
+    def hand_on(self, connection: PooledConnection) -> None:
+        """Give a connection to the first who waits for one like it; it is closed when all want to go elsewhere."""
+        for index, waiter in enumerate(self.pending):
+            if not waiter.avoids(connection):
+                del self.pending[index]
+                waiter.proceed(connection)
+                return
+        connection.close()
+
     def close_one_idle(self) -> bool:
         """Close an idle connection to make room for one to another endpoint; False when none is idle."""
         for pool in self.pools:
@@ -148,7 +160,7 @@ class EndpointPool:
         return Admission.OVERFLOW
 
     def give_back(self, connection: PooledConnection) -> None:
-        """A connection whose response is complete: to the first waiter, else to the idle ones.
+        """A connection whose response is complete: to the first waiter that takes it, else to the idle ones.
 
         Unless this endpoint has more than its share while others wait: closing makes room for one that the
         balancing chooses, where handing on would keep all queued requests at whoever was there first. And unless
@@ -159,7 +171,7 @@ class EndpointPool:
         if beyond or (limit.pending and self.open > self.share):
             connection.close()
         elif limit.pending:
-            limit.pending.popleft().proceed(connection)
+            limit.hand_on(connection)
         else:
             self.idle.append(connection)
 

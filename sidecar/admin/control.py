@@ -8,14 +8,14 @@ from sidecar.cluster import Cluster
 from sidecar.errors import UnknownUpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sidecar.model import EndpointState
 
 __all__ = ["ACTIONS", "cluster_called", "endpoints_called"]
 
-# By name: what is done to one endpoint, at a moment.
-ACTIONS: dict[str, Callable[[Cluster, EndpointState, float], None]] = {
+# By name: what is done to endpoints, at a moment.
+ACTIONS: dict[str, Callable[[Cluster, Iterable[EndpointState], float], None]] = {
     "trip": Cluster.trip,
     "reset": Cluster.reset,
 }

@@ -76,14 +76,16 @@ def _panic(cluster: Cluster) -> str | None:
         return None
     policy = cluster.policy
     bound = f"more than outlier allows (max_ejected {policy.max_ejected:.0%}, min_available {policy.min_available})"
+    if policy.observe_only:
+        return f"{bound} would be out of rotation; breakers only observe, so nobody is"
     if policy.panic_all:
-        return f"{bound} should be out of rotation, so all are in it"
+        return f"{bound} should be out of rotation, so all are in it but what is tripped by hand"
     return f"{bound} are out of rotation; with panic: fail they stay out"
 
 
 def _endpoint(cluster: Cluster, state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
     breaker = state.breaker
-    moved = breaker.journal[-1].at if breaker.journal else None
+    moved = _since(breaker)
     return {
         "address": state.endpoint.address,
         "zone": state.endpoint.zone,
@@ -94,6 +96,16 @@ def _endpoint(cluster: Cluster, state: EndpointState, now: float, epoch: float) 
         "why": _why(cluster, state, now),
         "in_flight": state.in_flight,
     }
+
+
+def _since(breaker: Breaker) -> float | None:
+    """When it closed, or stopped being closed, as far as the journal goes back; monotonic seconds."""
+    since = None
+    for entry in reversed(breaker.journal):
+        if (entry.to is BreakerState.CLOSED) is not (breaker.state is BreakerState.CLOSED):
+            break
+        since = entry.at
+    return since
 
 
 def _why(cluster: Cluster, state: EndpointState, now: float) -> str:

@@ -149,6 +149,11 @@ def admin_app(
         if CONTROL_HEADER not in request.headers:
             raise web.HTTPForbidden(reason=f"send {CONTROL_HEADER}: 1 with it; a browser's form cannot")
         name, action = request.match_info["name"], request.match_info["action"]
+        if [key for key, _ in request.query.items()] not in (
+            [],
+            ["endpoint"],
+        ):  # a slip of the keyboard is not to mean all of them
+            raise web.HTTPBadRequest(reason="the query may be one endpoint=HOST:PORT, or nothing for all")
         try:
             done = control(action, name, request.query.get("endpoint"))
         except UnknownUpstreamError as error:
@@ -204,7 +209,12 @@ async def _refuse_foreign_names(request: web.Request, handler: _Handler) -> web.
 
 def _is_local_name(host: str) -> bool:
     """Whether a Host field (RFC 9110 section 7.2) holds an IP address or localhost, whatever the port."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if host.startswith("["):
+        name, _, port = host[1:].partition("]")
+        if port and not port.startswith(":"):
+            return False
+    else:
+        name = host.partition(":")[0]
     if name.lower() == "localhost":
         return True
     try:

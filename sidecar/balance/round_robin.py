@@ -52,7 +52,7 @@ class RoundRobin(Picker):
     def peek(self) -> EndpointState | None:
         """The next endpoint of the cycle."""
         cycle = self._cycle
-        return cycle[self._next % len(cycle)] if cycle else None
+        return cycle[self._next if self._next < len(cycle) else 0] if cycle else None
 
 
 def lay_out_endpoints(endpoints: Sequence[EndpointState]) -> list[EndpointState]:

@@ -4,9 +4,11 @@ from sidecar.http1.message cimport RequestHead
 from sidecar.model.endpoint cimport EndpointState
 from sidecar.pool cimport EndpointPool
 from sidecar.proxy.context cimport ProxyContext
+from sidecar.resilience.breaker cimport Breaker
 
 cdef object _NONE
 cdef int _SENT
+cdef long _VOID
 
 
 cdef class Attempts:
@@ -27,7 +29,8 @@ cdef class Attempts:
     cpdef _touch(self)
     @cython.locals(endpoint=EndpointState)
     cpdef _attempt(self, double now)
-    cpdef _take_place(self, EndpointState endpoint, double now)
+    @cython.locals(breaker=Breaker)
+    cpdef _take_place(self, EndpointState endpoint, double now, bint probe)
     cpdef _send(self, connection)
     @cython.locals(endpoint=EndpointState)
     cpdef _attempt_over(self, outcome, double now)

@@ -22,7 +22,7 @@ from sidecar.proxy.dial import Dial
 from sidecar.proxy.respond import OVERFLOW_MESSAGES
 from sidecar.proxy.sweep import NEVER
 from sidecar.proxy.upstream import UpstreamConnection
-from sidecar.resilience import full_jitter
+from sidecar.resilience import VOID, full_jitter
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -37,6 +37,7 @@ __all__ = ["Attempts"]
 
 _NONE = Reason.NONE  # for every request; an Enum's member costs ten times as much as a name here
 _SENT = State.SENT
+_VOID = VOID
 
 
 class Attempts:
@@ -115,28 +116,30 @@ class Attempts:
             # After a failed attempt that failure says more than that nobody is left to try.
             self._fail(self._retry_reason or self.cluster.refusal)
             return
+        probe = self.cluster.gave_probe
         connection = endpoint.pool.take()
         if connection is None:
             endpoint = self.cluster.with_room(endpoint, now, self._tried, self._key)
             connection = endpoint.pool.take()
-        self._take_place(endpoint, now)
+        self._take_place(endpoint, now, probe)
         if connection is None:
-            self._open(endpoint)
+            self._open(endpoint, probe=probe)
         else:
             self._send(connection)  # type: ignore[arg-type] # an HTTP upstream's pools hold nothing else
 
-    def _take_place(self, endpoint: EndpointState, now: float) -> None:
+    def _take_place(self, endpoint: EndpointState, now: float, probe: bool) -> None:
         """An attempt begins at `endpoint`; `_attempt_over` ends it."""
         self.endpoint = endpoint
         self._began = now
         self._answered = 0.0
         endpoint.in_flight += 1
-        self._permit = endpoint.breaker.permit
+        breaker = endpoint.breaker
+        self._permit = breaker.permit if probe or breaker.closed else _VOID
 
-    def _open(self, endpoint: EndpointState) -> None:
+    def _open(self, endpoint: EndpointState, *, probe: bool = False) -> None:
         """Open a connection to `endpoint`, or wait for one, or give up."""
         self._touch()
-        admission = endpoint.pool.admit(self, probe=not endpoint.in_rotation)
+        admission = endpoint.pool.admit(self, probe=probe)
         if admission is Admission.OPEN:
             policy = self.cluster.policy
             factory = partial(UpstreamConnection, self._context, endpoint, policy.max_response_head)
@@ -155,6 +158,10 @@ class Attempts:
         self.cluster.stats.overflows[limit] += 1
         self._fail(Reason.OVERFLOW, message=OVERFLOW_MESSAGES[limit])
 
+    def avoids(self, connection: Any) -> bool:
+        """Whether its endpoint has been tried, and another one has not."""
+        return connection.endpoint in self._tried and self.cluster.has_untried(self._tried)
+
     def proceed(self, connection: Any) -> None:
         """The wait is over: with a connection that became free, or (None) with room to open one."""
         if connection is None:
@@ -162,7 +169,7 @@ class Attempts:
             self._attempt(self._context.monotonic())
             self._wait_due = NEVER
             return
-        self._take_place(connection.endpoint, self._context.monotonic())
+        self._take_place(connection.endpoint, self._context.monotonic(), False)
         self._send(connection)
 
     def on_connected(self, dial: Dial, connection: UpstreamConnection) -> None:
@@ -310,7 +317,7 @@ class Attempts:
         if not endpoint.in_rotation:
             self._attempt(now)
             return
-        self._take_place(endpoint, now)
+        self._take_place(endpoint, now, False)
         self._open(endpoint)
 
     def _note_tried(self, endpoint: EndpointState) -> None:

@@ -68,7 +68,7 @@ OVERFLOW_MESSAGES = {
         "every endpoint has limits.connections_per_endpoint busy, and limits.pending lets nobody wait"
     ),
     Limit.PENDING: "the upstream's connections are busy, and limits.pending wait for one already",
-    Limit.PENDING_TIMEOUT: "no connection became free within limits.pending_timeout",
+    Limit.PENDING_TIMEOUT: "no connection became free in time, see limits.pending_timeout",
     Limit.IN_FLIGHT: "limits.in_flight are being worked on already",
     Limit.DESCRIPTORS: "the proxy has no descriptor left",
 }

@@ -18,7 +18,7 @@ from sidecar.proxy.hash_key import client_key
 from sidecar.proxy.relay import UNSENT
 from sidecar.proxy.session import EndpointSide, Session
 from sidecar.proxy.sweep import NEVER
-from sidecar.resilience import full_jitter
+from sidecar.resilience import VOID, full_jitter
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle, Transport
@@ -93,10 +93,11 @@ class TcpSession(Session):
                 empty = self._cluster.refusal is Reason.NO_ENDPOINTS
                 self._end(CloseReason.NO_ENDPOINTS if empty else CloseReason.ALL_OPEN)
             return
+        probe = self._cluster.gave_probe
         endpoint = self._cluster.with_room(endpoint, now, self._tried, self._key)
-        self._permit = endpoint.breaker.permit
+        self._permit = endpoint.breaker.permit if probe or endpoint.breaker.closed else VOID
         self._began = now
-        admission = endpoint.pool.admit(self, probe=not endpoint.in_rotation)
+        admission = endpoint.pool.admit(self, probe=probe)
         if admission is Admission.OPEN:
             endpoint.in_flight += 1
             self._endpoint = endpoint
@@ -113,6 +114,10 @@ class TcpSession(Session):
     def _overflow(self, limit: Limit) -> None:
         self._cluster.stats.overflows[limit] += 1
         self._end(CloseReason.OVERFLOW)
+
+    def avoids(self, connection: Any) -> bool:
+        """No connection comes free of a session before both have ended."""
+        return False
 
     def proceed(self, connection: Any) -> None:
         """The wait for room to open a connection is over."""

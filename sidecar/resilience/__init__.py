@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from sidecar.resilience.backoff import full_jitter
-from sidecar.resilience.breaker import Breaker, BreakerState, Cause, Transition
+from sidecar.resilience.breaker import VOID, Breaker, BreakerState, Cause, Transition
 from sidecar.resilience.outlier import too_few_left
 from sidecar.resilience.retry_budget import RetryBudget
 from sidecar.resilience.window import SlidingWindow
 
 __all__ = [
+    "VOID",
     "Breaker",
     "BreakerState",
     "Cause",

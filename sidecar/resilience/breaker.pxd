@@ -7,7 +7,7 @@ cdef class Breaker:
     cdef public object _uniform, state, journal
     cdef public SlidingWindow window
     cdef public long permit
-    cdef public bint probing, failing, tripped, _checked
+    cdef public bint closed, probing, failing, tripped, _checked
     cdef public dict transitions
     cdef public int _opened_in_a_row, _checks_in_a_row
     cpdef succeed(self, double now)

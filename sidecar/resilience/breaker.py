@@ -15,8 +15,7 @@
     half_open  `fall` checks in a row were bad                  open       check_failed
     open       `rise` checks in a row were good                 closed     check_passed
     half_open  `rise` checks in a row were good                 closed     check_passed
-    closed     tripped by hand                                  open       tripped
-    half_open  tripped by hand                                  open       tripped
+    any        tripped by hand                                  open       tripped
     open       reset by hand                                    closed     reset
     half_open  reset by hand                                    closed     reset
 
@@ -62,7 +61,9 @@ from sidecar.resilience.window import SlidingWindow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Breaker", "BreakerState", "Cause", "Transition"]
+__all__ = ["VOID", "Breaker", "BreakerState", "Cause", "Transition"]
+
+VOID = -1  # the permit of an attempt that is to tell nothing: sent where a probe is out, in panic
 
 _NEVER = float("inf")
 _ROUNDING = 1e-6  # attempts: 0.29 times 100 is less than 29
@@ -134,7 +135,8 @@ class Breaker:
         attempts at least, in how many seconds.
     rise, fall: how many good checks in a row close it, how many bad ones open it.
     failing: checks hold it open. tripped: somebody's hand does.
-    permit: what an attempt that begins now is to bring back to `record`.
+    closed: whether it is. permit: what an attempt that begins now is to bring back to `record`, if it is closed or the
+        attempt is the probe; any other brings `VOID`.
     """
 
     __slots__ = (
@@ -145,6 +147,7 @@ class Breaker:
         "_open_for",
         "_opened_in_a_row",
         "_uniform",
+        "closed",
         "failing",
         "failure_rate",
         "failures",
@@ -186,6 +189,7 @@ class Breaker:
         self.rise = rise
         self.fall = fall
         self.state = BreakerState.CLOSED
+        self.closed = True
         self.failing = False
         self.tripped = False
         self._checks_in_a_row = 0  # good ones above 0, bad ones below
@@ -270,7 +274,7 @@ class Breaker:
             self._opened_in_a_row = opened_in_a_row
             if self.state is BreakerState.OPEN:
                 return False
-            self._hold()
+            self.probing = False
             self._move(to, Cause.SHARED, None, at, open_until - at)
             return True
         return self._close(Cause.SHARED, at)
@@ -296,19 +300,16 @@ class Breaker:
         self.failing = True
         if self.state is BreakerState.OPEN:
             return False
-        self._hold()
+        self.probing = False
         self._open(Cause.CHECK_FAILED, None, now)
         return True
 
-    def trip(self, now: float) -> bool:
-        """Open it until `reset`. True when the state moved."""
+    def trip(self, now: float) -> None:
+        """Open it until `reset`; one that is open already has this as its reason now."""
         self.tripped = True
-        if self.state is BreakerState.OPEN:
-            return False
-        self._hold()
+        self.probing = False
         self.open_until = now
         self._move(BreakerState.OPEN, Cause.TRIPPED, None, now, 0.0)
-        return True
 
     def reset(self, now: float) -> bool:
         """Close it and begin anew, whatever opened it. True when the state moved."""
@@ -316,6 +317,9 @@ class Breaker:
         self.failing = False
         self._checks_in_a_row = 0
         self._opened_in_a_row = 0
+        self.failures = 0
+        if self.window is not None:
+            self.window.clear()
         return self._close(Cause.RESET, now)
 
     @property
@@ -338,12 +342,6 @@ class Breaker:
         if self.state is BreakerState.HALF_OPEN and not self.probing:
             return 0.0
         return _NEVER
-
-    def _hold(self) -> None:
-        """It opens by something else than its attempts, of which the one that probes counts no more."""
-        # Above 0 while it is not closed, as if they had been its own: `Cluster.report` looks at that alone.
-        self.failures = max(self.failures, self.threshold)
-        self.probing = False
 
     def _close(self, cause: Cause, now: float) -> bool:
         """Close it without a probe's success, if it is not closed."""
@@ -369,6 +367,7 @@ class Breaker:
         if self.state is BreakerState.CLOSED and self._checks_in_a_row > 0:
             self._checks_in_a_row = 0  # good ones before it opened say nothing of it since
         self.state = to
+        self.closed = to is BreakerState.CLOSED
         self.permit += 1
         self.transitions[to, cause] = self.transitions.get((to, cause), 0) + 1
         good, bad = (0, 0) if self.window is None else self.window.totals(now)

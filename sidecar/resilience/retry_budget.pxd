@@ -1,6 +1,6 @@
 from sidecar.resilience.window cimport SlidingWindow
 
-cdef double _WINDOW
+cdef double _ROUNDING, _WINDOW
 
 
 cdef class RetryBudget:

@@ -15,6 +15,7 @@ __all__ = ["WINDOW", "RetryBudget"]
 WINDOW = 10.0  # seconds (linkerd's `ttl`)
 
 _WINDOW = WINDOW  # as compiled code sees it
+_ROUNDING = 1e-6  # retries: 0.29 times 100 is less than 29
 
 
 class RetryBudget:
@@ -41,7 +42,7 @@ class RetryBudget:
     def withdraw(self, now: float) -> bool:
         """Ask for one retry; False when the budget is spent."""
         requests, retries = self._window.totals(now)
-        if retries + 1 > max(self._least, self._ratio * requests):
+        if retries + 1 > max(self._least, self._ratio * requests) + _ROUNDING:
             return False
         self._window.count(False, now)
         return True

@@ -26,7 +26,7 @@ from sidecar.version import __version__, is_compiled
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.ports import Ports
 from sidecar.workers.process import WorkerProcess, spawn
-from sidecar.workers.values import Whole
+from sidecar.workers.values import HAND_MOVES, Whole
 from sidecar.workers.wire import Move, Order, from_plain, to_plain
 
 if TYPE_CHECKING:
@@ -210,18 +210,21 @@ class Supervisor(App):
             if other is not worker:
                 other.tell({"kind": "move", "move": message["move"]})
 
-    def _do(self, action: str, cluster: Cluster, state: EndpointState) -> None:
-        """All workers do it, and those that come later."""
-        host, port = state.endpoint.key
-        order = Order(action, cluster.name, host, port)
-        key = (cluster.name, host, port)
-        if action == "trip":
-            self._tripped[key] = order
-        else:
-            self._tripped.pop(key, None)
-            self._moves.pop(key, None)  # what opened it before is not to be told to anybody any more
-        for worker in tuple(self._workers):
-            worker.tell({"kind": "do", "order": to_plain(order)})
+    def _do(self, action: str, cluster: Cluster, states: list[EndpointState]) -> None:
+        """All workers do it, and those that come later; it is told of once, as somebody's who asked for it once."""
+        now = self.clock.monotonic()
+        for state in states:
+            host, port = state.endpoint.key
+            order = Order(action, now, cluster.name, host, port)
+            key = (cluster.name, host, port)
+            self._whole.note(cluster.name, state, *HAND_MOVES[action], now)
+            if action == "trip":
+                self._tripped[key] = order
+            else:
+                self._tripped.pop(key, None)
+                self._moves.pop(key, None)  # what opened it before is not to be told to anybody any more
+            for worker in tuple(self._workers):
+                worker.tell({"kind": "do", "order": to_plain(order)})
 
     def worker_ended(self, worker: WorkerProcess) -> None:
         """Keep what it counted, and start another if it should be there."""

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sidecar.cluster import Cluster
+    from sidecar.model import EndpointState
     from sidecar.proxy.context import ProxyContext
     from sidecar.resilience import Breaker
 
 __all__ = ["Tree", "Whole", "add", "values_of"]
 
 Tree = dict[str, Any]
+
+# What a hand does is done by all workers and told of by the supervisor, once.
+HAND_MOVES = {
+    "trip": (BreakerState.OPEN, Cause.TRIPPED),
+    "reset": (BreakerState.CLOSED, Cause.RESET),
+}
+_NOT_ITS_OWN = (Cause.SHARED, Cause.TRIPPED, Cause.RESET)
 
 # Where the whole's breaker is: where one worker's probe is out there is something to wait for, and an open one beside
 # closed ones is a message that has not arrived yet.
@@ -64,7 +72,9 @@ def _counters(cluster: Cluster) -> Tree:
         _key(*key): {
             "attempts": state.attempts.tolist(),
             "transitions": {
-                f"{int(to)} {int(cause)}": count for (to, cause), count in state.breaker.transitions.items()
+                f"{int(to)} {int(cause)}": count
+                for (to, cause), count in state.breaker.transitions.items()
+                if cause not in (Cause.TRIPPED, Cause.RESET)
             },
         }
         for key, state in cluster.endpoints.items()
@@ -114,7 +124,7 @@ def _breaker(breaker: Breaker) -> Tree:
                 entry.bad,
             ]
             for entry in breaker.journal
-            if entry.cause is not Cause.SHARED
+            if entry.cause not in _NOT_ITS_OWN
         ],
     }
 
@@ -145,6 +155,19 @@ class Whole:
     def __init__(self) -> None:
         self._past: Tree = {}  # counters
         self._journals: dict[tuple[str, str], list[list[Any]]] = {}  # by upstream and endpoint, of the dead
+        self._hand: dict[
+            tuple[str, str], dict[tuple[BreakerState, Cause], int]
+        ] = {}  # moves by hand, the same way
+
+    def note(self, name: str, state: EndpointState, to: BreakerState, cause: Cause, now: float) -> None:
+        """Somebody's hand has moved the breaker of `state`, unless there was nothing to do."""
+        if to is BreakerState.CLOSED and state.breaker.state is BreakerState.CLOSED:
+            return
+        key = (name, _key(*state.endpoint.key))
+        entry = [now, int(to), int(cause), 0, None, 0.0, 0, 0]
+        self._journals[key] = [*self._journals.get(key, []), entry][-JOURNAL_LENGTH:]
+        counts = self._hand.setdefault(key, {})
+        counts[to, cause] = counts.get((to, cause), 0) + 1
 
     def bury(self, values: Tree) -> None:
         """Keep what a worker that has ended counted."""
@@ -165,11 +188,10 @@ class Whole:
             counted["endpoints"] = {
                 key: value for key, value in counted["endpoints"].items() if key in known[name]
             }
-        self._journals = {
-            (name, key): entries
-            for (name, key), entries in self._journals.items()
-            if key in known.get(name, ())
-        }
+        for kept in (self._journals, self._hand):
+            for name, key in list(kept):
+                if key not in known.get(name, ()):
+                    del kept[name, key]
 
     def show(
         self, living: Iterable[Tree], clusters: Mapping[str, Cluster], context: ProxyContext, slots: int
@@ -193,6 +215,7 @@ class Whole:
                 key = _key(host, port)
                 found = [values["breakers"].get(name, {}).get(key) for values in living]
                 past = self._journals.get((name, key), [])
+                state.breaker.transitions |= self._hand.get((name, key), {})
                 _show_breaker(state.breaker, [breaker for breaker in found if breaker], past)
 
 

@@ -30,9 +30,10 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done to an endpoint, see `admin.control.ACTIONS`."""
+    """What is to be done to an endpoint, see `admin.control.ACTIONS`. at: when somebody asked for it, monotonic."""
 
     action: str
+    at: float
     upstream: str
     host: str
     port: int

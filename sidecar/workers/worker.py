@@ -14,6 +14,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sidecar.admin.control import ACTIONS
 from sidecar.app import App
 from sidecar.config.settings import Settings
 from sidecar.errors import StartError
@@ -151,7 +152,7 @@ class WorkerApp(App):
         cluster = self.clusters.get(order.upstream)
         state = cluster and cluster.endpoints.get((order.host, order.port))
         if cluster and state:  # else its configuration is another one, for the moment of a reload
-            self._do(order.action, cluster, state)
+            ACTIONS[order.action](cluster, [state], order.at)
 
     def values(self) -> dict[str, Any]:
         """Everything counted so far."""

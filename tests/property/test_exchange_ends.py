@@ -93,7 +93,7 @@ def step(proxy: Proxy, what: str, value: Any) -> None:
         proxy.run_timers()
     elif what in ("trip", "restore") and proxy.states:
         act = proxy.cluster.trip if what == "trip" else proxy.cluster.reset
-        act(one_of(proxy.states, value), proxy.clock.now)
+        act([one_of(proxy.states, value)], proxy.clock.now)
     elif what == "serve by":
         proxy.serve_by(value)
     proxy.settle()

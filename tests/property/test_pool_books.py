@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sidecar.pool import Admission, ConnectionLimit, EndpointPool, PooledConnection
 
-MAXIMUM, MAX_PENDING = 2, 3
+MAXIMUM, MAX_PENDING = 3, 3
 
 
 class Connection:
@@ -32,6 +32,9 @@ class Waiter:
         self.machine = machine
         self.pool = pool
         self.wants = wants
+
+    def avoids(self, connection: PooledConnection) -> bool:
+        return False
 
     def proceed(self, connection: PooledConnection | None) -> None:
         assert self.machine.queue.popleft() is self, "first come, first served"
@@ -110,6 +113,14 @@ class Books(RuleBasedStateMachine):
         """A new exchange."""
         self.attempt(Waiter(self, data.draw(st.sampled_from(self.pools)), wants))
 
+    @rule(number=st.integers(0, 1), times=st.integers(1, MAXIMUM))
+    def requests_that_are_accepted_at_once(self, number: int, times: int) -> None:
+        """Some more, whose connections stand: so that there is something to be bounded."""
+        for _ in range(times):
+            self.attempt(Waiter(self, self.pools[number], True))
+            while self.dialling:
+                self.dialled(self.dialling[-1], True)
+
     @rule(data=st.data())
     def probe(self, data: st.DataObject) -> None:
         """The one probe of a half-open endpoint; it has no idle connections, for its breaker was open."""
@@ -127,17 +138,19 @@ class Books(RuleBasedStateMachine):
     def breakers_move(self, data: st.DataObject) -> None:
         """The cluster shares the bound out anew, among those that are picked; who waits may find other room."""
         for pool in self.pools:
-            pool.share = data.draw(st.integers(0, MAXIMUM))
+            pool.share = data.draw(st.sampled_from([0, 1, 2, 2, MAXIMUM, MAXIMUM]))
         for pool in self.pools:
             if not pool.share:
                 pool.close_idle()
         self.limit.wake()
 
     @precondition(lambda self: self.dialling)
-    @rule(data=st.data(), accepted=st.booleans())
+    @rule(data=st.data(), accepted=st.sampled_from([True, True, True, False]))
     def dial_ends(self, data: st.DataObject, accepted: bool) -> None:
         """An endpoint accepts a connection, or not."""
-        pool = data.draw(st.sampled_from(self.dialling))
+        self.dialled(data.draw(st.sampled_from(self.dialling)), accepted)
+
+    def dialled(self, pool: EndpointPool, accepted: bool) -> None:
         self.dialling.remove(pool)
         probes = pool in self.probing
         if probes:
@@ -154,11 +167,21 @@ class Books(RuleBasedStateMachine):
     @precondition(lambda self: self.busy)
     @rule(data=st.data())
     def response_ends(self, data: st.DataObject) -> None:
+        """Any of them."""
+        self.ended(data.draw(st.sampled_from(self.busy)))
+
+    @precondition(lambda self: self.busy)
+    @rule(times=st.integers(1, MAXIMUM))
+    def responses_end(self, times: int) -> None:
+        """Those that began last: a probe among them, while what was there before goes on."""
+        for _ in range(min(times, len(self.busy))):
+            self.ended(self.busy[-1])
+
+    def ended(self, connection: Connection) -> None:
         """A busy connection is free again; that of a retired endpoint is closed instead.
 
-        So is one of an endpoint that has more than its share while others wait, and one beyond the bound.
+        So is one of an endpoint that has more than its share while others wait, and one beyond a bound.
         """
-        connection = data.draw(st.sampled_from(self.busy))
         pool = connection.pool
         self.busy.remove(connection)
         if pool in self.retired or not pool.share:

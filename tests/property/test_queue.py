@@ -11,10 +11,9 @@ from sidecar.balance import POLICIES
 from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, EndpointState, Outcome, Snapshot, UpstreamPolicy
 from sidecar.pool import Admission, PooledConnection
-from sidecar.resilience import BreakerState
+from sidecar.resilience import VOID
 
 HOSTS = "abcd"
-CLOSED, HALF_OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN
 
 
 class Request:
@@ -34,15 +33,16 @@ class Request:
         if endpoint is None:
             self.went = "failed"
             return
+        probe = cluster.gave_probe
         connection = endpoint.pool.take()
         if connection is None:
             endpoint = cluster.with_room(endpoint, now, (), 7)
             connection = endpoint.pool.take()
         if connection is not None:
-            self.carry(connection)
+            self.carry(connection, probe)
             return
-        self.permit = endpoint.breaker.permit
-        answer = endpoint.pool.admit(self, probe=endpoint.breaker.state is HALF_OPEN)
+        self.permit = endpoint.breaker.permit if probe or endpoint.breaker.closed else VOID
+        answer = endpoint.pool.admit(self, probe=probe)
         self.went = {
             Admission.OPEN: "dialling",
             Admission.WAIT: "waiting",
@@ -50,17 +50,22 @@ class Request:
         }[answer]
         self.endpoint = endpoint if answer is Admission.OPEN else None
 
-    def carry(self, connection: PooledConnection) -> None:
+    def carry(self, connection: PooledConnection, probe: bool = False) -> None:
         """It has a connection."""
         assert isinstance(connection, Connection)
         self.connection, self.endpoint, self.went = connection, connection.state, "busy"
-        self.permit = connection.state.breaker.permit
+        breaker = connection.state.breaker
+        self.permit = breaker.permit if probe or breaker.closed else VOID
+
+    def avoids(self, connection: PooledConnection) -> bool:
+        return False
 
     def proceed(self, connection: PooledConnection | None) -> None:
         """What the queue calls."""
         assert self.went == "waiting", "once"
         if connection is None:
             self.attempt()
+            assert self.went != "waiting", "woken in vain"
         else:
             self.carry(connection)
 
@@ -85,8 +90,8 @@ class Queue(RuleBasedStateMachine):
 
     @initialize(
         strategy=st.sampled_from(sorted(POLICIES)),
-        maximum=st.integers(1, 4),
-        per_endpoint=st.integers(0, 2),
+        maximum=st.integers(2, 6),
+        per_endpoint=st.sampled_from([0, 1, 1, 2]),
         max_pending=st.integers(1, 6),
         zone=st.sampled_from(["", "even"]),
     )
@@ -120,6 +125,14 @@ class Queue(RuleBasedStateMachine):
         self.requests.append(request)
         request.attempt()
 
+    @rule(times=st.integers(2, 6))
+    def many_ask(self, times: int) -> None:
+        """And whom they reach accepts: so that there is something to wait for."""
+        for _ in range(times):
+            self.ask()
+        for request in self.those("dialling"):
+            self.connected(request, True)
+
     @rule(seconds=st.sampled_from([0.5, 11.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -128,7 +141,7 @@ class Queue(RuleBasedStateMachine):
         return [request for request in self.requests if request.went == went]
 
     @precondition(lambda self: self.those("dialling"))
-    @rule(data=st.data(), accepted=st.booleans())
+    @rule(data=st.data(), accepted=st.sampled_from([True, True, False]))
     def connect_ends(self, data: st.DataObject, accepted: bool) -> None:
         self.connected(data.draw(st.sampled_from(self.those("dialling"))), accepted)
 
@@ -156,11 +169,23 @@ class Queue(RuleBasedStateMachine):
         assert endpoint is not None
         request.went = "done"
         self.cluster.report(endpoint, outcome, self.clock.monotonic(), request.permit)
-        usable = endpoint.breaker.state is CLOSED and not endpoint.removed
-        if usable and outcome is Outcome.SUCCESS:
+        if endpoint.in_rotation and outcome is Outcome.SUCCESS:
             connection.pool.give_back(connection)
         else:
             connection.close()
+
+    @rule()
+    def one_fails_and_comes_back(self) -> None:
+        """The next that is asked breaks off, and when its open time is over its probe is answered."""
+        for outcome in (Outcome.RESET, Outcome.SUCCESS):
+            self.ask()
+            request = self.requests[-1]
+            if request.went == "dialling":
+                self.connected(request, True)
+            self.many_ask(3)
+            if request.went == "busy":
+                self.ended(request, outcome)
+            self.clock.advance(11.0)
 
     @precondition(lambda self: self.those("waiting"))
     @rule(data=st.data())
@@ -178,12 +203,12 @@ class Queue(RuleBasedStateMachine):
         assert len(limit.pending) == len(self.those("waiting"))
         if not limit.pending:
             return
-        closed = [one for one in self.cluster.endpoints.values() if one.breaker.state is CLOSED]
-        assert not any(one.pool.idle for one in closed)
+        rotation = [one for one in self.cluster.endpoints.values() if one.in_rotation]
+        assert not any(one.pool.idle for one in rotation)
         if limit.used < limit.maximum:
-            assert closed, "or they would have heard that nobody is there"
+            assert rotation, "or they would have heard that nobody is there"
             assert limit.per_endpoint
-            assert all(one.pool.open >= limit.per_endpoint for one in closed)
+            assert all(one.pool.open >= limit.per_endpoint for one in rotation)
 
     @invariant()
     def an_endpoint_has_no_more_than_it_may(self) -> None:

@@ -30,6 +30,9 @@ class Connection:
 
 
 class Waiter:
+    def avoids(self, connection: PooledConnection) -> bool:
+        return False
+
     def proceed(self, connection: PooledConnection | None) -> None:
         raise AssertionError("nobody waits in these tests")
 
@@ -541,7 +544,7 @@ def test_when_more_than_half_should_be_out_all_are_used() -> None:
     assert (picks(cluster, 4), cluster.panic) == ("bcbc", False)
     fail(cluster, "b")
     assert (sorted(picks(cluster, 6)), cluster.panic) == (list("aabbcc"), True)
-    cluster.reset(state_of(cluster, "a"), NOW)
+    cluster.reset([state_of(cluster, "a")], NOW)
     assert (sorted(picks(cluster, 4)), cluster.panic) == (list("aacc"), False)
 
 
@@ -550,9 +553,7 @@ def test_in_panic_a_retry_goes_to_one_that_is_expected_to_serve() -> None:
     fail(cluster, "a")
     fail(cluster, "b")
     assert picks(cluster, 5, tried=[state_of(cluster, "a")]) == "ccccc"
-    assert not cluster.has_untried([state_of(cluster, "c")]), (
-        "nobody is left that would be worth it for nothing"
-    )
+    assert cluster.has_untried([state_of(cluster, "c")]), "a refused connect costs nobody anything"
     assert set(picks(cluster, 8, tried=[state_of(cluster, "c")])) == {"a", "b"}
 
 
@@ -613,27 +614,27 @@ def test_a_breaker_that_only_observes_keeps_nobody_away() -> None:
 def test_what_is_tripped_is_not_there() -> None:
     cluster = cluster_of("a", "b", "c")
     kept = resting(state_of(cluster, "a"))
-    cluster.trip(state_of(cluster, "a"), NOW)
+    cluster.trip([state_of(cluster, "a")], NOW)
     assert kept.closed
     assert (picks(cluster, 4, NOW + 1000), cluster.panic) == ("bcbc", False)
     fail(cluster, "b")
     assert picks(cluster, 3) == "ccc", "half of the two that are left"
     fail(cluster, "c")
     assert sorted(picks(cluster, 2)) == ["b", "c"], "in panic too it stays away"
-    cluster.reset(state_of(cluster, "a"), NOW)
+    cluster.reset([state_of(cluster, "a")], NOW)
     assert (sorted(picks(cluster, 3)), cluster.panic) == (["a", "b", "c"], True)
 
 
 def test_with_all_tripped_nobody_serves() -> None:
     cluster = cluster_of("a", "b")
     for host in "ab":
-        cluster.trip(state_of(cluster, host), NOW)
+        cluster.trip([state_of(cluster, host)], NOW)
     assert (picks(cluster, 1), cluster.refusal, cluster.panic) == ("-", Reason.ALL_OPEN, False)
 
 
 def test_a_trip_lasts_over_snapshots() -> None:
     cluster = cluster_of("a", "b")
-    cluster.trip(state_of(cluster, "a"), NOW)
+    cluster.trip([state_of(cluster, "a")], NOW)
     cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80)))
     assert picks(cluster, 2) == "bb"
 
@@ -677,6 +678,9 @@ class Told(Waiter):
 
     def __init__(self) -> None:
         self.told: list[PooledConnection | None] = []
+
+    def avoids(self, connection: PooledConnection) -> bool:
+        return False
 
     def proceed(self, connection: PooledConnection | None) -> None:
         self.told.append(connection)
@@ -787,3 +791,89 @@ def test_who_waits_is_not_woken_for_endpoints_that_go() -> None:
     cluster.apply(snapshot(Endpoint("a", 80)))
     assert waiter.told == []
     assert (b.pool.open, c.pool.open) == (1, 1)
+
+
+def test_who_has_no_room_is_no_place_to_move_on_to() -> None:
+    cluster = cluster_of("a", "b", max_connections_per_endpoint=1)
+    a, b = cluster.endpoints.values()
+    assert cluster.has_untried([a])
+    busy(b, 1)
+    assert not cluster.has_untried([a])
+    b.pool.give_back(Connection(b.pool))
+    assert cluster.has_untried([a]), "an idle connection is room too"
+
+
+def test_a_retry_is_no_probe_while_somebody_is_expected_to_serve() -> None:
+    cluster = cluster_of("a", "b", "c", "d")
+    fail(cluster, "a")
+    fail(cluster, "b")
+    late = NOW + OPEN_FOR
+    assert set(picks(cluster, 4, late, tried=[state_of(cluster, "c")])) == {"d"}
+    assert not cluster.gave_probe
+    assert picks(cluster, 1, late) == "a"
+    assert cluster.gave_probe
+    both = [state_of(cluster, "c"), state_of(cluster, "d")]
+    assert picks(cluster, 1, late, tried=both) == "b", "nobody else is left for it"
+
+
+def test_in_panic_with_nobody_closed_a_retry_goes_to_who_was_not_asked() -> None:
+    cluster = cluster_of("a", "b", "c")
+    for host in "abc":
+        fail(cluster, host)
+    assert cluster.has_untried([state_of(cluster, "a")])
+    assert set(picks(cluster, 6, tried=[state_of(cluster, "a")])) == {"b", "c"}
+
+
+def test_the_picks_of_panic_are_no_probes() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    fail(cluster, "b")
+    assert picks(cluster, 1, NOW + OPEN_FOR) == "a"
+    assert cluster.gave_probe
+    cluster.pick(NOW + OPEN_FOR)
+    assert cluster.gave_probe, "the other one's"
+    cluster.pick(NOW + OPEN_FOR)
+    assert not cluster.gave_probe
+
+
+def test_observing_a_probe_is_whoever_has_its_turn() -> None:
+    cluster = cluster_of("a", "b", observe_only=True, slow_start=10.0)
+    fail(cluster, "a")
+    late = NOW + OPEN_FOR
+    cluster.pick(late)  # wherever the turn is
+    assert picks(cluster, 4, late) in ("abab", "baba"), "nobody goes first"
+    assert state_of(cluster, "a").breaker.state is HALF_OPEN
+    assert cluster.peek(late)[1] == "its turn"
+
+
+def test_one_that_never_left_does_not_start_slowly() -> None:
+    cluster = cluster_of("a", "b", observe_only=True, slow_start=10.0)
+    fail(cluster, "a")
+    state = state_of(cluster, "a")
+    while not (cluster.pick(NOW + OPEN_FOR) is state and cluster.gave_probe):
+        pass
+    cluster.report(state, Outcome.SUCCESS, NOW + OPEN_FOR, state.breaker.permit)
+    assert state.breaker.state is CLOSED
+    assert sorted(picks(cluster, 10, NOW + OPEN_FOR)) == list("aaaaabbbbb")
+
+
+def test_a_check_that_changes_nothing_may_still_let_a_probe_go() -> None:
+    """Held by its checks it has none to send; what holds it no longer is not to wait for another move."""
+    cluster = cluster_of("a", "b", check_fall=1, check_rise=2, panic_all=False)
+    state = state_of(cluster, "a")
+    fail(cluster, "a")
+    cluster.check(state, False, NOW)
+    assert picks(cluster, 3, NOW + 1000) == "bbb"
+    state.breaker.failing = False
+    cluster.check(state, True, NOW + 1000)
+    assert picks(cluster, 1, NOW + 1000) == "a"
+
+
+@pytest.mark.parametrize("hosts", ["ab", "abc", "abcd"])
+def test_what_is_next_is_next_also_when_the_cycle_has_shrunk(hosts: str) -> None:
+    for turns in range(6):
+        cluster = cluster_of(*hosts, panic_all=False)
+        picks(cluster, turns)
+        fail(cluster, hosts[-1])
+        told, _ = cluster.peek(NOW)
+        assert cluster.pick(NOW) is told

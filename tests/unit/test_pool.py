@@ -19,10 +19,14 @@ class Connection:
 class Waiter:
     """Remembers what it was told. opens: reserves room for itself when there is some, as an exchange does."""
 
-    def __init__(self, opens: EndpointPool | None = None) -> None:
+    def __init__(self, opens: EndpointPool | None = None, shuns: PooledConnection | None = None) -> None:
+        self.shuns = shuns
         self.told: list[PooledConnection | None] = []
         self.admissions: list[Admission] = []
         self._opens = opens
+
+    def avoids(self, connection: PooledConnection) -> bool:
+        return connection is self.shuns
 
     def proceed(self, connection: PooledConnection | None) -> None:
         self.told.append(connection)
@@ -456,3 +460,24 @@ def test_what_is_reached_without_a_queue() -> None:
     assert limit.reached is Limit.CONNECTIONS_PER_ENDPOINT
     opened(other)
     assert limit.reached is Limit.CONNECTIONS
+
+
+def test_who_would_rather_go_elsewhere_is_passed_over() -> None:
+    pool = pool_of(maximum=1)
+    connection = opened(pool)
+    shy, other = Waiter(shuns=connection), Waiter()
+    for waiter in (shy, other):
+        assert pool.admit(waiter) is Admission.WAIT
+    pool.give_back(connection)
+    assert (shy.told, other.told) == ([], [connection])
+    assert list(pool.limit.pending) == [shy]
+
+
+def test_when_all_would_its_room_is_free_for_them() -> None:
+    pool = pool_of(maximum=1)
+    connection = opened(pool)
+    shy = Waiter(shuns=connection)
+    pool.admit(shy)
+    pool.give_back(connection)
+    assert shy.told == [None]
+    assert (pool.open, pool.idle) == (0, [])

@@ -77,7 +77,7 @@ def test_half_open() -> None:
 
 def test_what_holds_it() -> None:
     cluster = cluster_of("a", "b", "c")
-    cluster.trip(cluster.endpoints["a", 80], NOW)
+    cluster.trip([cluster.endpoints["a", 80]], NOW)
     cluster.check(cluster.endpoints["b", 80], False, NOW)
     assert why(cluster, "a") == "tripped by hand; until `sidecar reset`"
     assert why(cluster, "b") == "fails its health checks (check failed); 2 good ones in a row bring it back"
@@ -89,7 +89,8 @@ def test_panic_says_why_all_are_used() -> None:
     assert explained(cluster)["panic"] is None
     fail(cluster, "b")
     assert explained(cluster)["panic"] == (
-        "more than outlier allows (max_ejected 50%, min_available 1) should be out of rotation, so all are in it"
+        "more than outlier allows (max_ejected 50%, min_available 1) should be out of rotation, "
+        "so all are in it but what is tripped by hand"
     )
     assert why(cluster, "a").endswith("; in rotation all the same: panic")
 
@@ -110,7 +111,7 @@ def test_a_breaker_that_observes_says_so() -> None:
 
 def test_a_slow_start_says_how_far_it_is() -> None:
     cluster = cluster_of("a", "b", slow_start=10.0)
-    cluster.reset(fail(cluster, "a"), NOW)
+    cluster.reset([fail(cluster, "a")], NOW)
     assert why(cluster, "a", NOW + 3) == "in rotation, and starts slowly: 30% of its weight"
 
 
@@ -177,3 +178,22 @@ def test_the_retry_plan() -> None:
 def test_sessions_are_retried_at_their_connect_only() -> None:
     plan = explained(cluster_of("a", scheme="redis"))["retries"]
     assert (plan["on"], plan["budget"]) == (["connect"], None)
+
+
+def test_panic_of_a_breaker_that_observes_is_nobodys() -> None:
+    cluster = cluster_of("a", "b", observe_only=True, panic_all=False)
+    fail(cluster, "a")
+    fail(cluster, "b")
+    assert explained(cluster)["panic"].endswith(
+        "would be out of rotation; breakers only observe, so nobody is"
+    )
+
+
+def test_since_is_when_it_stopped_serving_not_its_last_probe() -> None:
+    cluster = cluster_of("a", "b")
+    state = fail(cluster, "a")
+    for late in (4.0, 20.0, 60.0):
+        assert cluster.pick(NOW + late) is state
+        cluster.report(state, Outcome.RESET, NOW + late, state.breaker.permit)
+    (out, _) = explained(cluster, NOW + 61)["endpoints"]
+    assert out["since"] == "2023-11-14T22:30:00.000Z"

@@ -318,3 +318,17 @@ async def test_reasons_are_given_by_name(start: Start) -> None:
     assert answer.fields["cache-control"] == "no-store"
     answer = await _ask(port, "/explain/nobody")
     assert (answer.status, answer.json["error"]) == (404, "no upstream is called 'nobody'")
+
+
+@pytest.mark.parametrize("query", ["endpont=a:1", "endpoint=a:1&endpoint=b:2", "x"])
+async def test_a_slip_in_the_query_does_not_mean_all(start: Start, query: str) -> None:
+    done: list[str] = []
+
+    def control(action: str, _name: str, _address: str | None) -> list[str]:
+        done.append(action)
+        return []
+
+    port = await start(admin_app(dict, control, _unexplained))
+    answer = await _ask(port, f"/upstreams/api/trip?{query}", *BY_HAND, method="POST")
+    assert (answer.status, done) == (400, [])
+    assert "endpoint=HOST:PORT" in answer.json["error"]

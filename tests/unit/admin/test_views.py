@@ -228,7 +228,7 @@ def test_what_holds_an_endpoint_out_of_rotation_is_named() -> None:
     clock = FakeClock()
     cluster = _cluster(clock)
     one, two = cluster.endpoints.values()
-    cluster.trip(one, clock.now)
+    cluster.trip([one], clock.now)
     cluster.check(two, False, clock.now)
     found = [
         (endpoint["in_rotation"], endpoint["breaker"]["held"], endpoint["breaker"]["retry_in"])

@@ -354,6 +354,30 @@ def test_who_is_woken_in_vain_waits_no_longer_for_it(make_proxy: MakeProxy) -> N
     assert error_of(waiting.data) == (503, "overflow")
 
 
+def test_to_try_a_refusing_endpoint_again_is_a_retry_while_the_other_has_no_room(
+    make_proxy: MakeProxy,
+) -> None:
+    """Moving on costs nobody anything because each is asked once; this would go on until the other has room."""
+    proxy = make_proxy(endpoints=2, max_connections_per_endpoint=1, retries=2)
+    proxy.client(request("GET /stays"))
+    proxy.accept()
+    client = proxy.client(request("GET /moves"))
+    refused = [proxy.refuse() for _ in range(3)]
+    assert len(set(refused)) == 1
+    assert proxy.connecting == []
+    assert error_of(client.data) == (503, "connect_refused")
+
+
+def test_a_status_is_not_bettered_where_there_is_no_room(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(endpoints=2, max_connections_per_endpoint=1, retry_statuses=frozenset((503,)))
+    proxy.client(request("GET /stays"))
+    proxy.accept()
+    client = proxy.client(request("GET /moves"))
+    answer = ok(b"busy", status="503 Busy")
+    proxy.accept().feed(answer)
+    assert client.data == answer
+
+
 def test_a_retry_goes_on_to_where_there_is_room(make_proxy: MakeProxy) -> None:
     """One that was tried is better than none: only its connection was refused."""
     proxy = make_proxy(endpoints=2, max_connections_per_endpoint=1, retries=3)

@@ -352,3 +352,107 @@ def test_an_upstream_that_is_emptied_meanwhile_answers_with_the_failure(make_pro
     proxy.serve_by(0)
     proxy.run_timers()
     assert error_of(client.data) == (503, "connect_refused")
+
+
+# What must not be
+
+
+def test_a_body_that_is_not_kept_is_not_sent_again_after_a_time_out(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(endpoints=2, per_try_timeout=1.0)
+    client = proxy.client(request("PUT /", "Content-Length: 70000", body=b"x" * 70_000))
+    proxy.accept()
+    proxy.pass_time(1.3)
+    assert error_of(client.data) == (504, "request_timeout")
+    assert proxy.connecting == []
+
+
+def test_a_connection_that_has_half_of_a_request_is_not_kept(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**STATUSES)
+    client = proxy.client(request("PUT /", "Content-Length: 6", body=b"abc"))
+    first = proxy.accept()
+    first.feed(BUSY)
+    assert first.closing
+    client.feed(b"def")
+    second = proxy.accept()
+    assert second.data.endswith(b"abcdef")
+    second.feed(ok())
+    assert client.data == ok()
+
+
+@pytest.mark.parametrize("why", ["full", "out of rotation"])
+def test_nor_one_of_a_slow_or_an_ejected_endpoint(make_proxy: MakeProxy, why: str) -> None:
+    proxy = make_proxy(**STATUSES, breaker_threshold=1 if why == "out of rotation" else 5)
+    proxy.client(PUT)
+    first = proxy.accept()
+    if why == "full":
+        first.protocol.pause_writing()
+    first.feed(BUSY)
+    assert first.closing
+    proxy.accept().feed(ok())
+
+
+def test_a_retry_that_waits_takes_no_connection_to_where_it_has_been(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**STATUSES, max_connections=2, breaker_threshold=100)
+    tried = proxy.client(request("GET /tried"))
+    bad = proxy.accept()
+    held = proxy.client(request("GET /held"))
+    good = proxy.accept()
+    other = proxy.client(request("GET /other"))
+    assert len(proxy.cluster.limit.pending) == 1
+    bad.feed(BUSY)  # the retry queues behind the other, which gets this connection
+    assert bad.data.count(b"GET /other") == 1
+    bad.feed(ok(b"other"))
+    assert other.data == ok(b"other")
+    assert bad.data.count(b"GET /tried") == 1, "not again"
+    good.feed(ok(b"held"))
+    for endpoint in (good, *proxy.busy):
+        if endpoint.data.count(b"GET /tried") and endpoint is not bad and not endpoint.closing:
+            endpoint.feed(ok(b"tried"))
+            break
+    else:
+        proxy.accept().feed(ok(b"tried"))
+    assert (held.data, tried.data) == (ok(b"held"), ok(b"tried"))
+
+
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_probe_at_a_full_bound_in_panic_is_sent_and_comes_back(make_proxy: MakeProxy, room: int) -> None:
+    proxy = make_proxy(
+        endpoints=2,
+        breaker_threshold=1,
+        breaker_open_for=10.0,
+        breaker_jitter=0.0,
+        retries=0,
+        max_connections=1,
+        max_pending=room,
+        timeout=100.0,
+    )
+    for _ in range(2):
+        proxy.client(request())
+        proxy.refuse()
+    assert proxy.cluster.panic
+    proxy.client(request("GET /holds"))
+    holder = proxy.accept()
+    proxy.clock.advance(15.0)
+    client = proxy.client(request("GET /probe"))
+    endpoint = proxy.accept()
+    assert endpoint.data.startswith(b"GET /probe")
+    endpoint.feed(ok())
+    assert client.data == ok()
+    assert not proxy.cluster.panic
+    holder.feed(ok())
+
+
+def test_who_leaves_beside_a_probe_does_not_give_it_back(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(endpoints=2, breaker_threshold=1, breaker_open_for=10.0, breaker_jitter=0.0, retries=0)
+    for _ in range(2):
+        proxy.client(request())
+        proxy.refuse()
+    proxy.clock.advance(15.0)
+    clients = [proxy.client(request()) for _ in range(4)]  # two probes, and two that are none
+    assert [state.breaker.probing for state in proxy.states] == [True, True]
+    for client in clients[2:]:
+        client.lose()
+    assert [state.breaker.probing for state in proxy.states] == [True, True]
+    for client in clients[:2]:
+        client.lose()
+    assert [state.breaker.probing for state in proxy.states] == [False, False]

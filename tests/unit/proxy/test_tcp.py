@@ -659,7 +659,7 @@ def test_sessions_can_end_with_their_endpoints_place_in_the_rotation(make_tcp: M
         proxy.accept()
     state = proxy.states[0]
     if how == "tripped":
-        proxy.cluster.trip(state, proxy.clock.now)
+        proxy.cluster.trip([state], proxy.clock.now)
     elif how == "opened":
         proxy.cluster.report(state, Outcome.CONNECT_REFUSED, proxy.clock.now, state.breaker.permit)
     else:
@@ -674,7 +674,7 @@ def test_as_a_rule_sessions_outlive_it(make_tcp: MakeProxy) -> None:
     proxy = make_tcp(endpoints=2)
     client = proxy.client()
     proxy.accept()
-    proxy.cluster.trip(proxy.states[0], proxy.clock.now)
+    proxy.cluster.trip([proxy.states[0]], proxy.clock.now)
     client.feed(b"still here")
     assert proxy.upstreams[0].data == b"still here"
 
@@ -685,7 +685,7 @@ def test_a_session_that_ended_is_not_ended_again(make_tcp: MakeProxy) -> None:
     proxy.accept()
     client.lose()
     assert not proxy.states[0].sessions
-    proxy.cluster.trip(proxy.states[0], proxy.clock.now)
+    proxy.cluster.trip([proxy.states[0]], proxy.clock.now)
     assert proxy.sessions == {"client_closed": 1}
 
 
@@ -696,7 +696,7 @@ def test_room_that_ending_sessions_make_goes_to_those_that_wait(make_tcp: MakePr
     for _ in range(2):
         proxy.accept()
     assert len(proxy.cluster.limit.pending) == 1
-    proxy.cluster.trip(proxy.states[0], proxy.clock.now)
+    proxy.cluster.trip([proxy.states[0]], proxy.clock.now)
     assert [attempt.host for attempt in proxy.connecting] == ["10.0.0.2"]
 
 
@@ -822,3 +822,13 @@ def test_who_leaves_meanwhile_is_not_tried_for(make_tcp: MakeProxy) -> None:
     client.lose()
     assert proxy.run_timers() == []
     assert proxy.sessions == {"client_closed": 1}
+
+
+def test_to_try_a_refusing_endpoint_again_is_a_retry_while_the_other_has_no_room(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, max_connections_per_endpoint=1, retries=1)
+    joined(proxy)
+    client = proxy.client()
+    assert proxy.refuse() == proxy.refuse()
+    assert proxy.connecting == []
+    assert client.aborted
+    assert proxy.sessions == {"connect_failed": 1}

@@ -4,7 +4,7 @@ import pytest
 from support.clock import FakeClock
 
 from sidecar.model import Outcome
-from sidecar.resilience import Breaker, BreakerState, Cause
+from sidecar.resilience import VOID, Breaker, BreakerState, Cause
 from sidecar.resilience.breaker import JOURNAL_LENGTH
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
@@ -351,7 +351,7 @@ def test_another_workers_trip_is_taken_over_with_its_time() -> None:
     entry = made.journal[-1]
     assert (entry.at, entry.to, entry.cause, entry.open_for) == (100.0, OPEN, Cause.SHARED, 4.0)
     assert made.transitions == {(OPEN, Cause.SHARED): 1}
-    assert made.failures == 3, "so that the cluster feeds it a probe's success"
+    assert (made.failures, made.closed) == (0, False), "they were another's"
     assert made.take_probe(104.0)
     assert made.record(Outcome.RESET, 105.0, made.permit)
     assert made.open_until == 109.0, "the third in a row"
@@ -431,7 +431,7 @@ def test_bad_checks_in_a_row_open_it() -> None:
     entry = made.journal[-1]
     assert (entry.to, entry.cause, entry.evidence) == (OPEN, Cause.CHECK_FAILED, None)
     assert (made.failing, made.held) == (True, "checks")
-    assert made.failures > 0, "what the cluster tells a breaker by that is not closed"
+    assert (entry.failures, made.closed) == (0, False), "no attempt has failed"
 
 
 def test_the_first_check_of_all_counts_at_once() -> None:
@@ -495,7 +495,7 @@ def test_good_checks_say_nothing_of_one_that_is_closed() -> None:
 
 def test_tripped_it_stays_open_until_it_is_reset() -> None:
     made = breaker()
-    assert made.trip(100.0)
+    made.trip(100.0)
     entry = made.journal[-1]
     assert (made.state, entry.cause, entry.evidence, made.held) == (OPEN, Cause.TRIPPED, None, "hand")
     assert (made.probe_at, made.take_probe(1e6)) == (NEVER, False)
@@ -508,7 +508,7 @@ def test_tripped_it_stays_open_until_it_is_reset() -> None:
 
 def test_good_checks_are_remembered_while_somebodys_hand_holds_it() -> None:
     made, _ = checked("x")
-    assert not made.trip(100.0), "it is open already"
+    made.trip(100.0)
     checked("..", made)
     assert (made.failing, made.held) == (False, "hand")
 
@@ -528,5 +528,29 @@ def test_after_a_reset_checks_begin_anew() -> None:
 
 def test_a_tripped_one_that_was_half_open_has_no_probe_out() -> None:
     made = half_open()
-    assert made.trip(111.0)
+    made.trip(111.0)
     assert (made.state, made.probing) == (OPEN, False)
+
+
+def test_one_that_is_open_already_has_the_hand_in_its_journal_too() -> None:
+    made = opened(100.0)
+    made.trip(105.0)
+    assert [(entry.at, entry.cause) for entry in made.journal] == [
+        (100.0, Cause.CONSECUTIVE_FAILURES),
+        (105.0, Cause.TRIPPED),
+    ]
+
+
+def test_a_reset_forgets_what_a_closed_one_has_seen() -> None:
+    made = rated(at_least=4, threshold=3)
+    tell(made, "..xx")
+    assert not made.reset(100.0), "it is closed"
+    assert not any(tell(made, "xx")), "two in a row, of two"
+    assert made.journal == made.journal.__class__(maxlen=JOURNAL_LENGTH)
+
+
+def test_who_is_no_probe_tells_a_half_open_one_nothing() -> None:
+    made = half_open()
+    for outcome in Outcome:
+        assert not made.record(outcome, 111.0, VOID)
+    assert (made.state, made.probing) == (HALF_OPEN, True)

@@ -48,3 +48,7 @@ def test_what_is_long_past_counts_no_more() -> None:
 
 def test_all_may_be_tried_again() -> None:
     assert given(spent(10, ratio=1.0), 20) == 10
+
+
+def test_a_share_that_floats_do_not_have_is_not_less_than_itself() -> None:
+    assert given(spent(100, ratio=0.29), 100) == 29

@@ -249,8 +249,15 @@ async def test_what_is_done_by_hand_is_told_to_all_and_to_those_that_come(
     await supervisor.start()
     one, two = workers.made
     assert supervisor.control("trip", "api", "127.0.0.1:1") == ["127.0.0.1:1"]
-    order = {"action": "trip", "upstream": "api", "host": "127.0.0.1", "port": 1}
     await until(lambda: one.told and two.told)
+    order = one.told[0]["order"]
+    assert {**order, "at": 0.0} == {
+        "action": "trip",
+        "at": 0.0,
+        "upstream": "api",
+        "host": "127.0.0.1",
+        "port": 1,
+    }
     assert one.told == two.told == [{"kind": "do", "order": order}]
     one.channel.send({"kind": "move", "move": {**MOVE, "to": 1}})
     await until(lambda: len(two.told) == 2)

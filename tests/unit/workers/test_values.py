@@ -220,7 +220,7 @@ def test_who_is_out_of_rotation_and_why() -> None:
     one, two, whole = Process(), Process(), Process()
     for process in (one, two):
         state = process.cluster.endpoints["a", 80]
-        process.cluster.trip(state, NOW)
+        process.cluster.trip([state], NOW)
     one.cluster.check(one.cluster.endpoints["b", 80], False, NOW)
     Whole().show([one.values(), two.values()], whole.clusters, whole.context, 2)
     view = upstreams_view(whole.clusters, whole.clock, mode="local", draining=False)["upstreams"][0]
@@ -229,9 +229,41 @@ def test_who_is_out_of_rotation_and_why() -> None:
         (True, "checks"),
     ]
     assert not view["panic"]
-    two.cluster.reset(two.cluster.endpoints["a", 80], NOW)
+    two.cluster.reset([two.cluster.endpoints["a", 80]], NOW)
     for host in "ab":
         state = two.cluster.endpoints[host, 80]
         two.cluster.report(state, Outcome.RESET, NOW, state.breaker.permit)
     Whole().show([one.values(), two.values()], whole.clusters, whole.context, 2)
     assert whole.cluster.panic, "one of them is enough"
+
+
+def test_a_hand_is_told_of_once() -> None:
+    """All workers do what it asks for, and so do those that come later."""
+    one, two, whole = Process(), Process(), Process()
+    shown = Whole()
+    key = ("a", 80)
+    shown.note("api", whole.cluster.endpoints[key], BreakerState.OPEN, Cause.TRIPPED, NOW)
+    for process in (one, two):
+        process.cluster.trip([process.cluster.endpoints[key]], NOW)
+    shown.show([one.values(), two.values()], whole.clusters, whole.context, 2)
+    breaker = whole.cluster.endpoints[key].breaker
+    assert breaker.transitions == {(OPEN, Cause.TRIPPED): 1}
+    assert [(entry.at, entry.cause) for entry in breaker.journal] == [(NOW, Cause.TRIPPED)]
+    shown.note("api", whole.cluster.endpoints[key], BreakerState.CLOSED, Cause.RESET, NOW + 1)
+    for process in (one, two):
+        process.cluster.reset([process.cluster.endpoints[key]], NOW + 1)
+    shown.show([one.values(), two.values()], whole.clusters, whole.context, 2)
+    assert breaker.transitions == {(OPEN, Cause.TRIPPED): 1, (CLOSED, Cause.RESET): 1}
+    shown.note("api", whole.cluster.endpoints[key], BreakerState.CLOSED, Cause.RESET, NOW + 2)
+    assert len(shown._journals["api", "a 80"]) == 2, "there was nothing to reset"
+    shown.forget_all_but({})
+    assert not shown._journals
+    assert not shown._hand
+
+
+def test_what_the_budgets_have_spent_is_told() -> None:
+    one = Process()
+    one.cluster.budget.deposit(NOW)
+    one.cluster.budget.withdraw(NOW)
+    assert one.values()["gauges"]["upstreams"]["api"]["budget"] == [1, 1]
+    assert one.values()["next"] == {"api": {"endpoint": "a:80", "why": "its turn"}}
