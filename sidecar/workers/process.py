@@ -99,14 +99,17 @@ class WorkerProcess:
         except ValueError:
             return f"was ended by signal {-code}"
 
-    async def start(self, message: Message, sockets: Sequence[int], spawn: Spawn) -> None:
-        """Start it and tell it `message`. What fails shows in `ready` and `ended`."""
+    async def start(self, message: Callable[[], Message], sockets: Sequence[int], spawn: Spawn) -> None:
+        """Start it and tell it `message`. What fails shows in `ready` and `ended`.
+
+        The message is made when it can be sent: what it says holds then, and all that comes after it is told too.
+        """
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 ours.setblocking(False)
                 await self._channel.open(self._loop, ours)
-                self._channel.send(message)
+                self._channel.send(message())
                 self._program = spawn(theirs.fileno(), sockets)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -176,22 +176,25 @@ class Supervisor(App):
             for name, places in ports.by_upstream.items()
             for place in places
         ]
-        # To a new worker an endpoint whose probe is out is open: it lets nothing through until that has had its time.
-        moves = [
-            replace(move, to=BreakerState.OPEN)
-            for move in self._moves.values()
-            if move.to is not BreakerState.CLOSED
-        ]
-        message = {
-            "kind": "start",
-            "version": __version__,
-            "settings": to_plain(settings),
-            "log_format": self._log_format,
-            "slot": slot,
-            "sockets": sockets,
-            "moves": [to_plain(move) for move in moves],
-            "orders": [to_plain(order) for order in self._tripped.values()],
-        }
+
+        def message() -> Message:
+            # To a new worker an endpoint whose probe is out is open: nothing goes there until that has had its time.
+            moves = [
+                replace(move, to=BreakerState.OPEN)
+                for move in self._moves.values()
+                if move.to is not BreakerState.CLOSED
+            ]
+            return {
+                "kind": "start",
+                "version": __version__,
+                "settings": to_plain(settings),
+                "log_format": self._log_format,
+                "slot": slot,
+                "sockets": sockets,
+                "moves": [to_plain(move) for move in moves],
+                "orders": [to_plain(order) for order in self._tripped.values()],
+            }
+
         worker = WorkerProcess(slot, self, self.clock.monotonic())
         self._workers.add(worker)
         await worker.start(message, [descriptor for _, _, descriptor in sockets], self._spawn)

@@ -275,6 +275,23 @@ async def test_what_is_done_by_hand_is_told_to_all_and_to_those_that_come(
         supervisor.control("trip", "nobody", None)
 
 
+async def test_what_is_done_while_a_worker_starts_is_done_by_it_too(
+    supervisor: Supervisor, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await supervisor.start()
+    opening = Channel.open
+
+    async def open_late(self: Channel, loop: asyncio.AbstractEventLoop, end: socket.socket) -> None:
+        if self in [worker._channel for worker in supervisor._workers]:
+            supervisor.control("trip", "api", None)
+        await opening(self, loop, end)
+
+    monkeypatch.setattr(Channel, "open", open_late)
+    workers.made[0].die(-9)
+    await until(lambda: len(workers.made) == 3 and workers.made[2].start)
+    assert [order["action"] for order in workers.made[2].start["orders"]] == ["trip"]
+
+
 async def test_one_that_breaks_its_channel_is_ended(
     supervisor: Supervisor, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
