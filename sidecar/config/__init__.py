@@ -2,7 +2,7 @@
 
 Reading order: `load` (the whole way), `document` and `marks` (YAML with lines), `schema` (every key), `rules` and
 `quantities` and `addresses` (what single values may be), `decode` (document to schema), `modes` (the built-in
-services), `environment`, `policies` and `upstreams` (the layers merged), `listeners` (ports, clashes, loops),
+services), `environment`, `policies`, `health` and `upstreams` (the layers merged), `listeners` (ports, clashes, loops),
 `settings` (the result), `findings` (what is wrong, and how it is said), `record` (what most classes here are).
 """
 
@@ -14,6 +14,8 @@ from sidecar.config.settings import (
     BreakerSettings,
     DeploymentMode,
     EndpointSettings,
+    HealthSettings,
+    JsonField,
     LimitSettings,
     PolicySettings,
     Settings,
@@ -27,6 +29,8 @@ __all__ = [
     "BreakerSettings",
     "DeploymentMode",
     "EndpointSettings",
+    "HealthSettings",
+    "JsonField",
     "LimitSettings",
     "PolicySettings",
     "Settings",

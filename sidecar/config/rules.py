@@ -34,12 +34,15 @@ __all__ = [
     "Rule",
     "Seconds",
     "Share",
+    "Text",
     "Unusable",
     "UpstreamName",
     "UrlPath",
     "Whole",
     "ZoneName",
+    "described",
     "later",
+    "text_of",
 ]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -96,7 +99,7 @@ class Whole(Record):
 
     def read(self, value: object, written: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise Unusable(f"must be a whole number, not {_described(value, written)}{_write_instead(value)}")
+            raise Unusable(f"must be a whole number, not {described(value, written)}{_write_instead(value)}")
         if not _PLAIN_INT.fullmatch(written):
             raise Unusable(
                 f"{shown(written)} is read by YAML as {shown(value)}; write a plain decimal number"
@@ -117,7 +120,7 @@ class Seconds(Record):
 
     def read(self, value: object, written: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise Unusable(f"must be a duration, not {_described(value, written)}; {_DURATION_HINT}")
+            raise Unusable(f"must be a duration, not {described(value, written)}; {_DURATION_HINT}")
         finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
         if finite and not _PLAIN_NUMBER.fullmatch(written):
             problem = f"{shown(written)} is read by YAML as {shown(value)}"
@@ -144,7 +147,7 @@ class Bytes(Record):
 
     def read(self, value: object, written: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            problem = f"must be a size, not {_described(value, written)}"
+            problem = f"must be a size, not {described(value, written)}"
             raise Unusable(f"{problem}; give a number of bytes or for example `64KiB`, `1MiB`")
         if not isinstance(value, str) and not _PLAIN_INT.fullmatch(written):
             raise Unusable(
@@ -169,7 +172,7 @@ class Share(Record):
 
     def read(self, value: object, written: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise Unusable(f"must be a share, not {_described(value, written)}; write for example `50%`")
+            raise Unusable(f"must be a share, not {described(value, written)}; write for example `50%`")
         if isinstance(value, str):
             match = _PERCENT.fullmatch(value.strip())
             if match is None and _PLAIN_NUMBER.fullmatch(value.strip()):
@@ -193,11 +196,11 @@ class Share(Record):
         return self.read(text, text)
 
 
-class _Text(Record, ABC):
-    """Shared by the rules below: the value must be text, and `accept` judges it."""
+class Text(Record, ABC):
+    """Shared by most rules: the value must be text, and `accept` judges it."""
 
     def read(self, value: object, written: str) -> str:
-        return self.accept(_text(value, written))
+        return self.accept(text_of(value, written))
 
     def from_text(self, text: str) -> str:
         return self.accept(text)
@@ -207,7 +210,7 @@ class _Text(Record, ABC):
         """`text` when it is acceptable. Raises `Unusable`."""
 
 
-class HostName(_Text):
+class HostName(Text):
     """A host name or IP address."""
 
     def accept(self, text: str) -> str:
@@ -217,7 +220,7 @@ class HostName(_Text):
             raise Unusable(f"{shown(text)} {error}") from None
 
 
-class IpAddress(_Text):
+class IpAddress(Text):
     """An address to bind to. Names are refused: what they stand for may change, and a socket does not."""
 
     def accept(self, text: str) -> str:
@@ -226,7 +229,7 @@ class IpAddress(_Text):
         return text
 
 
-class UpstreamName(_Text):
+class UpstreamName(Text):
     """The name of an upstream as another key refers to it."""
 
     def accept(self, text: str) -> str:
@@ -236,7 +239,7 @@ class UpstreamName(_Text):
         return text
 
 
-class UrlPath(_Text):
+class UrlPath(Text):
     """The path of a URL."""
 
     def accept(self, text: str) -> str:
@@ -245,7 +248,7 @@ class UrlPath(_Text):
         return text
 
 
-class HostHeader(_Text):
+class HostHeader(Text):
     """The Host policy: `endpoint`, `preserve`, or the very value to send (host or host:port)."""
 
     def accept(self, text: str) -> str:
@@ -259,7 +262,7 @@ class HostHeader(_Text):
         return text
 
 
-class HashOn(_Text):
+class HashOn(Text):
     """What ring_hash goes by: `path`, `client`, `header:NAME` or `cookie:NAME`."""
 
     def accept(self, text: str) -> str:
@@ -280,7 +283,7 @@ class RetryOn(Record):
     def read(self, value: object, written: str) -> str:
         if isinstance(value, int) and not isinstance(value, bool) and _PLAIN_INT.fullmatch(written):
             return self.from_text(str(value))
-        return self.from_text(_text(value, written))
+        return self.from_text(text_of(value, written))
 
     def from_text(self, text: str) -> str:
         if text in ("connect", "reset", "timeout") or _ERROR_STATUS.fullmatch(text):
@@ -288,7 +291,7 @@ class RetryOn(Record):
         raise Unusable(f"{shown(text)} is none of: connect, reset, timeout, or a status from 400 to 599")
 
 
-class ZoneName(_Text):
+class ZoneName(Text):
     """A zone, as the deployment calls it."""
 
     def accept(self, text: str) -> str:
@@ -297,7 +300,7 @@ class ZoneName(_Text):
         raise Unusable(f"{shown(text)} is no name of a zone: letters, digits, `.`, `_` and `-`, 63 at most")
 
 
-class Choice(_Text):
+class Choice(Text):
     """One of some words. later: known words that come with a later version, and its feature."""
 
     choices: tuple[str, ...]
@@ -316,7 +319,7 @@ class Mode(Record):
     """A deployment mode; case and the hyphen of the file names (`docker-local`) do not matter."""
 
     def read(self, value: object, written: str) -> DeploymentMode:
-        return self.from_text(_text(value, written))
+        return self.from_text(text_of(value, written))
 
     def from_text(self, text: str) -> DeploymentMode:
         names = tuple(mode.value for mode in DeploymentMode)
@@ -334,7 +337,7 @@ class Authority(Record):
     def read(self, value: object, written: str) -> Address:
         if not isinstance(value, str):
             raise Unusable(
-                f"must be host:port, not {_described(value, written)}; write for example 127.0.0.1:8001"
+                f"must be host:port, not {described(value, written)}; write for example 127.0.0.1:8001"
             )
         return self.from_text(value)
 
@@ -348,7 +351,8 @@ class Authority(Record):
 _DURATION_HINT: Final = "give a number of seconds or for example `250ms`, `30s`, `5m`, `1h`"
 
 
-def _text(value: object, written: str) -> str:
+def text_of(value: object, written: str) -> str:
+    """`value`, which has to be text. Raises `Unusable`."""
     if isinstance(value, str):
         return value
     advice = (
@@ -356,7 +360,7 @@ def _text(value: object, written: str) -> str:
         if isinstance(value, bool | int | float)
         else "give one plain value"
     )
-    raise Unusable(f"must be text, not {_described(value, written)}; {advice}")
+    raise Unusable(f"must be text, not {described(value, written)}; {advice}")
 
 
 def _span(lowest: int, highest: int) -> str:
@@ -371,7 +375,8 @@ def _write_instead(value: object) -> str:
     )
 
 
-def _described(value: object, written: str) -> str:
+def described(value: object, written: str) -> str:
+    """What stands there instead of what should, for a message."""
     if isinstance(value, list):
         return "a list"
     if isinstance(value, Mapping):
