@@ -6,5 +6,6 @@ cdef class UpstreamPolicy:
     cdef readonly object retry_statuses
     cdef readonly double breaker_open_for, breaker_max_open_for, breaker_jitter, breaker_failure_rate, breaker_window, max_ejected
     cdef readonly int retries, retry_min, breaker_threshold, breaker_min_requests, max_connections, max_pending
+    cdef readonly bint checked
     cdef readonly int check_rise, check_fall, min_available
     cdef readonly long max_request_head, max_response_head

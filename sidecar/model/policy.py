@@ -30,6 +30,7 @@ class UpstreamPolicy:
     host_header: `endpoint` (its authority), `preserve` (the application's), or a name to send.
     breaker_threshold and what follows it: see `resilience.Breaker`.
     observe_only: breakers move and are counted, and endpoints are picked all the same.
+    checked: the sidecar asks its endpoints by itself whether they are well.
     check_rise, check_fall: see `resilience.Breaker`.
     max_ejected, min_available, panic_all: see `resilience.outlier`.
     max_connections: open to all endpoints of the upstream together.
@@ -64,6 +65,7 @@ class UpstreamPolicy:
     breaker_min_requests: int = 20
     breaker_window: float = 10.0
     observe_only: bool = False
+    checked: bool = False
     check_rise: int = 2
     check_fall: int = 3
     max_ejected: float = 0.5

@@ -64,6 +64,7 @@ class UpstreamStats:
     overflows: requests and sessions refused because a limit was reached.
     sessions: ended TCP sessions, and tunnels that HTTP requests have become, by `CloseReason`; bytes_sent goes to
         endpoints, bytes_received comes back.
+    checks: health checks by result: failed, succeeded.
     in_flight and sessions_active are gauges.
     """
 
@@ -73,6 +74,7 @@ class UpstreamStats:
         "_requests",
         "bytes_received",
         "bytes_sent",
+        "checks",
         "connects",
         "duration_sums",
         "durations",
@@ -102,6 +104,7 @@ class UpstreamStats:
         self.reuse_failures = 0
         self.overflows = 0
         self.sessions = [0] * len(CloseReason)
+        self.checks = [0, 0]
         self.bytes_sent = 0
         self.bytes_received = 0
         self.in_flight = 0

@@ -7,9 +7,10 @@ a number, a list has a fixed length, a mapping may lack what is zero: so `add` n
 from __future__ import annotations
 
 from array import array
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from sidecar.model import Outcome
+from sidecar.model import CheckResult, Outcome
 from sidecar.resilience import BreakerState, Cause, Transition
 from sidecar.resilience.breaker import JOURNAL_LENGTH
 
@@ -29,12 +30,12 @@ Tree = dict[str, Any]
 _TELLING = (BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.CLOSED)
 
 _PLAIN_COUNTERS = ("reuse_failures", "overflows", "retries_refused", "bytes_sent", "bytes_received")
-_LIST_COUNTERS = ("connects", "retries", "sessions")
+_LIST_COUNTERS = ("checks", "connects", "retries", "sessions")
 _ARRAY_COUNTERS = ("durations", "duration_sums")
 
 
 def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
-    """Everything that one process has counted: `{counters, gauges, breakers}`, JSON values throughout."""
+    """Everything that one process has counted: `{counters, gauges, breakers, checks}`, JSON values throughout."""
     return {
         "counters": {
             "refused": context.refused,
@@ -43,10 +44,19 @@ def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
         "gauges": {
             "clients": context.clients,
             "pipes": list(context.pipes),
+            "checks": [context.checks.running, context.checks.limit],
             "upstreams": {name: _gauges(cluster) for name, cluster in clusters.items()},
         },
         "breakers": {
             name: {_key(*key): _breaker(state.breaker) for key, state in cluster.endpoints.items()}
+            for name, cluster in clusters.items()
+        },
+        "checks": {
+            name: {
+                _key(*key): astuple(state.last_check)
+                for key, state in cluster.endpoints.items()
+                if state.last_check is not None
+            }
             for name, cluster in clusters.items()
         },
     }
@@ -94,6 +104,8 @@ def _breaker(breaker: Breaker) -> Tree:
         "failures": breaker.failures,
         "open_until": breaker.open_until,
         "probing": breaker.probing,
+        "failing": breaker.failing,
+        "tripped": breaker.tripped,
         "journal": [
             [
                 entry.at,
@@ -178,6 +190,7 @@ class Whole:
         context.refused = counters.get("refused", 0)
         context.clients = gauges.get("clients", 0)
         context.pipes_elsewhere = tuple(gauges.get("pipes", (0, 0)))
+        context.checks.running, context.checks.limit = gauges.get("checks", (0, 0))
         for name, cluster in clusters.items():
             _show_counters(cluster, counters.get("upstreams", {}).get(name, {}))
             _show_gauges(cluster, gauges.get("upstreams", {}).get(name, {}), slots)
@@ -186,6 +199,12 @@ class Whole:
                 found = [values["breakers"].get(name, {}).get(key) for values in living]
                 past = self._journals.get((name, key), [])
                 _show_breaker(state.breaker, [breaker for breaker in found if breaker], past)
+                checks = [values["checks"].get(name, {}).get(key) for values in living]
+                state.last_check = max(
+                    (CheckResult(*check) for check in checks if check),
+                    key=lambda check: check.at,
+                    default=None,
+                )
 
 
 def _show_counters(cluster: Cluster, counted: Tree) -> None:
@@ -235,6 +254,8 @@ def _show_breaker(breaker: Breaker, living: list[Tree], past: list[list[Any]]) -
     breaker.state = next((state for state in _TELLING if state in states), BreakerState.CLOSED)
     breaker.failures = max((found["failures"] for found in living), default=0)
     breaker.probing = any(found["probing"] for found in living)
+    breaker.failing = any(found["failing"] for found in living)
+    breaker.tripped = any(found["tripped"] for found in living)
     # The first that may send its probe.
     breaker.open_until = min(
         (found["open_until"] for found in living if found["state"] == BreakerState.OPEN), default=0.0

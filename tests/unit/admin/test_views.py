@@ -8,7 +8,7 @@ from support.clock import FakeClock
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy, WorkerCounts
+from sidecar.model import CheckResult, CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy, WorkerCounts
 from sidecar.version import __version__
 
 POLICY = UpstreamPolicy(
@@ -75,8 +75,10 @@ def test_an_upstream_that_has_done_nothing() -> None:
             "threshold": 2,
             "probing": False,
             "retry_in": None,
+            "held": None,
             "journal": [],
         },
+        "check": None,
     }
 
 
@@ -190,3 +192,24 @@ def test_a_stepped_wall_clock_moves_the_past_and_not_the_deadlines() -> None:
     breaker = _view(cluster, clock)["endpoints"][0]["breaker"]
     assert breaker["retry_in"] == 4.0
     assert breaker["journal"][0]["at"] == "1970-01-01T01:16:40.000Z"
+
+
+def test_the_last_check_and_what_it_holds_open() -> None:
+    clock = FakeClock(now=1000.0, epoch=1_700_000_000.0 - 1000.0)
+    cluster = _cluster(clock)
+    state = cluster.endpoints["::1", 80]
+    state.last_check = CheckResult(clock.monotonic(), False, 0.25, "status 503, not 200-299", 3)
+    cluster.check(state, False, clock.monotonic())
+    endpoint = _view(cluster, clock)["endpoints"][0]
+    assert endpoint["check"] == {
+        "at": "2023-11-14T22:13:20.000Z",
+        "ok": False,
+        "seconds": 0.25,
+        "error": "status 503, not 200-299",
+        "in_a_row": 3,
+    }
+    assert (endpoint["breaker"]["state"], endpoint["breaker"]["held"]) == ("open", "checks")
+    assert endpoint["breaker"]["retry_in"] is None, "no request is sent to see whether it has recovered"
+    state.breaker.reset(clock.monotonic())
+    state.breaker.trip(clock.monotonic())
+    assert _view(cluster, clock)["endpoints"][0]["breaker"]["held"] == "hand"

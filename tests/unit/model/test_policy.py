@@ -36,6 +36,7 @@ def test_defaults() -> None:
         "breaker_min_requests": 20,
         "breaker_window": 10.0,
         "observe_only": False,
+        "checked": False,
         "check_rise": 2,
         "check_fall": 3,
         "max_ejected": 0.5,

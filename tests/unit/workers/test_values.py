@@ -9,7 +9,7 @@ from support.clock import FakeClock
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model import CheckResult, CloseReason, Endpoint, Outcome, Snapshot, UpstreamPolicy
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy import ProxyContext
 from sidecar.resilience import BreakerState, Cause
@@ -26,7 +26,9 @@ class Process:
         clock: Any = FakeClock(NOW)
         loop: Any = None
         self.context = ProxyContext(loop, clock)
-        cluster = self.cluster = Cluster(name, "http", UpstreamPolicy(breaker_threshold=1), clock)
+        cluster = self.cluster = Cluster(
+            name, "http", UpstreamPolicy(breaker_threshold=1, checked=True), clock
+        )
         cluster.apply(Snapshot(name, tuple(Endpoint(host, 80) for host in hosts or ("a", "b")), "static"))
         self.clusters = {name: cluster}
         self.clock = clock
@@ -47,6 +49,8 @@ class Process:
             stats.connects[0] += 1
             stats.reuse_failures += 1
             stats.overflows += 1
+            stats.checks[0] += 1
+            stats.checks[1] += 2
             stats.bytes_sent += 10
             stats.bytes_received += 20
             self.cluster.endpoints["a", 80].attempts[Outcome.SUCCESS] += 1
@@ -59,6 +63,8 @@ class Process:
         self.context.clients += 3
         used, limit = self.context.pipes_elsewhere
         self.context.pipes_elsewhere = (used + 1, limit + 96)
+        self.context.checks.running += 1
+        self.context.checks.limit += 128
         self.cluster.stats.in_flight += 2
         self.cluster.stats.sessions_active += 1
         self.cluster.limit.used += 2
@@ -209,3 +215,17 @@ def test_the_evidence_of_a_window_is_told() -> None:
     ] == [(entry.cause, entry.good, entry.bad) for entry in one.cluster.endpoints["a", 80].breaker.journal]
     (entry,) = one.cluster.endpoints["a", 80].breaker.journal
     assert (entry.good, entry.bad) == (1, 1)
+
+
+def test_the_latest_check_of_any_worker_is_shown_and_what_checks_hold_open() -> None:
+    one, two = Process(), Process()
+    for process, at, ok in ((one, NOW, True), (two, NOW + 1.0, False)):
+        state = process.cluster.endpoints["a", 80]
+        state.last_check = CheckResult(at, ok, 0.5, "" if ok else "status 503", 7)
+        process.cluster.check(state, ok, at)
+    whole = shown(Whole(), one, two).cluster.endpoints
+    assert whole["a", 80].last_check == CheckResult(NOW + 1.0, False, 0.5, "status 503", 7)
+    assert (whole["a", 80].breaker.state, whole["a", 80].breaker.held) == (OPEN, "checks")
+    assert (whole["b", 80].last_check, whole["b", 80].breaker.held) == (None, "")
+    two.cluster.trip(two.cluster.endpoints["b", 80], NOW)
+    assert shown(Whole(), one, two).cluster.endpoints["b", 80].breaker.held == "hand"
