@@ -109,11 +109,12 @@ async def _line(reader: StreamReader, command: str) -> bytes:
     """One line without its end. Raises UnwellError for an error of the server's."""
     line = (await reader.readuntil(b"\r\n"))[:-2]
     if line[:1] == b"-":
-        raise UnwellError(f"{command} is answered {_shown(line)}")
+        advice = "; set password_env or password_file" if line.startswith(b"-NOAUTH") else ""
+        raise UnwellError(f"{command} is answered {_shown(line)}{advice}")
     return line
 
 
 def _shown(line: bytes) -> str:
     """A reply in words: one printable line that is not long."""
-    text = line[:SHOWN].decode("utf-8", "replace").lstrip("+-$")
+    text = line[:SHOWN].decode("utf-8", "replace").lstrip("+-$").rstrip(".")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) or "nothing"
