@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as jsonlib
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.text import Text
@@ -38,8 +39,12 @@ def show_health(
     Raises `UnknownUpstreamError`.
     """
     output = sys.stdout if output is None else output
-    # Shown before the loop is closed, which may wait for a name server that does not answer.
-    return asyncio.run(_show(registry, name, output, as_json=json))
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(_show(registry, name, output, as_json=json))
+        finally:
+            # Its end is not to wait for look-ups that no name server answers: they are the old executor's.
+            runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
 
 
 async def _show(registry: ServiceRegistry, name: str | None, output: TextIO, *, as_json: bool) -> int:
