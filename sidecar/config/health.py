@@ -80,7 +80,7 @@ class HealthMerge:
         for layer in layers:
             shared = isinstance(layer.keys, Defaults) and not isinstance(layer.keys, LoadBalancer)
             given = layer.keys.health_check
-            if not shared and not isinstance(endpoint, UnsetType):
+            if not isinstance(endpoint, UnsetType):
                 self._keys["path"] = endpoint
             if isinstance(given, UnsetType):
                 continue

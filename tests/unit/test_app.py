@@ -424,6 +424,20 @@ async def test_endpoints_are_checked_from_the_start_to_the_end(endpoint: Endpoin
         await app.close()
 
 
+async def test_what_is_asked_has_ended_when_a_start_has_failed(endpoint: Endpoint) -> None:
+    class Failing(App):
+        async def _serve_own(self, context: Any) -> None:
+            endpoint.may_answer.clear()
+            await endpoint.asked.wait()
+            raise StartError("no")
+
+    app = Failing(settings(upstream("api", endpoint.port, health=CHECKED)))
+    with pytest.raises(StartError):
+        await app.start()
+    assert app._context is not None
+    assert app._context.checks.running == 0
+
+
 async def test_who_accepts_nothing_more_checks_nobody(endpoint: Endpoint, run: Callable[[App], Any]) -> None:
     endpoint.may_answer.clear()
     running = await run(App(settings(upstream("api", endpoint.port, health=CHECKED))))

@@ -184,6 +184,14 @@ def test_layers_are_merged_key_by_key(load: Callable[[str], Settings]) -> None:
     assert (found["cache"].expect_json, found["cache"].path) == ((), "/")
 
 
+def test_what_is_left_of_another_kind_means_nothing(load: Callable[[str], Settings]) -> None:
+    text = (
+        "defaults: {health_check: {expect_body: fine, expect_json: {status: ok}}}\n"
+        "services: {a: {host: h, port: 1, health_check: {type: tcp}}}\n"
+    )
+    assert load(text).upstream("a").health == HealthSettings(kind="tcp", active=True)
+
+
 def test_a_default_type_is_for_whom_it_fits(load: Callable[[str], Settings]) -> None:
     text = (
         "defaults: {health_check: {type: http, path: /up}}\nservices:\n"
