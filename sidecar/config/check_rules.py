@@ -21,9 +21,10 @@ __all__ = [
     "regular_expression",
 ]
 
-_PLAIN_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
-_STATUS: Final = re.compile(r"([1-5])(?:xx|([0-9][0-9]))(?:-([1-5][0-9][0-9]))?", re.ASCII)
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+# Compiled at first use, which most configurations have none of.
+_PLAIN_NUMBER: Final = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?"
+_STATUS: Final = r"([1-5])(?:xx|([0-9][0-9]))(?:-([1-5][0-9][0-9]))?"
+_VARIABLE: Final = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
 _DIGITS: Final = 300  # of a number: more are none of a double's, as which most read JSON
 _LONGEST: Final = 1024  # characters of a text: a path, a name, what to look for
 
@@ -54,7 +55,7 @@ class Statuses(Record):
         return self.from_text(value if isinstance(value, str) else written)
 
     def from_text(self, text: str) -> tuple[int, int]:
-        match = _STATUS.fullmatch(text)
+        match = re.fullmatch(_STATUS, text, re.ASCII)
         if match is None or (match[3] and match[2] is None):
             raise Unusable(f"{shown(text)} is no status; {_STATUS_HINT}")
         if match[2] is None:
@@ -95,7 +96,7 @@ class JsonValue(Record):
         if isinstance(value, bool):
             plain = written.lower() in ("true", "false")
         else:
-            plain = len(written) <= _DIGITS and _PLAIN_NUMBER.fullmatch(written) is not None
+            plain = len(written) <= _DIGITS and re.fullmatch(_PLAIN_NUMBER, written, re.ASCII) is not None
         if not plain:
             advice = "put it in quotes if it is text, or write a plain number, true or false"
             raise Unusable(f"{shown(written)} is read by YAML as {shown(str(value).lower())}; {advice}")
@@ -122,7 +123,7 @@ class VariableName(Text):
     """The name of an environment variable. What it is not is not repeated: it may be the secret itself."""
 
     def accept(self, text: str) -> str:
-        if not _VARIABLE.fullmatch(text):
+        if not re.fullmatch(_VARIABLE, text, re.ASCII):
             raise Unusable("is no name of a variable; write the name alone, such as REDIS_PASSWORD")
         return text
 
