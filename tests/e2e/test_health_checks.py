@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.endpoints import Conversation, ScriptedEndpoint, ok
+from support.endpoints import Conversation, ScriptedEndpoint, hang, ok
 from support.http import HttpClient
 from support.ports import free_port
 from support.processes import Process
@@ -137,6 +137,23 @@ def test_a_port_that_accepts_and_one_that_does_not(tmp_path: Path) -> None:
         late = ScriptedEndpoint(port=dead)
         with late:
             wait_until(lambda: running.breaker("api", f"127.0.0.1:{dead}") == "closed", "it to come back")
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp", "redis"])
+def test_checks_leave_no_socket_behind(tmp_path: Path, kind: str) -> None:
+    """Also those of an endpoint that never answers, and of one that is not there."""
+    with ScriptedEndpoint(hang) as silent:
+        text = configuration(
+            free_port(),
+            [silent.port, free_port()],
+            scheme="tcp",
+            policy=f"health_check: {{type: {kind}, interval: 0.1, timeout: 0.1}}",
+        )
+        with Sidecar(tmp_path, text) as running:
+            silent.wait_for(lambda endpoint: endpoint.connections > 2, "the first checks")
+            before = running.descriptors()
+            silent.wait_for(lambda endpoint: endpoint.connections > 20, "many more")
+            assert running.descriptors() <= before + 2, "the two that may be going on"
 
 
 class Secured(Redis):
