@@ -143,12 +143,13 @@ class ServiceChecks:
             breaker = self._breakers.get(key)
             if breaker is None:
                 policy = upstream.policy.breaker
-                # Whoever asks now and then never makes a rate: consecutive failures are what it opens at.
+                # Whoever asks now and then never makes a rate, and would hardly meet an opening of a second: it
+                # opens after failures in a row for all of `circuit_breaker_timeout`, as the seed says.
                 breaker = self._breakers[key] = Breaker(
                     policy.consecutive_failures,
-                    policy.open_for,
                     policy.max_open_for,
-                    policy.jitter,
+                    policy.max_open_for,
+                    0.0,
                     self._clock.uniform,
                 )
             free = breaker.state is BreakerState.CLOSED or breaker.take_probe(self._clock.monotonic())

@@ -196,7 +196,7 @@ async def test_nobody_of_that_name(tmp_path: Path) -> None:
 async def test_failures_in_a_row_open_the_breaker_and_nobody_is_asked_then(load: Load) -> None:
     async with servers(1) as (server,):
         server.well = False
-        bench = Bench(load(one(server.port, ", circuit_breaker_timeout: 60")))
+        bench = Bench(load(one(server.port)))
         assert await bench.statuses(6) == [UNHEALTHY] * 5 + [OPEN]
         assert server.asked == 5
         bench.clock.advance(50.0)
@@ -214,6 +214,16 @@ async def test_failures_in_a_row_open_the_breaker_and_nobody_is_asked_then(load:
         assert await bench.statuses(3) == [HEALTHY] * 3
         server.well = False
         assert await bench.statuses(6) == [UNHEALTHY] * 5 + [OPEN], "counted from the beginning"
+
+
+async def test_the_policy_says_when_and_for_how_long(load: Load) -> None:
+    text = one(free_port(), ", circuit_breaker: {consecutive_failures: 2, open_for: 2, max_open_for: 7}")
+    bench = Bench(load(text))
+    assert await bench.statuses(3) == [UNHEALTHY] * 2 + [OPEN]
+    bench.clock.advance(6.9)
+    assert await bench.statuses(1) == [OPEN]
+    bench.clock.advance(0.1)
+    assert await bench.statuses(2) == [UNHEALTHY, OPEN]
 
 
 async def test_a_good_answer_ends_the_row(load: Load) -> None:
