@@ -9,6 +9,8 @@
     ai_endpoint = get_service_url("ai-stack", "/api/process")
     # http://ai-worker-01.autobot.prod:8080/api/process (distributed)
 
+    health = await get_service_registry().check_service_health("redis")
+
 The public names are loaded when first used (PEP 562), so that `import sidecar` costs nothing.
 """
 
@@ -21,12 +23,14 @@ from sidecar.version import __version__
 
 if TYPE_CHECKING:
     from sidecar.config.settings import DeploymentMode
+    from sidecar.registry.health import ServiceHealth
     from sidecar.registry.service import ServiceConfig, ServiceStatus
     from sidecar.registry.service_registry import ServiceRegistry, get_service_registry, get_service_url
 
 __all__ = [
     "DeploymentMode",
     "ServiceConfig",
+    "ServiceHealth",
     "ServiceRegistry",
     "ServiceStatus",
     "__version__",
@@ -37,6 +41,7 @@ __all__ = [
 _HOMES = {
     "DeploymentMode": "sidecar.config.settings",
     "ServiceConfig": "sidecar.registry.service",
+    "ServiceHealth": "sidecar.registry.health",
     "ServiceRegistry": "sidecar.registry.service_registry",
     "ServiceStatus": "sidecar.registry.service",
     "get_service_registry": "sidecar.registry.service_registry",

@@ -2,6 +2,7 @@
 
 settings ─► a Cluster for each upstream ─► a Snapshot from its source ─► a Listener on its localhost port
                  │
+                 ├─► a Checker asks its endpoints whether they are well
                  └─► metrics and admin servers read it
 """
 
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
 
     from sidecar.admin.server import AdminServer
     from sidecar.config.settings import Address, Settings, UpstreamSettings
+    from sidecar.health.checker import Checker
     from sidecar.model import EndpointState
 
 __all__ = ["App", "run_loop"]
 
 OWN_DESCRIPTORS = 512  # for listeners, admin clients, files, the event loop, and two for each pipe
+CHECK_DESCRIPTORS = 128  # `health.checker.MAX_RUNNING`, which is not loaded where nothing is checked
 
 # How long no request may have come before a draining sidecar believes that its application has ended.
 DRAIN_QUIET = 0.5  # seconds
@@ -69,6 +72,7 @@ class App:
         self._listeners: list[Listener] = []
         self._sockets: list[socket.socket] = []  # of the metrics and admin servers
         self._servers: list[AdminServer] = []
+        self._checker: Checker | None = None
         self._stage = 0
         self._stage_changed = asyncio.Event()
 
@@ -101,6 +105,7 @@ class App:
         for upstream in settings.upstreams:
             await self._listen(upstream)
         context.sweep.start()
+        self._start_checks(context)
         await self._serve_own(context)
         self.ready = True
         # What lives as long as the process is not worth looking through at every full collection.
@@ -124,7 +129,10 @@ class App:
 
     def _descriptors_wanted(self) -> int:
         connections = sum(upstream.policy.limits.connections for upstream in self.settings.upstreams)
-        return self.settings.sidecar.max_clients + connections + OWN_DESCRIPTORS
+        checks = (
+            CHECK_DESCRIPTORS if any(upstream.health.active for upstream in self.settings.upstreams) else 0
+        )
+        return self.settings.sidecar.max_clients + connections + checks + OWN_DESCRIPTORS
 
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names."""
@@ -135,6 +143,20 @@ class App:
         )
         cluster.apply(Snapshot(upstream.name, endpoints, "static"))
         self.clusters[upstream.name] = cluster
+
+    def _start_checks(self, context: ProxyContext) -> None:
+        """Check the endpoints of upstreams with `health_check`, from now until nothing is accepted any more."""
+        checked = [upstream for upstream in self.settings.upstreams if upstream.health.active]
+        if not checked:
+            return
+        from sidecar.health.checker import Checker, watch_of
+
+        watches = [
+            watch_of(self.clusters[upstream.name], upstream.health, context.resolver.resolve, self.clock)
+            for upstream in checked
+        ]
+        self._checker = Checker(watches, self.clock, context.checks)
+        context.sweep.members.add(self._checker)
 
     async def _bind_own(self) -> None:
         """Bind the metrics and admin servers' sockets: a taken port is to end the start before anything is served."""
@@ -350,6 +372,8 @@ class App:
         self._stop_accepting()
         if self._context is not None:
             self._context.sweep.stop()
+            if self._checker is not None:
+                await self._checker.close()
             self._context.resolver.close()
             for member in tuple(self._context.sweep.members):
                 member.shut()
@@ -414,6 +438,9 @@ def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
         max_ejected=policy.outlier.max_ejected,
         min_available=policy.outlier.min_available,
         panic_all=policy.outlier.panic == "all",
+        checked=upstream.health.active,
+        check_rise=upstream.health.rise,
+        check_fall=upstream.health.fall,
         max_connections=policy.limits.connections,
         max_connections_per_endpoint=policy.limits.connections_per_endpoint,
         max_pending=policy.limits.pending,

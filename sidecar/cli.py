@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sidecar.config.settings import Settings
+    from sidecar.registry import ServiceRegistry
 
 __all__ = ["run"]
 
@@ -57,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         "run": _run,
         "check": _check,
         "url": _url,
+        "health": _health,
         "status": _status,
         "explain": _explain,
         "trip": _act,
@@ -132,6 +134,14 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("url", parents=[configured], help="print the URL of a service")
     command.add_argument("name", metavar="NAME")
     command.add_argument("path", metavar="PATH", nargs="?", default="")
+
+    command = commands.add_parser(
+        "health",
+        parents=[configured],
+        help="ask services whether they are well, and how long they take to answer",
+    )
+    command.add_argument("name", metavar="NAME", nargs="?", help="only this one")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     running = _Parser(add_help=False)
     running.add_argument(
@@ -252,18 +262,26 @@ def _check(options: argparse.Namespace) -> int:
     return FINE
 
 
-def _url(options: argparse.Namespace) -> int:
+def _registry(options: argparse.Namespace) -> ServiceRegistry:
     from sidecar.registry import ServiceRegistry
 
     environ = dict(os.environ)
     if options.mode:
         environ["AUTOBOT_DEPLOYMENT_MODE"] = options.mode
-    print(
-        ServiceRegistry(config_file=options.config, environ=environ).get_service_url(
-            options.name, options.path
-        )
-    )
+    return ServiceRegistry(config_file=options.config, environ=environ)
+
+
+def _url(options: argparse.Namespace) -> int:
+    print(_registry(options).get_service_url(options.name, options.path))
     return FINE
+
+
+def _health(options: argparse.Namespace) -> int:
+    registry = _registry(options)
+
+    from sidecar.console.health import show_health
+
+    return show_health(registry, options.name, json=options.json)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -6,9 +6,12 @@ all use its lower-case names, and nothing else ever appears there.
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
+from typing import Final
 
 __all__ = [
+    "OWN_SHORTAGES",
     "ConfigurationError",
     "ProtocolError",
     "Reason",
@@ -17,6 +20,10 @@ __all__ = [
     "UnknownUpstreamError",
     "UnreadableError",
 ]
+
+# No descriptor or buffer left on this side: nothing that an endpoint did. EADDRNOTAVAIL is not among them: it means
+# that the local ports are used up, but also that this host has no address of the endpoint's family.
+OWN_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Reason(IntEnum):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
-    from sidecar.model import EndpointState, WorkerCounts
+    from sidecar.model import CheckResult, EndpointState, WorkerCounts
     from sidecar.resilience import Breaker, Transition
 
 __all__ = ["upstreams_view"]
@@ -135,19 +135,34 @@ def _endpoint(state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
             outcome.label: state.attempts[outcome] for outcome in Outcome if state.attempts[outcome]
         },
         "breaker": _breaker(state.breaker, now, epoch),
+        "check": None if state.last_check is None else _check(state.last_check, epoch),
+    }
+
+
+def _check(found: CheckResult, epoch: float) -> dict[str, Any]:
+    """The last health check. ok: null when it could not be made; in_a_row: as many had the same result."""
+    return {
+        "at": _moment(epoch + found.at),
+        "ok": found.ok,
+        "seconds": round(found.seconds, 6),
+        "error": found.error,
+        "in_a_row": found.in_a_row,
     }
 
 
 def _breaker(breaker: Breaker, now: float, epoch: float) -> dict[str, Any]:
-    """retry_in: seconds until it asks for a probe, null unless it is open for a time; held: `Breaker.held`, or null."""
+    """retry_in: seconds until it asks for a probe, null unless it is open for a time.
+
+    held: what keeps it open without end, `checks` or `hand`; null when nothing does.
+    """
     is_open = breaker.state is BreakerState.OPEN and not breaker.held
     return {
         "state": breaker.state.label,
         "failures": breaker.failures,
         "threshold": breaker.threshold,
         "probing": breaker.probing,
-        "held": breaker.held or None,
         "retry_in": round(max(0.0, breaker.open_until - now), 3) if is_open else None,
+        "held": breaker.held or None,
         "journal": [_transition(entry, epoch) for entry in breaker.journal],
     }
 
@@ -157,9 +172,8 @@ def _transition(entry: Transition, epoch: float) -> dict[str, Any]:
 
     window: the attempts in it then; `{good: 0, bad: 0}` where no failure rate is looked at.
     """
-    at = datetime.fromtimestamp(epoch + entry.at, tz=UTC)
     return {
-        "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "at": _moment(epoch + entry.at),
         "to": entry.to.label,
         "cause": entry.cause.label,
         "failures": entry.failures,
@@ -167,3 +181,9 @@ def _transition(entry: Transition, epoch: float) -> dict[str, Any]:
         "open_for": round(entry.open_for, 3),
         "window": {"good": entry.good, "bad": entry.bad},
     }
+
+
+def _moment(wall: float) -> str:
+    """RFC 3339 of seconds since the epoch."""
+    at = datetime.fromtimestamp(wall, tz=UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,9 +1,10 @@
 """From a YAML file, an environment and flags to one frozen `Settings`, or to every reason why not.
 
-Reading order: `load` (the whole way), `document` and `marks` (YAML with lines), `schema` (every key), `rules` and
-`quantities` and `addresses` (what single values may be), `decode` (document to schema), `modes` (the built-in
-services), `environment`, `policies` and `upstreams` (the layers merged), `listeners` (ports, clashes, loops),
-`settings` (the result), `findings` (what is wrong, and how it is said), `record` (what most classes here are).
+Reading order: `load` (the whole way), `document` and `marks` (YAML with lines), `schema` (every key), `rules`,
+`check_rules`, `quantities` and `addresses` (what single values may be), `decode` (document to schema), `modes` (the
+built-in services), `environment`, `policies`, `health` and `upstreams` (the layers merged), `listeners` (ports,
+clashes, loops), `settings` (the result), `findings` (what is wrong, and how it is said), `record` (what most
+classes here are).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from sidecar.config.settings import (
     BreakerSettings,
     DeploymentMode,
     EndpointSettings,
+    HealthSettings,
+    JsonField,
     LimitSettings,
     PolicySettings,
     Settings,
@@ -27,6 +30,8 @@ __all__ = [
     "BreakerSettings",
     "DeploymentMode",
     "EndpointSettings",
+    "HealthSettings",
+    "JsonField",
     "LimitSettings",
     "PolicySettings",
     "Settings",

@@ -9,11 +9,12 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from sidecar.config.check_rules import JsonValue
 from sidecar.config.findings import Findings, KeyPath, meant, shown
 from sidecar.config.record import fields
 from sidecar.config.rules import Authority, Later, Rule, Unusable, UpstreamName, later
-from sidecar.config.schema import PORT, Host, Named, Ports, Root, Section, Several
-from sidecar.config.settings import Address
+from sidecar.config.schema import PORT, Host, JsonFields, Named, Ports, Root, Section, Several, Short
+from sidecar.config.settings import Address, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["decode"]
 
 S = TypeVar("S")
-Kind = Rule[object] | Section | Named | Several | Ports | Later
+Kind = Rule[object] | Section | Named | Several | Ports | Short | JsonFields | Later
 
 
 def decode(document: Document, findings: Findings) -> Root:
@@ -72,6 +73,12 @@ class _Decoder:
             return self._several(kind, value, path)
         if isinstance(kind, Ports):
             return self._ports(value, path)
+        if isinstance(kind, Short):
+            if isinstance(value, dict):
+                return self.section(kind.kind, value, path)
+            return self._read(kind.rule, value, path)
+        if isinstance(kind, JsonFields):
+            return self._json_fields(kind, value, path)
         return self._read(kind, value, path)
 
     def _read(self, rule: Rule[object], value: object, path: KeyPath) -> object:
@@ -100,7 +107,8 @@ class _Decoder:
         return decoded
 
     def _several(self, kind: Several, value: object, path: KeyPath) -> object:
-        if isinstance(value, str) and not isinstance(kind.item, Section):
+        alone = isinstance(value, str) or (kind.numbers and isinstance(value, int | float))
+        if alone and not isinstance(kind.item, Section):
             # One address needs no list. Its place is the key's own.
             item = self._read(kind.item, value, path)
             return UNSET if item is UNSET else (item,)
@@ -146,6 +154,27 @@ class _Decoder:
             if name is not UNSET:
                 decoded[port] = name
         return decoded
+
+    def _json_fields(self, kind: JsonFields, value: object, path: KeyPath) -> object:
+        entries = self._entries(value, path)
+        if entries is None:
+            return UNSET
+        if not 0 < len(entries) <= kind.most:
+            self._say(path, f"names {len(entries)} fields; use 1 to {kind.most}")
+            return UNSET
+        return tuple(self._json_field(name, item, (*path, name)) for name, item in entries.items())
+
+    def _json_field(self, name: str, value: object, path: KeyPath) -> JsonField:
+        if not all(name.split(".")):
+            self._say(
+                path, f"{shown(name)} is no way to a field; put one dot between names, `database.status`"
+            )
+        values = value if isinstance(value, list) else [value]
+        if not values:
+            self._say(path, "is an empty list; name a value that is accepted")
+        places = [(*path, index) for index in range(len(values))] if isinstance(value, list) else [path]
+        read = [self._value(JsonValue(), item, place) for item, place in zip(values, places, strict=True)]
+        return JsonField(name, tuple(text for text in read if isinstance(text, str)))
 
     def _entries(self, value: object, path: KeyPath) -> dict[str, object] | None:
         if isinstance(value, dict):

@@ -37,12 +37,15 @@ __all__ = [
     "Rule",
     "Seconds",
     "Share",
+    "Text",
     "Unusable",
     "UpstreamName",
     "UrlPath",
     "Whole",
     "ZoneName",
+    "described",
     "later",
+    "text_of",
 ]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -109,7 +112,7 @@ class Whole(Record):
 
     def read(self, value: object, written: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise Unusable(f"must be a whole number, not {_described(value, written)}{_write_instead(value)}")
+            raise Unusable(f"must be a whole number, not {described(value, written)}{_write_instead(value)}")
         if not _PLAIN_INT.fullmatch(written):
             raise Unusable(
                 f"{shown(written)} is read by YAML as {shown(value)}; write a plain decimal number"
@@ -130,7 +133,7 @@ class Seconds(Record):
 
     def read(self, value: object, written: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise Unusable(f"must be a duration, not {_described(value, written)}; {_DURATION_HINT}")
+            raise Unusable(f"must be a duration, not {described(value, written)}; {_DURATION_HINT}")
         finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
         if finite and not _PLAIN_NUMBER.fullmatch(written):
             problem = f"{shown(written)} is read by YAML as {shown(value)}"
@@ -154,7 +157,7 @@ class Flag(Record):
 
     def read(self, value: object, written: str) -> bool:
         if not isinstance(value, bool):
-            raise Unusable(f"must be true or false, not {_described(value, written)}")
+            raise Unusable(f"must be true or false, not {described(value, written)}")
         return value
 
     def from_text(self, text: str) -> bool:
@@ -171,7 +174,7 @@ class Bytes(Record):
 
     def read(self, value: object, written: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            problem = f"must be a size, not {_described(value, written)}"
+            problem = f"must be a size, not {described(value, written)}"
             raise Unusable(f"{problem}; give a number of bytes or for example `64KiB`, `1MiB`")
         if not isinstance(value, str) and not _PLAIN_INT.fullmatch(written):
             raise Unusable(
@@ -196,7 +199,7 @@ class Share(Record):
 
     def read(self, value: object, written: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise Unusable(f"must be a share, not {_described(value, written)}; write for example `50%`")
+            raise Unusable(f"must be a share, not {described(value, written)}; write for example `50%`")
         if isinstance(value, str):
             match = _PERCENT.fullmatch(value.strip())
             if match is None and _PLAIN_NUMBER.fullmatch(value.strip()):
@@ -220,11 +223,11 @@ class Share(Record):
         return self.read(text, text)
 
 
-class _Text(Record, ABC):
-    """Shared by the rules below: the value must be text, and `accept` judges it."""
+class Text(Record, ABC):
+    """Shared by most rules: the value must be text, and `accept` judges it."""
 
     def read(self, value: object, written: str) -> str:
-        return self.accept(_text(value, written))
+        return self.accept(text_of(value, written))
 
     def from_text(self, text: str) -> str:
         return self.accept(text)
@@ -234,7 +237,7 @@ class _Text(Record, ABC):
         """`text` when it is acceptable. Raises `Unusable`."""
 
 
-class HostName(_Text):
+class HostName(Text):
     """A host name or IP address."""
 
     def accept(self, text: str) -> str:
@@ -244,7 +247,7 @@ class HostName(_Text):
             raise Unusable(f"{shown(text)} {error}") from None
 
 
-class IpAddress(_Text):
+class IpAddress(Text):
     """An address to bind to. Names are refused: what they stand for may change, and a socket does not."""
 
     def accept(self, text: str) -> str:
@@ -253,7 +256,7 @@ class IpAddress(_Text):
         return text
 
 
-class UpstreamName(_Text):
+class UpstreamName(Text):
     """The name of an upstream as another key refers to it."""
 
     def accept(self, text: str) -> str:
@@ -263,7 +266,7 @@ class UpstreamName(_Text):
         return text
 
 
-class UrlPath(_Text):
+class UrlPath(Text):
     """The path of a URL."""
 
     def accept(self, text: str) -> str:
@@ -272,7 +275,7 @@ class UrlPath(_Text):
         return text
 
 
-class HostHeader(_Text):
+class HostHeader(Text):
     """The Host policy: `endpoint`, `preserve`, or the very value to send (host or host:port)."""
 
     def accept(self, text: str) -> str:
@@ -286,7 +289,7 @@ class HostHeader(_Text):
         return text
 
 
-class HashOn(_Text):
+class HashOn(Text):
     """What ring_hash goes by: `path`, `client`, `header:NAME` or `cookie:NAME`."""
 
     def accept(self, text: str) -> str:
@@ -305,7 +308,7 @@ class DeadlineHeader(Record):
     """The header in which a request says how long it may take; empty for `off`, which YAML reads as false."""
 
     def read(self, value: object, written: str) -> str:
-        return "" if value is False else self.from_text(_text(value, written))
+        return "" if value is False else self.from_text(text_of(value, written))
 
     def from_text(self, text: str) -> str:
         if text == "off":
@@ -323,7 +326,7 @@ class RetryOn(Record):
     def read(self, value: object, written: str) -> str:
         if isinstance(value, int) and not isinstance(value, bool) and _PLAIN_INT.fullmatch(written):
             return self.from_text(str(value))
-        return self.from_text(_text(value, written))
+        return self.from_text(text_of(value, written))
 
     def from_text(self, text: str) -> str:
         if text in ("connect", "reset", "timeout") or _ERROR_STATUS.fullmatch(text):
@@ -337,7 +340,7 @@ class FailureStatus(Record):
     def read(self, value: object, written: str) -> str:
         if isinstance(value, int) and not isinstance(value, bool) and _PLAIN_INT.fullmatch(written):
             return self.from_text(str(value))
-        return self.from_text(_text(value, written))
+        return self.from_text(text_of(value, written))
 
     def from_text(self, text: str) -> str:
         if text == "5xx" or (_ERROR_STATUS.fullmatch(text) and text.startswith("5")):
@@ -345,7 +348,7 @@ class FailureStatus(Record):
         raise Unusable(f"{shown(text)} is none of: a status from 500 to 599, or `5xx` for all of them")
 
 
-class ZoneName(_Text):
+class ZoneName(Text):
     """A zone, as the deployment calls it."""
 
     def accept(self, text: str) -> str:
@@ -354,7 +357,7 @@ class ZoneName(_Text):
         raise Unusable(f"{shown(text)} is no name of a zone: letters, digits, `.`, `_` and `-`, 63 at most")
 
 
-class Choice(_Text):
+class Choice(Text):
     """One of some words. later: known words that come with a later version, and its feature."""
 
     choices: tuple[str, ...]
@@ -373,7 +376,7 @@ class Mode(Record):
     """A deployment mode; case and the hyphen of the file names (`docker-local`) do not matter."""
 
     def read(self, value: object, written: str) -> DeploymentMode:
-        return self.from_text(_text(value, written))
+        return self.from_text(text_of(value, written))
 
     def from_text(self, text: str) -> DeploymentMode:
         names = tuple(mode.value for mode in DeploymentMode)
@@ -391,7 +394,7 @@ class Authority(Record):
     def read(self, value: object, written: str) -> Address:
         if not isinstance(value, str):
             raise Unusable(
-                f"must be host:port, not {_described(value, written)}; write for example 127.0.0.1:8001"
+                f"must be host:port, not {described(value, written)}; write for example 127.0.0.1:8001"
             )
         return self.from_text(value)
 
@@ -405,7 +408,8 @@ class Authority(Record):
 _DURATION_HINT: Final = "give a number of seconds or for example `250ms`, `30s`, `5m`, `1h`"
 
 
-def _text(value: object, written: str) -> str:
+def text_of(value: object, written: str) -> str:
+    """`value`, which has to be text. Raises `Unusable`."""
     if isinstance(value, str):
         return value
     advice = (
@@ -413,7 +417,7 @@ def _text(value: object, written: str) -> str:
         if isinstance(value, bool | int | float)
         else "give one plain value"
     )
-    raise Unusable(f"must be text, not {_described(value, written)}; {advice}")
+    raise Unusable(f"must be text, not {described(value, written)}; {advice}")
 
 
 def _span(lowest: int, highest: int) -> str:
@@ -428,7 +432,8 @@ def _write_instead(value: object) -> str:
     )
 
 
-def _described(value: object, written: str) -> str:
+def described(value: object, written: str) -> str:
+    """What stands there instead of what should, for a message."""
     if isinstance(value, list):
         return "a list"
     if isinstance(value, Mapping):

@@ -10,6 +10,15 @@ into a rule.
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
+from sidecar.config.check_rules import (
+    BodyText,
+    FileName,
+    HealthShort,
+    NoSecret,
+    PlainText,
+    Statuses,
+    VariableName,
+)
 from sidecar.config.record import Record
 from sidecar.config.rules import (
     Authority,
@@ -32,7 +41,7 @@ from sidecar.config.rules import (
     Whole,
     ZoneName,
 )
-from sidecar.config.settings import Address, DeploymentMode
+from sidecar.config.settings import Address, DeploymentMode, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
 __all__ = [
@@ -41,7 +50,9 @@ __all__ = [
     "Breaker",
     "Defaults",
     "Deployment",
+    "HealthCheck",
     "Host",
+    "JsonFields",
     "Limits",
     "LoadBalancer",
     "Named",
@@ -51,6 +62,7 @@ __all__ = [
     "Section",
     "Service",
     "Several",
+    "Short",
     "Sidecar",
 ]
 
@@ -75,13 +87,27 @@ class Named(Record):
 class Several(Record):
     """A list of up to `most` items, called `noun`. An item that is a section may be `host:port` text instead.
 
-    required: keys that each section must have.
+    required: keys that each section must have. numbers: one number needs no list either.
     """
 
     item: Rule[object] | Section
     most: int
     noun: str
     required: tuple[str, ...] = ()
+    numbers: bool = False
+
+
+class Short(Record):
+    """A section of `kind`, or one value of `rule` that stands for it."""
+
+    kind: type[Any]
+    rule: Rule[object]
+
+
+class JsonFields(Record):
+    """A mapping from the ways to fields of a JSON document to the value, or a list of values, that each may have."""
+
+    most: int
 
 
 class Ports(Record):
@@ -98,6 +124,8 @@ COUNT: Final = Whole(1, 1_000_000)
 OPTIONAL_COUNT: Final = Whole(0, 1_000_000)
 # A request line and a few headers need 1 KiB; more than 1 MiB of head is an attack or a bug.
 HEAD: Final = Bytes(1024, 1024 * 1024)
+CHECKS: Final = Whole(1, 100)  # in a row: beyond that, minutes pass at the usual interval
+STATUSES: Final = Several(Statuses(), 16, "statuses", numbers=True)
 _TLS: Final = "TLS to endpoints"
 SCHEME: Final = Choice(("http", "redis", "tcp"), {"https": _TLS, "rediss": _TLS, "tls": _TLS})
 STRATEGY: Final = Choice(("round_robin", "least_request", "random", "peak_ewma", "ring_hash"))
@@ -150,6 +178,26 @@ class RetryBackoff(Record):
     max: Annotated[float | UnsetType, SECONDS] = UNSET
 
 
+class HealthCheck(Record):
+    """`health_check`."""
+
+    type: Annotated[str | UnsetType, Choice(("http", "tcp", "redis"))] = UNSET
+    path: Annotated[str | UnsetType, UrlPath()] = UNSET
+    interval: Annotated[float | UnsetType, SECONDS] = UNSET
+    timeout: Annotated[float | UnsetType, SECONDS] = UNSET
+    rise: Annotated[int | UnsetType, CHECKS] = UNSET
+    fall: Annotated[int | UnsetType, CHECKS] = UNSET
+    expect_status: Annotated[tuple[tuple[int, int], ...] | UnsetType, STATUSES] = UNSET
+    expect_body: Annotated[str | UnsetType, BodyText()] = UNSET
+    # Sixteen: a health page is asked whether it is well, not compared with a document.
+    expect_json: Annotated[tuple[JsonField, ...] | UnsetType, JsonFields(16)] = UNSET
+    username: Annotated[str | UnsetType, PlainText()] = UNSET
+    password_env: Annotated[str | UnsetType, VariableName()] = UNSET
+    password_file: Annotated[str | UnsetType, FileName()] = UNSET
+    password: Annotated[str | UnsetType, NoSecret()] = UNSET
+    role: Annotated[str | UnsetType, Choice(("master", "replica"))] = UNSET
+
+
 class Policy(Record):
     """The keys that `defaults`, services and load balancers share."""
 
@@ -171,7 +219,7 @@ class Policy(Record):
     retry_backoff: Annotated[RetryBackoff | UnsetType, Section(RetryBackoff)] = UNSET
     retry_budget: Annotated[RetryBudget | UnsetType, Section(RetryBudget)] = UNSET
     outlier: Annotated[Outlier | UnsetType, Section(Outlier)] = UNSET
-    health_check: Annotated[UnsetType, Later("active health checks")] = UNSET
+    health_check: Annotated[HealthCheck | str | bool | UnsetType, Short(HealthCheck, HealthShort())] = UNSET
     close_on_unhealthy: Annotated[bool | UnsetType, Flag()] = UNSET
     slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     tls: Annotated[UnsetType, Later(_TLS)] = UNSET

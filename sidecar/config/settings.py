@@ -17,6 +17,8 @@ __all__ = [
     "BreakerSettings",
     "DeploymentMode",
     "EndpointSettings",
+    "HealthSettings",
+    "JsonField",
     "LimitSettings",
     "PolicySettings",
     "Settings",
@@ -172,12 +174,53 @@ class PolicySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JsonField:
+    """What one field of a JSON answer may hold.
+
+    name: the way to it, with dots between objects (or positions in a list). accepted: values as JSON texts.
+    """
+
+    name: str
+    accepted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """How an upstream's endpoints are asked whether they are well. Times in seconds; defaults as in behaviour.md.
+
+    kind: `http`, `tcp` or `redis`. path: what an http check asks for.
+    active: the running sidecar checks by itself; else only who asks for a check gets one.
+    interval: between two checks of one endpoint. rise, fall: see `resilience.Breaker`.
+    expect_status: (lowest, highest) of each range that is fine. expect_body: text that the body has to hold, or a
+        regular expression between slashes; empty for any. expect_json: every one of them has to fit.
+    username, password_env, password_file: of a redis check; the secret itself is in no setting.
+    role: `master` or `replica`, which a redis endpoint has to be; empty for any.
+    """
+
+    kind: str = "http"
+    path: str = "/health"
+    active: bool = False
+    interval: float = 5.0
+    timeout: float = 2.0
+    rise: int = 2
+    fall: int = 3
+    expect_status: tuple[tuple[int, int], ...] = ((200, 299),)
+    expect_body: str = ""
+    expect_json: tuple[JsonField, ...] = ()
+    username: str = ""
+    password_env: str = ""
+    password_file: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamSettings:
     """One logical service.
 
     endpoints: at least one, in file order.
     listen_port: its port on localhost; None when `sidecar.ports` leaves it out.
     hash_on: what ring_hash goes by; empty for other strategies.
+    health: how its endpoints are checked. health_endpoint: as the seed has it, also where nothing is asked for by path.
     skipped: why nothing listens on that port although it has one, as one sentence; None otherwise.
     """
 
@@ -191,6 +234,7 @@ class UpstreamSettings:
     skipped: str | None
     policy: PolicySettings
     hash_on: str = ""
+    health: HealthSettings = field(default_factory=HealthSettings)
 
     @property
     def per_request(self) -> bool:

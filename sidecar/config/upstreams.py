@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from sidecar.config.health import HealthMerge, usual_path
 from sidecar.config.policies import Layer, check_layer, merge_policy
 from sidecar.config.record import Record
 from sidecar.config.schema import MAX_UPSTREAMS, Defaults, LoadBalancer, Root, Service
-from sidecar.config.settings import EndpointSettings, PolicySettings, UpstreamKind, UpstreamSettings
+from sidecar.config.settings import (
+    EndpointSettings,
+    HealthSettings,
+    PolicySettings,
+    UpstreamKind,
+    UpstreamSettings,
+)
 from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
@@ -100,8 +107,9 @@ class UpstreamResolver:
         host = self._needed(service.host, known.host if known else None, (*path, "host"))
         port = self._needed(service.port, known.port if known else None, (*path, "port"))
         scheme = _or(service.scheme, known.scheme if known else "http")
-        health = known.health_endpoint if known else _health(scheme)
+        health = known.health_endpoint if known else usual_path(name, scheme)
         policy = self._policy(name, Layer(service, path), scheme)
+        checked = self._health(name, Layer(service, path), scheme, service.health_endpoint, health)
         real_host = _or(self._environment.host(name), host)
         real_port = _or(self._environment.port(name), port)
         if host is None or port is None or real_host is None or real_port is None:
@@ -112,10 +120,11 @@ class UpstreamResolver:
             scheme=scheme,
             endpoints=(EndpointSettings(real_host, real_port),),
             strategy="round_robin",
-            health_endpoint=_or(service.health_endpoint, health),
+            health_endpoint=checked.path if checked.kind == "http" else _or(service.health_endpoint, health),
             listen_port=None,
             skipped=None,
             policy=policy,
+            health=checked,
         )
         return Draft(upstream, path, (port,))
 
@@ -123,6 +132,7 @@ class UpstreamResolver:
         path: KeyPath = ("load_balancers", name)
         scheme = _or(balancer.scheme, "http")
         policy = self._policy(name, Layer(balancer, path), scheme)
+        checked = self._health(name, Layer(balancer, path), scheme, UNSET, usual_path(name, scheme))
         in_file = self._hosts(balancer, path)
         moved = self._environment.hosts(name)
         if not in_file:
@@ -139,10 +149,11 @@ class UpstreamResolver:
             endpoints=endpoints,
             strategy=strategy,
             hash_on=self._hash_on(balancer, strategy, scheme, path),
-            health_endpoint=_health(scheme),
+            health_endpoint=checked.path if checked.kind == "http" else usual_path(name, scheme),
             listen_port=None,
             skipped=None,
             policy=policy,
+            health=checked,
         )
         return Draft(upstream, path, tuple(dict.fromkeys(endpoint.port for endpoint in in_file)))
 
@@ -185,6 +196,12 @@ class UpstreamResolver:
         layers = (self._defaults, layer, Layer(self._environment.policy(name), ()))
         return merge_policy(layers, scheme, self._document, self._findings)
 
+    def _health(
+        self, name: str, layer: Layer, scheme: str, endpoint: str | UnsetType, known: str
+    ) -> HealthSettings:
+        merge = HealthMerge(scheme, endpoint, known, self._document, self._findings)
+        return merge.settings(name, (self._defaults, layer))
+
     def _needed(self, given: T | UnsetType, known: T | None, path: KeyPath) -> T | None:
         """A key that must come from somewhere."""
         value = _or(given, known)
@@ -195,10 +212,6 @@ class UpstreamResolver:
 
     def _say(self, path: KeyPath, problem: str) -> None:
         self._document.report(self._findings, path, problem)
-
-
-def _health(scheme: str) -> str:
-    return "/health" if scheme == "http" else "/"
 
 
 def _or(value: T | UnsetType, otherwise: T) -> T:

@@ -11,9 +11,11 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["STATE_STYLES", "make_console", "upstreams_table"]
+__all__ = ["STATE_STYLES", "make_console", "make_table", "upstreams_table"]
 
 STATE_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
+
+_HELD = {"checks": "checks", "hand": "by hand"}  # what it waits for instead of a time
 
 # Columns of output that goes to a file or a pipe: no row of ours is longer, and nothing there wraps or cuts.
 _WIDTH_WITHOUT_TERMINAL = 240
@@ -38,17 +40,22 @@ def make_console(output: TextIO) -> Console:
     return Console(file=output, highlight=False, color_system=None, width=_WIDTH_WITHOUT_TERMINAL)
 
 
-def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
-    """Draw `view`, see `admin.views.upstreams_view`. plain: without lines, for output that is no terminal."""
-    table = Table(
+def make_table(*, plain: bool, caption: str | None = None) -> Table:
+    """A table as ours look. plain: without lines, for output that is no terminal."""
+    return Table(
         box=None,  # its lines would take the columns that a terminal of 80 needs for addresses
         pad_edge=False,
         padding=(0, 2 if plain else 1, 0, 0),
         header_style="" if plain else "bold underline",
-        caption=_workers(view),
+        caption=caption,
         caption_justify="left",
         caption_style="" if plain else "dim",
     )
+
+
+def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
+    """Draw `view`, see `admin.views.upstreams_view`. plain: see `make_table`."""
+    table = make_table(plain=plain, caption=_workers(view))
     # A narrow terminal folds what identifies a row over two lines rather than cut it.
     table.add_column("upstream", overflow="fold")
     table.add_column("endpoint", overflow="fold")
@@ -83,7 +90,7 @@ def _endpoint_cells(endpoint: Mapping[str, Any]) -> list[Text]:
     return [
         Text(endpoint["address"]),
         Text(breaker["state"].replace("_", " "), style=STATE_STYLES.get(breaker["state"], "")),
-        Text("" if retry_in is None else f"{retry_in:.1f} s"),
+        Text(_HELD.get(breaker.get("held"), "") if retry_in is None else f"{retry_in:.1f} s"),
         Text(str(endpoint["in_flight"])),
         Text(str(attempts.get("success", 0))),
         Text(str(failed), style="red" if failed else ""),

@@ -2,11 +2,12 @@
 
 Reading order: `endpoint` (who serves), `snapshot` (who serves now, says a source), `outcome` (how an
 attempt or a session ended), `limit` (why it did not begin), `policy` (what it may cost), `stats` (the integers
-that the data path increments), `workers` (how many processes there are).
+that the data path increments), `workers` (how many processes there are), `check` (what health checks have found).
 """
 
 from __future__ import annotations
 
+from sidecar.model.check import CheckCounts, CheckResult
 from sidecar.model.endpoint import Endpoint, EndpointState
 from sidecar.model.limit import Limit
 from sidecar.model.outcome import CloseReason, Outcome, outcomes_by_status
@@ -16,6 +17,8 @@ from sidecar.model.stats import UpstreamStats
 from sidecar.model.workers import WorkerCounts
 
 __all__ = [
+    "CheckCounts",
+    "CheckResult",
     "CloseReason",
     "Endpoint",
     "EndpointState",

@@ -3,7 +3,7 @@ from sidecar.resilience.breaker cimport Breaker
 
 
 cdef class EndpointState:
-    cdef public object endpoint, attempts
+    cdef public object endpoint, attempts, last_check
     cdef public set sessions
     cdef long long[::1] _attempts
     cdef public bytes authority

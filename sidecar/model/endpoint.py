@@ -10,6 +10,7 @@ from sidecar.model.outcome import Outcome
 from sidecar.model.stats import zeros
 
 if TYPE_CHECKING:
+    from sidecar.model.check import CheckResult
     from sidecar.pool import EndpointPool
     from sidecar.resilience.breaker import Breaker
 
@@ -58,6 +59,7 @@ class EndpointState:
     weight: what balancing goes by: the endpoint's own, in tenths of it while any of the upstream starts slowly.
     since: when it came, or its breaker closed last, monotonic seconds; minus infinity for those of the start.
     sessions: that end with its place in the rotation (`close_on_unhealthy`).
+    last_check: what its last health check found; None before the first, and where none is made.
     latency: of its attempts, seconds, as `peak_ewma` has it; 0 before the first. latency_at: when that was.
     """
 
@@ -69,6 +71,7 @@ class EndpointState:
         "endpoint",
         "in_flight",
         "in_rotation",
+        "last_check",
         "latency",
         "latency_at",
         "pool",
@@ -91,6 +94,7 @@ class EndpointState:
         self.sessions: set[EndingWithIt] = set()
         self.weight = endpoint.weight
         self.since = -inf
+        self.last_check: CheckResult | None = None
         self.latency = 0.0
         self.latency_at = 0.0
 

@@ -10,5 +10,6 @@ cdef class UpstreamPolicy:
     cdef readonly double pending_timeout
     cdef readonly int max_connections_per_endpoint, max_in_flight
     cdef readonly int retries, retry_min, breaker_threshold, breaker_min_requests, max_connections, max_pending
+    cdef readonly bint checked
     cdef readonly int check_rise, check_fall, min_available
     cdef readonly long max_request_head, max_response_head

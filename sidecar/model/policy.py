@@ -36,6 +36,7 @@ class UpstreamPolicy:
     breaker_threshold and what follows it: see `resilience.Breaker`.
     failure_statuses: responses that are the endpoint's failure.
     observe_only: breakers move and are counted, and endpoints are picked all the same.
+    checked: the sidecar asks its endpoints by itself whether they are well.
     check_rise, check_fall: see `resilience.Breaker`.
     max_ejected, min_available, panic_all: see `resilience.outlier`.
     max_connections: open to all endpoints of the upstream together.
@@ -79,6 +80,7 @@ class UpstreamPolicy:
     breaker_window: float = 10.0
     failure_statuses: frozenset[int] = frozenset((502, 503, 504))
     observe_only: bool = False
+    checked: bool = False
     check_rise: int = 2
     check_fall: int = 3
     max_ejected: float = 0.5

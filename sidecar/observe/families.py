@@ -22,13 +22,24 @@ from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
-    from sidecar.model import WorkerCounts
+    from sidecar.model import CheckCounts, WorkerCounts
 
-__all__ = ["bounds", "breakers", "connections", "counter", "gauge", "requests", "sessions", "workers"]
+__all__ = [
+    "bounds",
+    "breakers",
+    "checks",
+    "connections",
+    "counter",
+    "gauge",
+    "requests",
+    "sessions",
+    "workers",
+]
 
 CONNECT_RESULTS = ("established", "refused", "timeout")  # the order of `UpstreamStats.connects`
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
 HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
+CHECK_RESULTS = ("failure", "success")  # the order of `UpstreamStats.checks`
 RELOAD_RESULTS = ("failed", "succeeded")  # the order of `WorkerCounts.reloads`
 _BOUNDS = (*(f"{bound:g}" for bound in DURATION_BUCKETS), "+Inf")
 
@@ -285,6 +296,27 @@ def breakers(clusters: list[Cluster]) -> Iterator[Metric]:
             for cluster in clusters
             for state in BreakerState
         ),
+    )
+
+
+def checks(clusters: list[Cluster], counts: CheckCounts) -> Iterator[Metric]:
+    """Of health checks; `clusters` are those that are checked."""
+    yield counter(
+        "health_checks_total",
+        "Health checks of an upstream's endpoints, by result; without those that could not be made.",
+        ("upstream", "result"),
+        (
+            ((cluster.name, result), count)
+            for cluster in clusters
+            for result, count in zip(CHECK_RESULTS, cluster.stats.checks, strict=True)
+        ),
+    )
+    yield gauge("health_checks_running", "Health checks that go on now.", (), [((), counts.running)])
+    yield gauge(
+        "health_checks_limit",
+        "Bound on sidecar_health_checks_running; 0 where nothing is checked.",
+        (),
+        [((), counts.limit)],
     )
 
 

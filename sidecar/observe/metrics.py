@@ -19,6 +19,7 @@ from prometheus_client.registry import CollectorRegistry
 from sidecar.observe.families import (
     bounds,
     breakers,
+    checks,
     connections,
     counter,
     gauge,
@@ -101,6 +102,9 @@ class _Collector:
         yield from bounds(clusters)
         yield from connections(clusters)
         yield from breakers(clusters)
+        if self._context is not None:
+            checked = [cluster for cluster in clusters if cluster.policy.checked]
+            yield from checks(checked, self._context.checks)
         yield from self._process()
         if self._workers is not None:
             yield from workers(self._workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sidecar.model.check import CheckCounts
 from sidecar.proxy.resolve import Resolver
 from sidecar.proxy.sweep import Sweep
 
@@ -29,10 +30,12 @@ class ProxyContext:
     refused: closed at once because of it.
     draining: responses close their connections from now on.
     hedge_timers: see `hedge`, by upstream.
+    checks: health checks that go on, and their bound; whoever makes them counts them here.
     resolver: addresses of endpoints' names. listening: (host, port) of every listener, to know itself by.
     """
 
     __slots__ = (
+        "checks",
         "clients",
         "clock",
         "draining",
@@ -74,6 +77,7 @@ class ProxyContext:
         self.clients = 0
         self.refused = 0
         self.draining = False
+        self.checks = CheckCounts()
         self.resolver = Resolver(loop, clock)
         self.listening: set[tuple[str, int]] = set()
         self.pipes_elsewhere = (0, 0)

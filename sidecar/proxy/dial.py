@@ -6,13 +6,13 @@ mean both families to whoever configured them. uvloop's own create_connection tr
 
 from __future__ import annotations
 
-import errno
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohappyeyeballs
 
+from sidecar.errors import OWN_SHORTAGES
 from sidecar.model import Outcome
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Dial", "Dialer"]
 
-# No descriptor or buffer left on this side: nothing that the endpoint did. EADDRNOTAVAIL is not among them: it means
-# that the local ports are used up, but also that this host has no address of the endpoint's family.
-OWN_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried beside the first (RFC 8305 section 5)
 
 

@@ -1,4 +1,7 @@
-"""The Python API: `service` (what it tells), `service_registry` (who tells it)."""
+"""The Python API: `service` (what it tells), `service_registry` (who tells it), `health` (who asks services).
+
+`health` is loaded by the first who asks.
+"""
 
 from __future__ import annotations
 

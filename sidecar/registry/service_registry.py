@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sidecar.config import DeploymentMode, EndpointSettings, Settings, UpstreamSettings
+    from sidecar.registry.health import ServiceChecks, ServiceHealth
 
 __all__ = ["ServiceRegistry", "get_service_registry", "get_service_url", "reset_service_registry"]
 
 
 class ServiceRegistry:
-    """The resolved services of this process. Read-only and safe to share between threads.
+    """The resolved services of this process, and how they were when they were last asked. Threads may share it.
 
     config_file: a YAML file; None looks for the deployment mode's, then takes the built-in services.
     external_registry: a registry to ask, such as `{"type": "consul", "host": "consul.example:8500"}`;
@@ -44,7 +45,10 @@ class ServiceRegistry:
         if external_registry is not None:
             what = "external_registry is not supported yet"
             raise ConfigurationError([f"ServiceRegistry: {what}; remove it (planned: external registries)"])
-        self._settings = load_settings(config_file, environ=os.environ if environ is None else environ)
+        self._environ = os.environ if environ is None else environ
+        self._settings = load_settings(config_file, environ=self._environ)
+        self._checks: ServiceChecks | None = None
+        self._checks_lock = Lock()
         # next() on a cycle is one step of the interpreter, so threads share a rotation without a lock.
         self._rotations = {upstream.name: _rotation(upstream) for upstream in self._settings.upstreams}
         if self._settings.registry_debug:
@@ -86,11 +90,27 @@ class ServiceRegistry:
         _debug("%s is %s", name, url)
         return url
 
+    async def check_service_health(self, name: str) -> ServiceHealth:
+        """Ask a service now whether it is well, as its `health_check` says, or else at its `health_endpoint`.
+
+        The fifth failure in a row (`circuit_breaker_threshold`) opens this registry's breaker of the endpoint: until
+        its time is over (`circuit_breaker_timeout`) the answer is CIRCUIT_OPEN, and nobody is asked; then one check
+        decides. Raises `UnknownUpstreamError`.
+        """
+        health = await self._health_checks().check(self._settings.upstream(name))
+        _debug("%s is %s%s", name, health.status.value, f": {health.error}" if health.error else "")
+        return health
+
+    async def check_all_services_health(self) -> dict[str, ServiceHealth]:
+        """`check_service_health` of all services and load balancers at the same time, by name in file order."""
+        return await self._health_checks().check_all(self._settings.upstreams)
+
     def get_deployment_info(self) -> dict[str, Any]:
         """An overview as plain data: deployment_mode, domain, services_count, and services by name.
 
         A service has url, host, port, scheme, health, health_endpoint, timeout, circuit_breaker_threshold,
-        circuit_breaker_timeout, retries, and endpoints as host:port. Health is `unknown` until it is checked.
+        circuit_breaker_timeout, retries, and endpoints as host:port. Health is what the last check in this process
+        found, `unknown` before the first.
         """
         services: dict[str, dict[str, Any]] = {}
         for upstream in self._settings.upstreams:
@@ -100,7 +120,7 @@ class ServiceRegistry:
                 "host": config.host,
                 "port": config.port,
                 "scheme": config.scheme,
-                "health": ServiceStatus.UNKNOWN.value,
+                "health": self._last_status(upstream.name).value,
                 "health_endpoint": config.health_endpoint,
                 "timeout": config.timeout,
                 "circuit_breaker_threshold": config.circuit_breaker_threshold,
@@ -114,6 +134,18 @@ class ServiceRegistry:
             "services_count": len(services),
             "services": services,
         }
+
+    def _last_status(self, name: str) -> ServiceStatus:
+        return ServiceStatus.UNKNOWN if self._checks is None else self._checks.last(name)
+
+    def _health_checks(self) -> ServiceChecks:
+        """What asks, made at first use: it needs an event loop and more, which an address does not."""
+        from sidecar.registry.health import ServiceChecks  # noqa: PLC0415 - see above
+
+        with self._checks_lock:
+            if self._checks is None:
+                self._checks = ServiceChecks(self._environ)
+            return self._checks
 
 
 class _Process:

@@ -29,7 +29,8 @@ failing at night trips nothing. What was counted before it opened is forgotten w
 Rows of cause `shared` are `adopt`: the breakers of one endpoint in the workers of one sidecar are one breaker as far
 as messages allow. Of two moves the later counts, wherever it was made, so that all come to the same end in whatever
 order they hear of them. One that is open stays so when it hears of another opening or of another's probe; only the
-moment of its own probe changes. Nothing adopted is told on.
+moment of its own probe changes. Nothing adopted is told on. One that its own checks hold open does not close with
+another's: that may be a request that has succeeded before the other's checks have failed as often.
 
 Health checks are its second input. While an endpoint fails them it is held open: no request is sent to see whether it
 has recovered, which is what the checks are there for. Without that the requests' successes would close it again and
@@ -277,7 +278,7 @@ class Breaker:
             self.probing = False
             self._move(to, Cause.SHARED, None, at, open_until - at)
             return True
-        return self._close(Cause.SHARED, at)
+        return not self.failing and self._close(Cause.SHARED, at)
 
     def check(self, good: bool, now: float) -> bool:
         """Take the result of a health check. True when the state moved.

@@ -220,7 +220,8 @@ class Supervisor(App):
             host, port = state.endpoint.key
             order = Order(action, now, cluster.name, host, port)
             key = (cluster.name, host, port)
-            self._whole.note(cluster.name, state, *HAND_MOVES[action], now)
+            if action == "trip" or key in self._tripped or state.breaker.state is not BreakerState.CLOSED:
+                self._whole.note(cluster.name, state, *HAND_MOVES[action], now)
             if action == "trip":
                 self._tripped[key] = order
             else:

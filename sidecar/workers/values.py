@@ -7,10 +7,11 @@ a number, a list has a fixed length, a mapping may lack what is zero: so `add` n
 from __future__ import annotations
 
 from array import array
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.explain import next_of
-from sidecar.model import Outcome
+from sidecar.model import CheckResult, Outcome
 from sidecar.resilience import BreakerState, Cause, Transition
 from sidecar.resilience.breaker import JOURNAL_LENGTH
 
@@ -38,12 +39,13 @@ _NOT_ITS_OWN = (Cause.SHARED, Cause.TRIPPED, Cause.RESET)
 _TELLING = (BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.CLOSED)
 
 _PLAIN_COUNTERS = ("reuse_failures", "deadlines_exceeded", "retries_refused", "bytes_sent", "bytes_received")
-_LIST_COUNTERS = ("connects", "hedges", "retries", "sessions", "overflows")
+_LIST_COUNTERS = ("checks", "connects", "hedges", "retries", "sessions", "overflows")
 _ARRAY_COUNTERS = ("durations", "duration_sums")
 
 
 def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
-    """Everything that one process has counted: `{counters, gauges, breakers, next}`, JSON values throughout."""
+    """Everything that one process has counted: `{counters, gauges, breakers, checks,
+    next}`, JSON values throughout."""
     now = context.monotonic()
     return {
         "counters": {
@@ -53,6 +55,7 @@ def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
         "gauges": {
             "clients": context.clients,
             "pipes": list(context.pipes),
+            "checks": [context.checks.running, context.checks.limit],
             "upstreams": {name: _gauges(cluster, now) for name, cluster in clusters.items()},
         },
         "breakers": {
@@ -60,6 +63,14 @@ def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
             for name, cluster in clusters.items()
         },
         "next": {name: next_of(cluster, now) for name, cluster in clusters.items()},
+        "checks": {
+            name: {
+                _key(*key): astuple(state.last_check)
+                for key, state in cluster.endpoints.items()
+                if state.last_check is not None
+            }
+            for name, cluster in clusters.items()
+        },
     }
 
 
@@ -160,9 +171,7 @@ class Whole:
         ] = {}  # moves by hand, the same way
 
     def note(self, name: str, state: EndpointState, to: BreakerState, cause: Cause, now: float) -> None:
-        """Somebody's hand has moved the breaker of `state`, unless there was nothing to do."""
-        if to is BreakerState.CLOSED and state.breaker.state is BreakerState.CLOSED:
-            return
+        """Somebody's hand has moved the breaker of `state`."""
         key = (name, _key(*state.endpoint.key))
         entry = [now, int(to), int(cause), 0, None, 0.0, 0, 0]
         self._journals[key] = [*self._journals.get(key, []), entry][-JOURNAL_LENGTH:]
@@ -208,6 +217,7 @@ class Whole:
         context.refused = counters.get("refused", 0)
         context.clients = gauges.get("clients", 0)
         context.pipes_elsewhere = tuple(gauges.get("pipes", (0, 0)))
+        context.checks.running, context.checks.limit = gauges.get("checks", (0, 0))
         for name, cluster in clusters.items():
             _show_counters(cluster, counters.get("upstreams", {}).get(name, {}))
             _show_gauges(cluster, gauges.get("upstreams", {}).get(name, {}), slots)
@@ -217,6 +227,12 @@ class Whole:
                 past = self._journals.get((name, key), [])
                 state.breaker.transitions |= self._hand.get((name, key), {})
                 _show_breaker(state.breaker, [breaker for breaker in found if breaker], past)
+                checks = [values["checks"].get(name, {}).get(key) for values in living]
+                state.last_check = max(
+                    (CheckResult(*check) for check in checks if check),
+                    key=lambda check: check.at,
+                    default=None,
+                )
 
 
 def _show_counters(cluster: Cluster, counted: Tree) -> None:

@@ -122,6 +122,8 @@ class Model:
             self.until, self.openings = until, openings
         elif event == "another probes" and self.state == "open":
             self.until = max(self.until, until)
+        elif event == "another closed" and self.failing:
+            return None
         return self.step(event, at)
 
     def check(self, good: bool, now: float) -> Cause | None:

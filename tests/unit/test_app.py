@@ -19,12 +19,13 @@ import uvloop
 from support.clock import FakeClock
 
 import sidecar.app
-from sidecar.app import LAST_CALL, OWN_DESCRIPTORS, App, run_loop
+from sidecar.app import CHECK_DESCRIPTORS, LAST_CALL, OWN_DESCRIPTORS, App, run_loop
 from sidecar.config.settings import (
     Address,
     BreakerSettings,
     DeploymentMode,
     EndpointSettings,
+    HealthSettings,
     LimitSettings,
     OutlierSettings,
     PolicySettings,
@@ -35,6 +36,7 @@ from sidecar.config.settings import (
     UpstreamSettings,
 )
 from sidecar.errors import StartError
+from sidecar.health.checker import MAX_RUNNING
 from sidecar.model import UpstreamPolicy
 from sidecar.version import build_name, is_compiled
 
@@ -363,7 +365,12 @@ async def test_every_policy_reaches_the_data_path() -> None:
     )
     app = App(
         settings(
-            replace(upstream("api", 9, policy=policy), strategy="ring_hash", hash_on="header:x"),
+            replace(
+                upstream("api", 9, policy=policy),
+                strategy="ring_hash",
+                hash_on="header:x",
+                health=HealthSettings(active=True, rise=187, fall=188, interval=1000.0),
+            ),
             zone="east",
             head_timeout=23.0,
             idle_timeout=24.0,
@@ -411,6 +418,9 @@ async def test_every_policy_reaches_the_data_path() -> None:
         max_ejected=0.188,
         min_available=189,
         panic_all=False,
+        checked=True,
+        check_rise=187,
+        check_fall=188,
         max_connections=19,
         max_connections_per_endpoint=18,
         max_pending=20,
@@ -420,6 +430,79 @@ async def test_every_policy_reaches_the_data_path() -> None:
         max_response_head=2200,
     )
     await app.close()
+
+
+# Health checks
+
+
+CHECKED = HealthSettings(active=True, interval=0.1)
+
+
+@pytest.mark.every_loop
+async def test_endpoints_are_checked_from_the_start_to_the_end(endpoint: Endpoint) -> None:
+    checked = upstream("api", endpoint.port, health=CHECKED)
+    app = App(settings(checked, upstream("other", endpoint.port)))
+    await app.start()
+    try:
+        (state,) = app.clusters["api"].endpoints.values()
+        await until(lambda: state.last_check)
+        assert state.last_check is not None
+        assert state.last_check.ok
+        view = app.view()["upstreams"]
+        assert view[0]["endpoints"][0]["check"]["ok"] is True
+        assert view[1]["endpoints"][0]["check"] is None
+        assert app.metrics_address is not None
+        exposition = await ask(app.metrics_address, path("/metrics"))
+        assert b'sidecar_health_checks_total{result="success",upstream="api"}' in exposition
+        assert b'sidecar_health_checks_total{result="success",upstream="other"}' not in exposition
+        endpoint.may_answer.clear()
+        endpoint.asked.clear()
+        await endpoint.asked.wait()  # one goes on when the end comes
+    finally:
+        await app.close()
+
+
+async def test_what_is_asked_has_ended_when_a_start_has_failed(endpoint: Endpoint) -> None:
+    class Failing(App):
+        async def _serve_own(self, context: Any) -> None:
+            endpoint.may_answer.clear()
+            await endpoint.asked.wait()
+            raise StartError("no")
+
+    app = Failing(settings(upstream("api", endpoint.port, health=CHECKED)))
+    with pytest.raises(StartError):
+        await app.start()
+    assert app._context is not None
+    assert app._context.checks.running == 0
+
+
+async def test_who_accepts_nothing_more_checks_nobody(endpoint: Endpoint, run: Callable[[App], Any]) -> None:
+    endpoint.may_answer.clear()
+    running = await run(App(settings(upstream("api", endpoint.port, health=CHECKED))))
+    reader, writer = await running.begin_request()
+    checker = running.app._checker
+    signal.raise_signal(signal.SIGINT)
+    await until(lambda: checker.deadline == float("inf"))
+    assert not running.task.done(), "the request goes on"
+    endpoint.may_answer.set()
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await running.task
+
+
+async def test_nothing_is_made_where_nothing_is_checked() -> None:
+    app = App(settings(upstream("api", 9)))
+    await app.start()
+    assert app._checker is None
+    assert app._context is not None
+    assert app._context.checks.limit == 0
+    await app.close()
+
+
+def test_there_are_descriptors_for_as_many_checks_as_there_may_be() -> None:
+    assert CHECK_DESCRIPTORS == MAX_RUNNING
+    plain, checked = App(settings(upstream("a", 9))), App(settings(upstream("a", 9, health=CHECKED)))
+    assert checked._descriptors_wanted() - plain._descriptors_wanted() == MAX_RUNNING
 
 
 INFINITE = resource.RLIM_INFINITY

@@ -22,6 +22,7 @@ from support.waiting import wait_until
 
 import sidecar.app
 import sidecar.cli
+import sidecar.console.health
 import sidecar.console.status
 import sidecar.demo
 from sidecar.cli import run
@@ -112,6 +113,7 @@ def stub_app(monkeypatch: pytest.MonkeyPatch) -> type[StubApp]:
         ([], "sidecar: the following arguments are required: COMMAND"),
         (["runn"], "sidecar: argument COMMAND: invalid choice: 'runn'"),
         (["run", "--mode", "cloud"], "sidecar run: argument --mode: invalid choice: 'cloud'"),
+        (["health", "a", "b"], "sidecar: unrecognized arguments: b"),
         (["url"], "sidecar url: the following arguments are required: NAME"),
         (["check", "--strict"], "sidecar: unrecognized arguments: --strict"),
         (["run", "--log-format", "xml"], "sidecar run: argument --log-format: invalid choice: 'xml'"),
@@ -136,7 +138,8 @@ def test_usage_errors_are_one_line_and_2(arguments: list[str], said: str, capsys
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], *([name, "--help"] for name in ("run", "check", "url", "status", "demo"))]
+    "arguments",
+    [["--help"], *([name, "--help"] for name in ("run", "check", "url", "health", "status", "demo"))],
 )
 def test_every_command_has_help(arguments: list[str], capsys: Captured) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -208,7 +211,7 @@ def test_check_lists_findings_and_is_1(bad: str, tmp_path: Path, capsys: Capture
     assert capsys.readouterr().out.splitlines()[-1] == "2 findings"
 
 
-@pytest.mark.parametrize("command", ["check", "run", "url"])
+@pytest.mark.parametrize("command", ["check", "run", "url", "health"])
 def test_a_file_that_cannot_be_read_is_2(command: str, capsys: Captured) -> None:
     assert run([command, *(["redis"] if command == "url" else []), "--config", "absent.yml"]) == 2
     captured = capsys.readouterr()
@@ -317,6 +320,45 @@ def test_a_port_that_is_taken_for_real(tmp_path: Path, capsys: Captured) -> None
         f"sidecar: cannot listen on 127.0.0.1:{port} for api: address already in use; "
     )
     assert captured.err.count("\n") == 1
+
+
+# health
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is asked of `show_health`, which finds something that is not well."""
+    asked: list[Any] = []
+
+    def show_health(registry: Any, name: str | None, **options: bool) -> int:
+        asked.append((registry.list_services(), registry.deployment_mode.value, name, options))
+        return 1
+
+    monkeypatch.setattr(sidecar.console.health, "show_health", show_health)
+    return asked
+
+
+def test_health_is_given_what_was_said(asked: list[Any], good: str) -> None:
+    assert run(["health", "--config", good]) == 1
+    assert run(["health", "redis", "--config", good, "--mode", "kubernetes", "--json"]) == 1
+    assert asked == [
+        (["ai-stack", "redis"], "local", None, {"json": False}),
+        (["ai-stack", "redis"], "kubernetes", "redis", {"json": True}),
+    ]
+
+
+def test_health_of_an_unknown_service_is_2(good: str, capsys: Captured) -> None:
+    assert run(["health", "rediss", "--config", good]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "did you mean `redis`?" in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_health_of_a_broken_configuration_is_2(asked: list[Any], bad: str, capsys: Captured) -> None:
+    assert run(["health", "--config", bad]) == 2
+    assert capsys.readouterr().err.startswith("sidecar: bad.yml:2: ")
+    assert asked == []
 
 
 # status and demo

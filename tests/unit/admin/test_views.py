@@ -8,7 +8,16 @@ from support.clock import FakeClock
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy, WorkerCounts
+from sidecar.model import (
+    CheckResult,
+    CloseReason,
+    Endpoint,
+    Limit,
+    Outcome,
+    Snapshot,
+    UpstreamPolicy,
+    WorkerCounts,
+)
 from sidecar.version import __version__
 
 POLICY = UpstreamPolicy(
@@ -87,10 +96,11 @@ def test_an_upstream_that_has_done_nothing() -> None:
             "failures": 0,
             "threshold": 2,
             "probing": False,
-            "held": None,
             "retry_in": None,
+            "held": None,
             "journal": [],
         },
+        "check": None,
     }
 
 
@@ -235,3 +245,24 @@ def test_what_holds_an_endpoint_out_of_rotation_is_named() -> None:
         for endpoint in _view(cluster, clock)["endpoints"]
     ]
     assert found == [(False, "hand", None), (False, "checks", None)]
+
+
+def test_the_last_check_and_what_it_holds_open() -> None:
+    clock = FakeClock(now=1000.0, epoch=1_700_000_000.0 - 1000.0)
+    cluster = _cluster(clock)
+    state = cluster.endpoints["::1", 80]
+    state.last_check = CheckResult(clock.monotonic(), False, 0.25, "status 503, not 200-299", 3)
+    cluster.check(state, False, clock.monotonic())
+    endpoint = _view(cluster, clock)["endpoints"][0]
+    assert endpoint["check"] == {
+        "at": "2023-11-14T22:13:20.000Z",
+        "ok": False,
+        "seconds": 0.25,
+        "error": "status 503, not 200-299",
+        "in_a_row": 3,
+    }
+    assert (endpoint["breaker"]["state"], endpoint["breaker"]["held"]) == ("open", "checks")
+    assert endpoint["breaker"]["retry_in"] is None, "no request is sent to see whether it has recovered"
+    state.breaker.reset(clock.monotonic())
+    state.breaker.trip(clock.monotonic())
+    assert _view(cluster, clock)["endpoints"][0]["breaker"]["held"] == "hand"

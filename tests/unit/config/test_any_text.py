@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from sidecar.config import Settings, load_settings
 from sidecar.config.record import fields
 from sidecar.config.schema import Defaults, LoadBalancer, Root, Service, Sidecar
+from sidecar.config.schema import HealthCheck as Check
 from sidecar.errors import ConfigurationError
 
-WORDS = sorted({key for kind in (Root, Service, LoadBalancer, Defaults, Sidecar) for key in fields(kind)})
+WORDS = sorted(
+    {key for kind in (Root, Service, LoadBalancer, Defaults, Check, Sidecar) for key in fields(kind)}
+)
 VALUES = (
     "redis",
     "localhost",

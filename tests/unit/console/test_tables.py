@@ -108,3 +108,11 @@ def test_several_workers_are_said_below(leaving: int, silent: int, said: str) ->
         "restarts": 0,
     }
     assert _draw(view, io.StringIO(), plain=True)[-1] == said
+
+
+@pytest.mark.parametrize(("held", "said"), [("checks", "checks"), ("hand", "by hand"), (None, "")])
+def test_what_is_held_open_waits_for_no_time(held: str | None, said: str) -> None:
+    view = _view("10.0.0.1", "b.example")
+    view["upstreams"][0]["endpoints"][0]["breaker"].update(state="open", retry_in=None, held=held)
+    row = _draw(view, io.StringIO(), plain=True)[1]
+    assert row.split("open")[1].split("  0")[0].strip() == said

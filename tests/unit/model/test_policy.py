@@ -42,6 +42,7 @@ def test_defaults() -> None:
         "breaker_window": 10.0,
         "failure_statuses": frozenset((502, 503, 504)),
         "observe_only": False,
+        "checked": False,
         "check_rise": 2,
         "check_fall": 3,
         "max_ejected": 0.5,

@@ -9,7 +9,7 @@ from support.clock import FakeClock
 
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model import CheckCounts, CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
 from sidecar.model.stats import METHODS
 from sidecar.observe.metrics import Metrics
 from sidecar.version import __version__
@@ -52,10 +52,15 @@ CONTRACT = {
     "sidecar_retries_refused_total": {"upstream"},
     "sidecar_pipes_limit": set(),
     "sidecar_hedges_total": {"upstream", "result"},
+    "sidecar_health_checks_total": {"upstream", "result"},
+    "sidecar_health_checks_running": set(),
+    "sidecar_health_checks_limit": set(),
 }
 
 
-def _cluster(name: str = "api", scheme: str = "http", ports: tuple[int, ...] = (1, 2)) -> Cluster:
+def _cluster(
+    name: str = "api", scheme: str = "http", ports: tuple[int, ...] = (1, 2), *, checked: bool = False
+) -> Cluster:
     policy = UpstreamPolicy(
         breaker_threshold=1,
         max_connections=10,
@@ -63,6 +68,7 @@ def _cluster(name: str = "api", scheme: str = "http", ports: tuple[int, ...] = (
         max_pending=20,
         max_in_flight=30,
         hedge_after=0.1,
+        checked=checked,
     )
     cluster = Cluster(name, scheme, policy, FakeClock())
     cluster.apply(Snapshot(name, tuple(Endpoint("10.0.0.1", port) for port in ports), "static"))
@@ -71,7 +77,15 @@ def _cluster(name: str = "api", scheme: str = "http", ports: tuple[int, ...] = (
 
 def _context(**values: Any) -> Any:
     return SimpleNamespace(
-        **{"draining": False, "clients": 3, "max_clients": 100, "refused": 2, "pipes": (3, 96), **values}
+        **{
+            "draining": False,
+            "clients": 3,
+            "max_clients": 100,
+            "refused": 2,
+            "pipes": (3, 96),
+            "checks": CheckCounts(),
+            **values,
+        }
     )
 
 
@@ -93,7 +107,7 @@ def _value(found: Samples, name: str, **labels: str) -> float:
 
 def _busy() -> tuple[Cluster, Cluster]:
     """An upstream of each kind with something in every counter."""
-    api, redis = _cluster(), _cluster("redis", "redis", (6379,))
+    api, redis = _cluster(checked=True), _cluster("redis", "redis", (6379,))
     api.stats.count_request(METHODS.index("GET"), 200, Reason.NONE, 0.0025)
     api.stats.retries[Reason.CONNECT_REFUSED][1] = 4
     state = api.endpoints["10.0.0.1", 1]
@@ -324,3 +338,19 @@ def test_the_size_of_a_scrape_has_a_bound() -> None:
     samples = sum(len(series) for series in _scrape(*clusters).values())
     # Per endpoint: outcomes, one connection gauge, three states. Per upstream: well under a hundred.
     assert 50 * 20 * 15 <= samples <= 50 * (20 * 16 + 100)
+
+
+def test_health_checks_are_counted_where_there_are_any_from_the_start() -> None:
+    counts = CheckCounts()
+    counts.running, counts.limit = 2, 128
+    checked, other = _cluster("api", checked=True), _cluster("web")
+    found = _scrape(checked, other, context=_context(checks=counts))
+    assert found["sidecar_health_checks_total"] == {
+        (("result", "failure"), ("upstream", "api")): 0,
+        (("result", "success"), ("upstream", "api")): 0,
+    }
+    checked.stats.checks[:] = [3, 5]
+    found = _scrape(checked, other, context=_context(checks=counts))
+    assert _value(found, "health_checks_total", upstream="api", result="failure") == 3
+    assert _value(found, "health_checks_total", upstream="api", result="success") == 5
+    assert (_value(found, "health_checks_running"), _value(found, "health_checks_limit")) == (2, 128)

@@ -506,6 +506,16 @@ def test_tripped_it_stays_open_until_it_is_reset() -> None:
     assert (made.state, made.journal[-1].cause, made.held, made.failures) == (CLOSED, Cause.RESET, "", 0)
 
 
+def test_another_workers_success_does_not_close_what_its_own_checks_hold_open() -> None:
+    made, _ = checked("x")
+    assert not made.adopt(CLOSED, 200.0, 0.0, 0)
+    assert (made.state, made.held, made.probe_at) == (OPEN, "checks", NEVER)
+    checked("..", made, 300.0)
+    assert made.state is CLOSED
+    made.adopt(OPEN, 400.0, 410.0, 1)
+    assert made.adopt(CLOSED, 405.0, 0.0, 0), "what others have opened they close"
+
+
 def test_good_checks_are_remembered_while_somebodys_hand_holds_it() -> None:
     made, _ = checked("x")
     made.trip(100.0)

@@ -9,7 +9,7 @@ from support.clock import FakeClock
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model import CheckResult, CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy import ProxyContext
 from sidecar.resilience import BreakerState, Cause
@@ -26,7 +26,9 @@ class Process:
         clock: Any = FakeClock(NOW)
         loop: Any = None
         self.context = ProxyContext(loop, clock)
-        policy = UpstreamPolicy(breaker_threshold=1, max_connections_per_endpoint=100, max_in_flight=200)
+        policy = UpstreamPolicy(
+            breaker_threshold=1, checked=True, max_connections_per_endpoint=100, max_in_flight=200
+        )
         cluster = self.cluster = Cluster(name, "http", policy, clock)
         cluster.apply(Snapshot(name, tuple(Endpoint(host, 80) for host in hosts or ("a", "b")), "static"))
         self.clusters = {name: cluster}
@@ -50,6 +52,8 @@ class Process:
             stats.deadlines_exceeded += 3
             stats.overflows[Limit.PENDING] += 1
             stats.overflows[Limit.IN_FLIGHT] += 2
+            stats.checks[0] += 1
+            stats.checks[1] += 2
             stats.bytes_sent += 10
             stats.bytes_received += 20
             self.cluster.endpoints["a", 80].attempts[Outcome.SUCCESS] += 1
@@ -62,6 +66,8 @@ class Process:
         self.context.clients += 3
         used, limit = self.context.pipes_elsewhere
         self.context.pipes_elsewhere = (used + 1, limit + 96)
+        self.context.checks.running += 1
+        self.context.checks.limit += 128
         self.cluster.stats.in_flight += 2
         self.cluster.stats.sessions_active += 1
         self.cluster.limit.used += 2
@@ -254,8 +260,6 @@ def test_a_hand_is_told_of_once() -> None:
         process.cluster.reset([process.cluster.endpoints[key]], NOW + 1)
     shown.show([one.values(), two.values()], whole.clusters, whole.context, 2)
     assert breaker.transitions == {(OPEN, Cause.TRIPPED): 1, (CLOSED, Cause.RESET): 1}
-    shown.note("api", whole.cluster.endpoints[key], BreakerState.CLOSED, Cause.RESET, NOW + 2)
-    assert len(shown._journals["api", "a 80"]) == 2, "there was nothing to reset"
     shown.forget_all_but({})
     assert not shown._journals
     assert not shown._hand
@@ -267,3 +271,17 @@ def test_what_the_budgets_have_spent_is_told() -> None:
     one.cluster.budget.withdraw(NOW)
     assert one.values()["gauges"]["upstreams"]["api"]["budget"] == [1, 1]
     assert one.values()["next"] == {"api": {"endpoint": "a:80", "why": "its turn"}}
+
+
+def test_the_latest_check_of_any_worker_is_shown_and_what_checks_hold_open() -> None:
+    one, two = Process(), Process()
+    for process, at, ok in ((one, NOW, True), (two, NOW + 1.0, False)):
+        state = process.cluster.endpoints["a", 80]
+        state.last_check = CheckResult(at, ok, 0.5, "" if ok else "status 503", 7)
+        process.cluster.check(state, ok, at)
+    whole = shown(Whole(), one, two).cluster.endpoints
+    assert whole["a", 80].last_check == CheckResult(NOW + 1.0, False, 0.5, "status 503", 7)
+    assert (whole["a", 80].breaker.state, whole["a", 80].breaker.held) == (OPEN, "checks")
+    assert (whole["b", 80].last_check, whole["b", 80].breaker.held) == (None, "")
+    two.cluster.trip([two.cluster.endpoints["b", 80]], NOW)
+    assert shown(Whole(), one, two).cluster.endpoints["b", 80].breaker.held == "hand"

@@ -1,0 +1,69 @@
+"""One conversation with one endpoint: opened as the data path opens its connections, and closed whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import aiohappyeyeballs
+
+from sidecar.config.addresses import is_address
+
+__all__ = ["CannotAskError", "Resolve", "UnwellError", "connect", "conversation", "look_up"]
+
+HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried beside the first (RFC 8305 section 5)
+
+# Host and port to entries as getaddrinfo gives them. Raises OSError.
+Resolve = Callable[[str, int], Awaitable[list[Any]]]
+
+
+class UnwellError(Exception):
+    """The endpoint has answered, and not as a healthy one does. Its text says what it did, in one line."""
+
+
+class CannotAskError(Exception):
+    """There is something missing on this side, which says nothing of the endpoint. Its text says what."""
+
+
+async def look_up(host: str, port: int) -> list[Any]:
+    """The addresses of a name, asked for anew."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(found)
+
+
+async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
+    """A connected socket; to whichever address of a name answers first. Raises OSError."""
+    if is_address(host):
+        found: list[Any] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+    else:
+        found = await resolve(host, port)
+    return await aiohappyeyeballs.start_connection(
+        found,
+        happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
+        interleave=1,
+        loop=asyncio.get_running_loop(),
+    )
+
+
+@asynccontextmanager
+async def conversation(
+    host: str, port: int, resolve: Resolve
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to read and write while the context lasts. Raises OSError."""
+    sock = await connect(host, port, resolve)
+    try:
+        reader, writer = await asyncio.open_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with suppress(OSError):  # how it ended is known already
+            await writer.wait_closed()

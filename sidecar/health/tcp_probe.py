@@ -1,0 +1,25 @@
+"""A TCP check: whether a connection is accepted. What is behind it is not known here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.health.connection import connect
+
+if TYPE_CHECKING:
+    from sidecar.health.connection import Resolve
+
+__all__ = ["TcpProbe"]
+
+
+class TcpProbe:
+    """Connects, and closes at once."""
+
+    __slots__ = ()
+
+    question = "connect"
+
+    async def ask(self, host: str, port: int, resolve: Resolve) -> None:
+        """Raises OSError; see `probes.Probe`."""
+        sock = await connect(host, port, resolve)
+        sock.close()
