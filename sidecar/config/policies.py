@@ -81,11 +81,17 @@ def merge_policy(
             "tunnel_idle_timeout",
             "per_try_timeout",
             "hedge_after",
+            "retry_on",
+            "retry_budget",
             "deadline_header",
         ):
             if getattr(keys, name) is not UNSET and not http and not shared:
                 problem = f"means nothing for {scheme}, which is not read as HTTP; remove it"
                 document.report(findings, (*layer.path, name), problem)
+        long = keys.circuit_breaker
+        if isinstance(long, Breaker) and long.failure_statuses is not UNSET and not http and not shared:
+            problem = f"means nothing for {scheme}, which is not read as HTTP; remove it"
+            document.report(findings, (*layer.path, "circuit_breaker", "failure_statuses"), problem)
         header = _host_header(keys)
         if not isinstance(header, UnsetType) and not http and not shared:
             name = "host_header" if keys.host_header is not UNSET else "host"
@@ -109,7 +115,19 @@ def merge_policy(
             outlier=_merge_outlier(policy.outlier, keys),
             limits=_merge_limits(policy.limits, keys),
         )
+        _check_times(policy, layer, document, findings)
     return policy
+
+
+def _check_times(policy: PolicySettings, layer: Layer, document: Document, findings: Findings) -> None:
+    """Find times of this layer that never pass, `timeout` being over before."""
+    for name in ("per_try_timeout", "hedge_after"):
+        seconds = getattr(policy, name)
+        if layer.path and getattr(layer.keys, name) is not UNSET and seconds >= policy.timeout:
+            problem = (
+                f"{seconds:g} s never pass within timeout ({policy.timeout:g} s); lower it, or raise timeout"
+            )
+            document.report(findings, (*layer.path, name), problem)
 
 
 def _merge_breaker(

@@ -137,7 +137,8 @@ def test_both_take_traffic_and_answer_as_one(tmp_path: Path) -> None:
 
 def test_a_failing_endpoint_trips_once_for_all_and_closes_for_all(tmp_path: Path) -> None:
     listen, bad = free_port(), free_port()
-    text = two_workers(listen, bad, free_port(), policy=FAST_BREAKER + ", retries: 0")
+    policy = FAST_BREAKER + ", retries: 0, outlier: {panic: fail}"
+    text = two_workers(listen, bad, free_port(), policy=policy)
     address = f"127.0.0.1:{bad}"
     with Sidecar(tmp_path, text) as running, one_client_of_each(running, listen) as (one, two):
         while "consecutive_failures" not in moves(running, "open", address):
