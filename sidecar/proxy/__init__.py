@@ -5,6 +5,7 @@
     attempt     how it gets to an endpoint: picking, connecting, sending, trying again
     exchange    one request and its response, and its one end
     deadline    the same where the client says how long it may take
+    hedge       the same where a second endpoint is asked when the first one is slow
     upstream    the endpoint's connection: response heads and bodies
     relay       back-pressure between the two
     respond     the answers that the proxy gives itself
@@ -13,7 +14,8 @@
 
 and beside them `context` (what all connections share), `dial` (opening a connection), `hash_key` (what ring_hash goes
 by), `resolve` (names) and `sweep` (deadlines). Everything but `dial` and `resolve` is a callback on a protocol object:
-no task, future, timer or closure per request.
+no task, future, timer or closure per request (but for one timer of all hedges of
+an upstream, and a wait before an endpoint is asked again).
 """
 
 from __future__ import annotations
