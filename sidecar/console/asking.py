@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sidecar.errors import SidecarError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NoAnswerError", "ask"]
+__all__ = ["NoAnswerError", "ask", "ask_about", "no_sidecar"]
 
 TIMEOUT = 2.0  # seconds: the admin address is on this machine and answers from memory
 MAX_ANSWER = 64 * 1024 * 1024  # bytes: the bounds of the configuration allow no longer one
@@ -48,6 +48,35 @@ def ask(
     if not isinstance(document, dict):
         raise no_sidecar(address, response.status)
     return response.status, document
+
+
+def ask_about(
+    address: str,
+    path: str,
+    key: str,
+    errors: TextIO,
+    method: str = "GET",
+    fields: Mapping[str, str] | None = None,
+) -> dict[str, Any] | int:
+    """The answer about one upstream, an object whose `key` is a list; or else the exit code, and a line on `errors`.
+
+    1: nobody is called so, or no sidecar answers. 2: `address` is none.
+    """
+    try:
+        status, answer = ask(address, path, method, fields)
+        found = isinstance(answer.get(key), list)
+        if status == 404 and not found:
+            print(f"sidecar: {answer.get('error')}", file=errors)
+            return 1
+        if status != 200 or not found:
+            raise no_sidecar(address, status)
+    except NoAnswerError as error:
+        print(f"sidecar: {error}", file=errors)
+        return 1
+    except ValueError as error:
+        print(f"sidecar: {error}", file=errors)
+        return 2
+    return answer
 
 
 def no_sidecar(address: str, status: int) -> NoAnswerError:

@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 from urllib.parse import quote, urlencode
 
-from sidecar.console.asking import NoAnswerError, ask, no_sidecar
+from sidecar.console.asking import ask_about
 
 __all__ = ["act"]
 
@@ -31,19 +31,9 @@ def act(
     path = f"/upstreams/{quote(name, safe='')}/{action}"
     if endpoint is not None:
         path += f"?{urlencode({'endpoint': endpoint})}"
-    try:
-        status, answer = ask(admin, path, "POST", _FIELDS)
-        if status not in (200, 404) or (status == 200) is not isinstance(answer.get("endpoints"), list):
-            raise no_sidecar(admin, status)
-    except NoAnswerError as error:
-        print(f"sidecar: {error}", file=errors)
-        return 1
-    except ValueError as error:
-        print(f"sidecar: {error}", file=errors)
-        return 2
-    if status == 404:
-        print(f"sidecar: {answer.get('error')}", file=errors)
-        return 1
+    answer = ask_about(admin, path, "endpoints", errors, "POST", _FIELDS)
+    if isinstance(answer, int):
+        return answer
     for address in answer["endpoints"]:
         print(f"{name}: {address} is {_NOW[action]}", file=output)
     return 0

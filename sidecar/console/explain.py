@@ -10,7 +10,7 @@ from urllib.parse import quote
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.console.asking import NoAnswerError, ask, no_sidecar
+from sidecar.console.asking import ask_about
 from sidecar.console.tables import STATE_STYLES, make_console
 
 if TYPE_CHECKING:
@@ -29,19 +29,9 @@ def show_reasons(
     """
     output = sys.stdout if output is None else output
     errors = sys.stderr if errors is None else errors
-    try:
-        status, view = ask(admin, f"/explain/{quote(name, safe='')}")
-        if status == 404 and "endpoints" not in view:
-            print(f"sidecar: {view.get('error')}", file=errors)
-            return 1
-        if status != 200 or not isinstance(view.get("endpoints"), list):
-            raise no_sidecar(admin, status)
-    except NoAnswerError as error:
-        print(f"sidecar: {error}", file=errors)
-        return 1
-    except ValueError as error:
-        print(f"sidecar: {error}", file=errors)
-        return 2
+    view = ask_about(admin, f"/explain/{quote(name, safe='')}", "endpoints", errors)
+    if isinstance(view, int):
+        return view
     print(jsonlib.dumps(view, indent=2) if json else _drawn(view, output), file=output)
     fine = view["panic"] is None and any(endpoint["in_rotation"] for endpoint in view["endpoints"])
     return 0 if fine else 1

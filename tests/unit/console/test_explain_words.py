@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.console import explain
+from sidecar.console import asking
 from sidecar.console.asking import NoAnswerError
 from sidecar.console.explain import show_reasons
 
@@ -41,13 +41,13 @@ VIEW: dict[str, Any] = {
 def shown(
     monkeypatch: pytest.MonkeyPatch, answer: tuple[int, Any] | Exception, json: bool = False
 ) -> tuple[int, str, str]:
-    def ask(_address: str, path: str) -> tuple[int, Any]:
+    def ask(_address: str, path: str, _method: str, _fields: object) -> tuple[int, Any]:
         assert path == "/explain/my%20api"
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    monkeypatch.setattr(explain, "ask", ask)
+    monkeypatch.setattr(asking, "ask", ask)
     output, errors = io.StringIO(), io.StringIO()
     code = show_reasons("my api", "127.0.0.1:1", json=json, output=output, errors=errors)
     return code, output.getvalue(), errors.getvalue()
