@@ -11,13 +11,24 @@ from origins import Front
 from peers import Proxy, UnavailableError, told_version
 from programs import Programs, free_ports
 
-__all__ = ["ROOT", "Sidecar", "differs", "find_package", "interpreter", "pure_copy"]
+__all__ = ["EVERY_POLICY", "HEDGED", "ROOT", "Sidecar", "differs", "find_package", "interpreter", "pure_copy"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = "import uvloop, yaml, aiohttp, prometheus_client"
 SOURCES = (".py", ".pyx", ".pxd")
 BUILT = "import sidecar.proxy.exchange as built; print(built.__file__)"
 FIND = "import importlib.util; print(importlib.util.find_spec('sidecar').submodule_search_locations[0])"
+
+
+# What is off by default, or less: health checks, limits of each kind, every reason to try again.
+EVERY_POLICY = (
+    'retries: 2, retry_on: [connect, reset, timeout, "502", "503"], per_try_timeout: 10, '
+    "circuit_breaker: {failure_rate: 50%, failure_statuses: [5xx]}, outlier: {max_ejected: 50%, min_available: 1}, "
+    "limits: {connections_per_endpoint: 1000, in_flight: 10000}, slow_start: 1s, close_on_unhealthy: true, "
+    "health_check: {type: tcp, interval: 1}"
+)
+# And the two that make another kind of exchange of each request.
+HEDGED = f"{EVERY_POLICY}, hedge_after: 5, deadline_header: x-request-timeout-ms"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from machine import describe
 from measure import cpu_seconds, memory, split_cpus
 from origins import Front, Origins, start_origins
 from peer_envoy import Envoy
-from peer_sidecar import Sidecar, differs, find_package, interpreter, pure_copy
+from peer_sidecar import EVERY_POLICY, HEDGED, Sidecar, differs, find_package, interpreter, pure_copy
 from peers import HAProxy, Nginx, Peer, Proxy, UnavailableError
 from picture import draw
 from programs import Programs, find
@@ -101,6 +101,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="every scenario, the rarer ones too")
     parser.add_argument("--package", type=Path, metavar="DIR", help="the folder to import the sidecar from")
     parser.add_argument("--pure", action="store_true", help="the sidecar without what is compiled, too")
+    parser.add_argument(
+        "--policies", action="store_true", help="the sidecar with every optional policy on, too"
+    )
     parser.add_argument("--before", type=Path, metavar="DIR", help="the sidecar of another folder, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the figures into FILE, an SVG")
@@ -134,6 +137,9 @@ def _peers(options: argparse.Namespace, directory: Path) -> list[Peer]:
         peers.append(Sidecar("before", options.before, python))
     if options.pure:
         peers.append(Sidecar("pure Python", pure_copy(package, directory), python))
+    if options.policies:
+        peers.append(Sidecar("every policy", package, python, EVERY_POLICY))
+        peers.append(Sidecar("and hedged", package, python, HEDGED))
     return [*peers, Sidecar("sidecar", package, python)]
 
 

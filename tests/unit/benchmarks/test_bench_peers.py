@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 from origins import Front, Origins
 from peer_envoy import settings
-from peer_sidecar import ROOT, differs, pure_copy
+from peer_sidecar import EVERY_POLICY, HEDGED, ROOT, differs, pure_copy
+
+from sidecar.config.load import load_settings
 
 ORIGINS = Origins(("127.0.0.1:1", "127.0.0.1:2"), ("127.0.0.1:3",), ("127.0.0.1:4", "127.0.0.1:5"), None)
 
@@ -39,3 +42,12 @@ def test_the_pure_copy_is_the_package_without_what_is_compiled(tmp_path: Path) -
 
 def test_this_checkout_is_of_its_own_sources() -> None:
     assert not differs(ROOT)
+
+
+@pytest.mark.parametrize("policy", [EVERY_POLICY, HEDGED])
+def test_the_policies_are_ones_that_there_are(policy: str, tmp_path: Path) -> None:
+    config = tmp_path / "sidecar.yml"
+    config.write_text(f'load_balancers:\n  u0: {{hosts: ["127.0.0.1:80"], {policy}}}\n')
+    upstream = load_settings(str(config), environ={}).upstream("u0")
+    assert upstream.health.active
+    assert (upstream.policy.hedge_after > 0) is (policy == HEDGED)
