@@ -35,7 +35,7 @@ def upstreams_view(
     """Every upstream with its endpoints, in configuration order.
 
     Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, requests: {total, by_class,
-    by_reason}, retries, deadlines: {header, exceeded}, in_flight, pending, sessions: {active, total, by_reason},
+    by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending, sessions: {active, total, by_reason},
     bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`. Counts grow from the
     start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give the inner shapes.
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
@@ -66,7 +66,13 @@ def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
         "source": cluster.source,
         "panic": cluster.panic,
         "requests": _requests(cluster),
-        "retries": {"failed": retries[0], "succeeded": retries[1]},
+        "retries": {
+            "failed": retries[0],
+            "succeeded": retries[1],
+            "refused": stats.retries_refused,
+            "active": stats.retries_active,
+        },
+        "hedges": {"lost": stats.hedges[0], "won": stats.hedges[1]},
         "deadlines": {
             "header": cluster.policy.deadline_header.decode("ascii") or None,
             "exceeded": stats.deadlines_exceeded,

@@ -61,7 +61,8 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "source": "static",
         "panic": False,
         "requests": {"total": 0, "by_class": {}, "by_reason": {}},
-        "retries": {"failed": 0, "succeeded": 0},
+        "retries": {"failed": 0, "succeeded": 0, "refused": 0, "active": 0},
+        "hedges": {"lost": 0, "won": 0},
         "deadlines": {"header": None, "exceeded": 0},
         "in_flight": 0,
         "pending": 0,
@@ -113,6 +114,9 @@ def test_counters_are_summed_over_what_is_not_shown() -> None:
     stats.count_request(0, 503, Reason.ALL_OPEN, 0.1)
     stats.retries[Reason.CONNECT_REFUSED] = [1, 2]
     stats.retries[Reason.CONNECT_TIMEOUT] = [3, 4]
+    stats.retries_refused = 8
+    stats.retries_active = 9
+    stats.hedges[:] = [10, 11]
     stats.overflows[Limit.PENDING] = 3
     stats.overflows[Limit.IN_FLIGHT] = 2
     stats.in_flight = 6
@@ -124,7 +128,8 @@ def test_counters_are_summed_over_what_is_not_shown() -> None:
         "by_class": {"2xx": 2, "5xx": 1},
         "by_reason": {"none": 2, "all_open": 1},
     }
-    assert upstream["retries"] == {"failed": 4, "succeeded": 6}
+    assert upstream["retries"] == {"failed": 4, "succeeded": 6, "refused": 8, "active": 9}
+    assert upstream["hedges"] == {"lost": 10, "won": 11}
     assert upstream["overflows"] == {"total": 5, "by_limit": {"pending": 3, "in_flight": 2}}
     assert upstream["in_flight"] == 6
     assert upstream["limits"]["connections_used"] == 7
