@@ -35,7 +35,7 @@ def upstreams_view(
     """Every upstream with its endpoints, in configuration order.
 
     Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, requests: {total, by_class,
-    by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending, sessions: {active, total, by_reason},
+    by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending, sessions: {...},
     bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`. Counts grow from the
     start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give the inner shapes.
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
