@@ -163,7 +163,7 @@ class Cluster:
         if now >= self._ramp_at:
             self._rebuild(now)
         # A retry is no probe while there is somebody to expect more of: it may be the last that its request has.
-        if not self.policy.observe_only and not (tried and self._has_sound(tried)):
+        if not self.policy.observe_only and not (tried and self.has_sound(tried)):
             probe = self._pick_probe(now, tried)
             if probe is not None:
                 return probe
@@ -175,14 +175,16 @@ class Cluster:
     def _pick_again(self, now: float, tried: Collection[EndpointState], key: int) -> EndpointState | None:
         """A pick for a retry: in panic one whose breaker is closed, if there is any that is not tried."""
         picker = self.picker
-        if self._sound is not None and self._has_sound(tried):
+        if self._sound is not None and self.has_sound(tried):
             picker = self._sound
         return picker.pick_untried(key, now, tried)
 
-    def _has_sound(self, tried: Collection[EndpointState]) -> bool:
-        """Whether an endpoint whose breaker is closed is not in `tried`."""
-        picker = self.picker if self._sound is None else self._sound
-        return any(state not in tried for state in picker.endpoints)
+    def has_sound(self, tried: Collection[EndpointState]) -> bool:
+        """Whether an endpoint that is expected to serve, and has room, is not in `tried`.
+
+        In rotation, and in panic with its breaker closed: of the others each would be asked by each request in vain.
+        """
+        return _has_other(self.picker if self._sound is None else self._sound, tried)
 
     def peek(self, now: float) -> tuple[EndpointState | None, str]:
         """The next pick and why it is that one, or None and why nobody can tell or nobody is. Changes nothing."""
@@ -217,9 +219,7 @@ class Cluster:
 
     def has_untried(self, tried: Collection[EndpointState]) -> bool:
         """Whether an endpoint in rotation, and with room, is not in `tried`."""
-        return any(
-            state not in tried and (state.pool.has_room or state.pool.idle) for state in self.picker.endpoints
-        )
+        return _has_other(self.picker, tried)
 
     @property
     def is_overfull(self) -> bool:
@@ -417,3 +417,7 @@ class Cluster:
     def _find_next_probe(self) -> None:
         self._probe_at = min((state.breaker.probe_at for state in self.endpoints.values()), default=_NEVER)
         self._look_at = min(self._probe_at, self._ramp_at)
+
+
+def _has_other(picker: Picker, tried: Collection[EndpointState]) -> bool:
+    return any(state not in tried and (state.pool.has_room or state.pool.idle) for state in picker.endpoints)

@@ -198,7 +198,7 @@ class Attempts:
         # Another endpoint is tried whatever `retries` and the budget say (behaviour 7): it costs nobody anything.
         if not self.cluster.policy.retry_on_connect:
             self._fail(reason)
-        elif self.cluster.has_untried(self._tried):
+        elif self.cluster.has_sound(self._tried):
             self._retry(reason, now)
         else:
             self._spend_retry(reason, now)

@@ -152,7 +152,7 @@ class TcpSession(Session):
             return
         self._cluster.stats.connects[2 if outcome is Outcome.CONNECT_TIMEOUT else 1] += 1
         self._tried.append(dial.endpoint)
-        if not self._cluster.has_untried(self._tried):
+        if not self._cluster.has_sound(self._tried):
             if self._retries_left <= 0:
                 self._end(CloseReason.CONNECT_FAILED)
                 return

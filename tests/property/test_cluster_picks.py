@@ -147,6 +147,7 @@ class Joint(RuleBasedStateMachine):
         else:
             assert picked is None
         assert self.cluster.has_untried(tried) == any(state not in tried for state in closed)
+        assert self.cluster.has_sound(tried) == any(state not in tried for state in sound)
 
     @precondition(lambda self: self.known)
     @rule(data=st.data(), good=st.booleans())

@@ -553,7 +553,8 @@ def test_in_panic_a_retry_goes_to_one_that_is_expected_to_serve() -> None:
     fail(cluster, "a")
     fail(cluster, "b")
     assert picks(cluster, 5, tried=[state_of(cluster, "a")]) == "ccccc"
-    assert cluster.has_untried([state_of(cluster, "c")]), "a refused connect costs nobody anything"
+    assert cluster.has_untried([state_of(cluster, "c")])
+    assert not cluster.has_sound([state_of(cluster, "c")]), "nobody who would be worth it for nothing"
     assert set(picks(cluster, 8, tried=[state_of(cluster, "c")])) == {"a", "b"}
 
 
@@ -821,6 +822,7 @@ def test_in_panic_with_nobody_closed_a_retry_goes_to_who_was_not_asked() -> None
     for host in "abc":
         fail(cluster, host)
     assert cluster.has_untried([state_of(cluster, "a")])
+    assert not cluster.has_sound([state_of(cluster, "a")]), "each request would ask each of them"
     assert set(picks(cluster, 6, tried=[state_of(cluster, "a")])) == {"b", "c"}
 
 
