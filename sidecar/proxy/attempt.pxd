@@ -27,6 +27,7 @@ cdef class Attempts:
     cdef public int _retries_left, state
     cpdef _fail(self, reason, int status=*, str message=*)
     cpdef _touch(self)
+    cpdef _outcome_of(self, int status)
     @cython.locals(endpoint=EndpointState)
     cpdef _attempt(self, double now)
     @cython.locals(breaker=Breaker)

@@ -107,6 +107,10 @@ class Attempts:
         """Something moved: the time-out begins again."""
         raise NotImplementedError
 
+    def _outcome_of(self, status: int) -> Outcome:
+        """What a response's status says about the endpoint."""
+        raise NotImplementedError
+
     # Getting there
 
     def _attempt(self, now: float) -> None:
@@ -243,7 +247,7 @@ class Attempts:
             return False
         now = self._context.monotonic()
         self.connection = None
-        self._attempt_over(self.cluster.outcomes.get(head.status, Outcome.SUCCESS), now)
+        self._attempt_over(self._outcome_of(head.status), now)
         if (
             head.keep_alive
             and endpoint.in_rotation

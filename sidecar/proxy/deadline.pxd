@@ -12,6 +12,6 @@ cdef class TimedExchange(Exchange):
     cpdef begin(self, RequestHead head, bytes body, bint done)
     cpdef _attempt(self, double now)
     cpdef _send(self, connection)
-    cpdef _outcome(self)
+    cpdef _outcome_of(self, int status)
     @cython.locals(client=DownstreamConnection)
     cpdef _touch(self)

@@ -117,18 +117,23 @@ class TimedExchange(Exchange):
         self._give_up(Outcome.CANCELLED)
         self._fail(Reason.REQUEST_TIMEOUT, 0, "the time that the request's own header gave it is over")
 
-    def _outcome(self) -> Outcome:
-        """See `Exchange._outcome`. A 504 when the time is over says so for the next hop, which was told of it."""
-        if self._status == 504 and self._due - ROUNDING <= self._context.monotonic():
-            return Outcome.CANCELLED
-        return Exchange._outcome(self)
+    def _outcome_of(self, status: int) -> Outcome:
+        """See `Attempts._outcome_of`. A 504 when the time is over says so for the next hop, which was told of it."""
+        return (
+            Outcome.CANCELLED
+            if status == 504 and not self._has_time()
+            else Exchange._outcome_of(self, status)
+        )
+
+    def _has_time(self) -> bool:
+        """Whether there is any left that is worth another attempt."""
+        return self._due - ROUNDING > self._context.monotonic()
 
     # No other attempt is begun without time; a response that may be tried again passes then, as the better answer.
 
     def _tries_elsewhere(self, head: ResponseHead, come: int) -> bool:
         """See `Attempts._tries_elsewhere`."""
-        has_time = self._due - ROUNDING > self._context.monotonic()
-        return has_time and Exchange._tries_elsewhere(self, head, come)
+        return self._has_time() and Exchange._tries_elsewhere(self, head, come)
 
     def _spend_retry(self, reason: Reason, now: float) -> None:
         """See `Attempts._spend_retry`."""

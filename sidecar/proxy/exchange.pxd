@@ -29,7 +29,7 @@ cdef class Exchange(Attempts):
     cpdef _after_piece(self, bint done, bint excess)
     @cython.locals(connection=UpstreamConnection, client=DownstreamConnection, endpoint=EndpointState)
     cdef _complete(self, double now)
-    cpdef _outcome(self)
+    cpdef _outcome_of(self, int status)
     @cython.locals(stats=UpstreamStats)
     cdef _end(self, int status, reason, double now)
     @cython.locals(client=DownstreamConnection)

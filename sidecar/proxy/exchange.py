@@ -248,7 +248,9 @@ class Exchange(Attempts):
         endpoint = connection.endpoint
         if endpoint.breaker.state is BreakerState.HALF_OPEN and not reader.done:
             # A probe's stream may go on for hours: its head answers the breaker's question already.
-            self.cluster.judge(endpoint, self._outcome(), self._context.monotonic(), self._permit)
+            self.cluster.judge(
+                endpoint, self._outcome_of(self._status), self._context.monotonic(), self._permit
+            )
         self._after_piece(done=reader.done, excess=end < len(data))
 
     def relay(self, piece: bytes, *, done: bool, excess: bool) -> None:
@@ -283,7 +285,7 @@ class Exchange(Attempts):
         assert connection is not None
         self.connection = None
         endpoint = connection.endpoint
-        self._attempt_over(self._outcome(), now)
+        self._attempt_over(self._outcome_of(self._status), now)
         self._end(self._status, _NONE, now)
         if self._reusable and self.state == _IDLE and endpoint.in_rotation and not connection.write_full:
             connection.rest(self.cluster.policy.idle_timeout)
@@ -303,11 +305,9 @@ class Exchange(Attempts):
         self.client.keep_alive = False
         self.client.exchange_over()
 
-    def _outcome(self) -> Outcome:
-        """What the status says about the endpoint."""
-        if self._status < _FIRST_BAD_STATUS:
-            return _SUCCESS
-        return self.cluster.outcomes.get(self._status, _SUCCESS)
+    def _outcome_of(self, status: int) -> Outcome:
+        """See `Attempts._outcome_of`."""
+        return _SUCCESS if status < _FIRST_BAD_STATUS else self.cluster.outcomes.get(status, _SUCCESS)
 
     def switch(self, head: ResponseHead, data: bytes, at: int) -> None:
         """101: HTTP has ended on both connections, and what follows is the new protocol's (RFC 9110 7.8).
@@ -333,6 +333,7 @@ class Exchange(Attempts):
             session.relayed(data[at:])
         if early:
             session.data_received(early)
+        session.follow_endpoint()
 
     # Failing
 

@@ -5,10 +5,11 @@ from sidecar.proxy.exchange cimport Exchange
 
 cdef class HedgedExchange(TimedExchange):
     cdef public double _hedge_due
-    cdef public bint _in_heap
+    cdef public bint _in_heap, _undecided
     cdef public Rival rival
     cpdef begin(self, RequestHead head, bytes body, bint done)
     cpdef _fail(self, reason, int status=*, str message=*)
+    cpdef _touch(self)
     cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)
 
 

@@ -26,6 +26,7 @@ from sidecar.http1.state import State
 from sidecar.model import Outcome
 from sidecar.proxy.deadline import TimedExchange
 from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.relay import PEER_FULL
 from sidecar.proxy.sweep import NEVER
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ SLACK = 0.001  # seconds that a loop's timer may be early: of clocks' resolution
 class HedgeTimer:
     """Calls exchanges when they are due: the sweep's pace, a tenth of a second, is too slow for that.
 
-    One timer of the loop for all of them. Each is in the heap once at most, however many requests it has had since.
+    One timer of the loop for all of them. Each is in the heap once at most, however many requests it has had since, and
+    until it is due: those of clients that have left go with `hedge_after`.
     """
 
     __slots__ = ("_context", "_handle", "_heap", "_number", "_rings_at", "deadline")
@@ -78,9 +80,9 @@ class HedgeTimer:
 
     def _ring(self) -> None:
         self.shut()
-        now = self._context.monotonic() + SLACK
+        now = self._context.monotonic()
         heap = self._heap
-        while heap and heap[0][0] <= now:
+        while heap and heap[0][0] <= now + SLACK:
             heappop(heap)[2].ring(now)
         if heap and heap[0][0] < self._rings_at:
             self._set(heap[0][0])
@@ -105,12 +107,13 @@ class HedgeTimer:
 class HedgedExchange(TimedExchange):
     """An exchange that may have two attempts at once: its own, which is the younger then, and its rival's."""
 
-    __slots__ = ("_hedge_due", "_in_heap", "rival")
+    __slots__ = ("_hedge_due", "_in_heap", "_undecided", "rival")
 
     def __init__(self, context: ProxyContext, cluster: Cluster, client: DownstreamConnection) -> None:
         super().__init__(context, cluster, client)
         self._hedge_due = NEVER
         self._in_heap = False
+        self._undecided = False  # two were asked, and which one answers is open
         self.rival: Rival | None = None
 
     # When
@@ -140,11 +143,13 @@ class HedgedExchange(TimedExchange):
     def ring(self, now: float) -> None:
         """The timer: the request that is going on now may be due, or will be, or there is none."""
         self._in_heap = False
-        if self.state != State.SENT or self.connection is None:
+        if self.state != State.SENT:
             return
-        if now < self._hedge_due < NEVER:
+        if self.connection is None:
+            self._hedge_due = 0.0  # it is being tried again: from there on anew
+        elif now + SLACK < self._hedge_due < NEVER:
             self._await_ring()
-        elif self._hedge_due <= now:
+        elif self._hedge_due <= now + SLACK:
             self._hedge_due = NEVER
             if self._may_hedge(now):
                 self._hedge(now)
@@ -172,6 +177,7 @@ class HedgedExchange(TimedExchange):
         self._note_tried(endpoint)
         self._retries_left -= 1
         rival = self.rival = Rival(self)
+        self._undecided = True
         self._attempt(now)
         if self.rival is rival and self.endpoint is None:
             self.cluster.limit.withdraw(self)  # it would have to wait for a connection: that helps nobody
@@ -181,20 +187,22 @@ class HedgedExchange(TimedExchange):
 
     def respond(self, head: ResponseHead, data: bytes, at: int) -> None:
         """See `Exchange.respond`: the second one asked has answered."""
-        rival = self.rival
-        if rival is not None and head.status not in self.cluster.policy.retry_statuses:
-            self.rival_failed()
+        rival, self.rival = self.rival, None
+        if rival is not None:
+            if self.may_be_bettered(head.status):
+                self.rival = rival
+                self._drop_connection()
+                self._attempt_over(self._outcome_of(head.status), self._context.monotonic())
+                self._resume()
+                return
             rival.drop(Outcome.OUTRUN)
+        self._decided(won=True)
         TimedExchange.respond(self, head, data, at)
 
-    def _tries_elsewhere(self, head: ResponseHead, come: int) -> bool:
-        """See `Attempts._tries_elsewhere`: its rival may still do better."""
-        if self.rival is None:
-            return TimedExchange._tries_elsewhere(self, head, come)
-        self._drop_connection()
-        self._attempt_over(self.cluster.outcomes.get(head.status, Outcome.SUCCESS), self._context.monotonic())
-        self._resume()
-        return True
+    def may_be_bettered(self, status: int) -> bool:
+        """Whether an answer is none that counts while the other one is still to come: a failure, quick as it is."""
+        failed = self._outcome_of(status).is_failure or status in self.cluster.policy.retry_statuses
+        return failed and self._has_time()
 
     def give_way(self) -> None:
         """The rival has answered first: this attempt ends, wherever it is, and the other one is the exchange's own."""
@@ -207,7 +215,6 @@ class HedgedExchange(TimedExchange):
     def rival_failed(self) -> None:
         """The rival will not answer: the exchange has one attempt again, the younger one."""
         self.rival = None
-        self._decided(won=True)
 
     def _resume(self) -> None:
         """The younger attempt has failed, and the rival goes on alone."""
@@ -218,21 +225,43 @@ class HedgedExchange(TimedExchange):
         self._touch()
 
     def _decided(self, *, won: bool) -> None:
-        self.cluster.stats.hedges[won] += 1
+        """Whether the one that was asked second was the one to answer, once it is known."""
+        if self._undecided:
+            self._undecided = False
+            self.cluster.stats.hedges[won] += 1
+
+    # Time
+
+    def _touch(self) -> None:
+        """See `Exchange._touch`. The rival's own time goes on."""
+        TimedExchange._touch(self)
+        if self.rival is not None:
+            self.client.deadline = min(self.client.deadline, self.rival._try_due)
+
+    def expire(self) -> None:
+        """See `Exchange.expire`. The rival's time ends before the younger one's, and alone."""
+        rival = self.rival
+        if rival is not None and rival._try_due <= self._context.monotonic():
+            self.rival_failed()
+            rival.drop(Outcome.REQUEST_TIMEOUT)
+            self._touch()
+        else:
+            TimedExchange.expire(self)
 
     # While there is a rival nothing has failed yet; who ends the exchange gives both up first.
 
     def _give_up(self, outcome: Outcome) -> None:
         """See `Attempts._give_up`."""
         rival, self.rival = self.rival, None
+        self._decided(won=False)
         if rival is not None:
-            self._decided(won=False)
             rival.drop(outcome)
         TimedExchange._give_up(self, outcome)
 
     def _fail(self, reason: Reason, status: int = 0, message: str = "") -> None:
         """See `Exchange._fail`."""
         if self.rival is None:
+            self._decided(won=False)
             TimedExchange._fail(self, reason, status, message)
         else:
             self._resume()
@@ -247,6 +276,7 @@ class HedgedExchange(TimedExchange):
     def _retry(self, reason: Reason, now: float) -> None:
         """See `Attempts._retry`."""
         if self.rival is None:
+            self._decided(won=False)
             TimedExchange._retry(self, reason, now)
         else:
             self._resume()
@@ -254,6 +284,7 @@ class HedgedExchange(TimedExchange):
     def _spend_retry(self, reason: Reason, now: float) -> None:
         """See `Attempts._spend_retry`."""
         if self.rival is None:
+            self._decided(won=False)
             TimedExchange._spend_retry(self, reason, now)
         else:
             self._resume()
@@ -261,6 +292,7 @@ class HedgedExchange(TimedExchange):
     def _retry_fresh(self, endpoint: EndpointState, now: float) -> None:
         """See `Attempts._retry_fresh`."""
         if self.rival is None:
+            self._decided(won=False)
             TimedExchange._retry_fresh(self, endpoint, now)
         else:
             self._resume()
@@ -280,7 +312,10 @@ class Rival(Exchange):
 
     def give_back(self) -> None:
         """The exchange has one attempt again, this one."""
-        self._hand(self, self._main)
+        connection, main = self.connection, self._main
+        self._hand(self, main)
+        if main.client.write_full and connection is not None:  # by interim responses of the other
+            connection.gate.hold(PEER_FULL)
 
     @staticmethod
     def _hand(giver: Exchange, taker: Exchange) -> None:
@@ -292,6 +327,7 @@ class Rival(Exchange):
         taker._permit = giver._permit
         taker._began = giver._began
         taker._answered = giver._answered
+        taker._try_due = giver._try_due
         taker._retry_reason = giver._retry_reason
         giver.connection = None
         giver.endpoint = None
@@ -310,9 +346,9 @@ class Rival(Exchange):
     def respond(self, head: ResponseHead, data: bytes, at: int) -> None:
         """It answers first, after all; unless with what the other is to better."""
         main = self._main
-        if head.status in self.cluster.policy.retry_statuses:
+        if main.may_be_bettered(head.status):
             main.rival_failed()
-            self.drop(self.cluster.outcomes.get(head.status, Outcome.SUCCESS))
+            self.drop(main._outcome_of(head.status))
         else:
             main.give_way()
             main.respond(head, data, at)
@@ -329,6 +365,8 @@ class Rival(Exchange):
         """It ended without an answer."""
         raced = connection.served > 0 and not connection.heard
         self.connection = None
+        if raced:
+            self.cluster.stats.reuse_failures += 1
         self._main.rival_failed()
         self._attempt_over(Outcome.IDLE_RACE if raced else Outcome.RESET, self._context.monotonic())
 

@@ -101,9 +101,17 @@ class Session(Receiver):
         """The endpoint's connection is there: from now on they are one."""
         self.other = side
         self._alive += 1
-        if self._cluster.policy.close_on_unhealthy and self._endpoint is not None:
-            self._endpoint.sessions.add(self)
         self._touch()
+
+    def follow_endpoint(self) -> None:
+        """End with the endpoint's place in the rotation, where that is asked for; the last thing of joining."""
+        endpoint = self._endpoint
+        if endpoint is None or not self._cluster.policy.close_on_unhealthy:
+            return
+        if endpoint.in_rotation:
+            endpoint.sessions.add(self)
+        else:  # it has left since this one was on its way
+            self.endpoint_left()
 
     # The application's side
 

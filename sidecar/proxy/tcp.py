@@ -141,6 +141,7 @@ class TcpSession(Session):
         if self._read_ended:
             connection.transport.write_eof()
         connection.joined()
+        self.follow_endpoint()
 
     def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
         """This endpoint did not accept: another one, or the same again while retries are left."""
@@ -194,7 +195,9 @@ class TcpSession(Session):
 
     def expire(self) -> None:
         """The wait for an endpoint's connection, or the session's own time-out, is over."""
-        if self._endpoint is None and not self._ended:
+        if self._delay is not None:
+            self._end(CloseReason.CONNECT_FAILED)
+        elif self._endpoint is None and not self._ended:
             self._overflow(Limit.PENDING_TIMEOUT)
         else:
             Session.expire(self)

@@ -76,11 +76,15 @@ class UpstreamConnection(Receiver):
         """The endpoint accepted it."""
         self.transport = transport
         self.gate = ReadGate(transport)
-        self._context.sweep.members.add(self)
 
     def adopt(self) -> None:
-        """The room that was reserved in the pool for opening it is its own from now on."""
+        """The room that was reserved in the pool for opening it is its own from now on.
+
+        And a place in the sweep, which its `Dial` has had until now: one that is cancelled in the moment it is made
+        is never told of its end by uvloop.
+        """
         self._booked = True
+        self._context.sweep.members.add(self)
 
     def start(self, exchange: Exchange, request: bytes) -> None:
         """Carry `exchange`: send what has come of its request."""

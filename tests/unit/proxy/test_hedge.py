@@ -7,6 +7,7 @@ import pytest
 from support.transports import MemoryTransport
 from unit.proxy.harness import Proxy, chunked, error_of, ok, request
 
+from sidecar.errors import Reason
 from sidecar.model import Outcome
 from sidecar.proxy.hedge import HedgeTimer
 from sidecar.resilience import BreakerState
@@ -401,4 +402,180 @@ def test_the_timer_ends_with_the_process(make_proxy: MakeProxy) -> None:
     timer.shut()
     assert proxy.run_timers() == []
     endpoint.feed(ok())
+    assert client.data == ok()
+
+
+# What a second look found
+
+
+def test_a_quick_failure_is_not_an_answer_while_the_other_one_may_come(make_proxy: MakeProxy) -> None:
+    """Else one broken endpoint would spoil the more, the more is hedged."""
+    proxy = make_proxy(**HEDGED)
+    client, first = slow(proxy)
+    proxy.accept().feed(BUSY)
+    assert client.data == b""
+    first.feed(ok(b"first"))
+    assert client.data == ok(b"first")
+    assert outcomes(proxy) == [{"success": 1}, {"failure_status": 1}]
+    assert proxy.cluster.stats.hedges == [1, 0]
+
+
+def test_the_last_of_two_failures_is_passed_on(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED)
+    client, first = slow(proxy)
+    second = proxy.accept()
+    first.feed(BUSY)
+    second.feed(BUSY)
+    assert client.data == BUSY
+    assert proxy.cluster.stats.hedges == [0, 1], "it was the one to answer"
+
+
+def test_with_no_time_left_a_failure_is_the_answer(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED, deadline_header=b"x-timeout", breaker_threshold=1)
+    client, first = slow(proxy, request("GET /", "X-Timeout: 200"))
+    second = proxy.accept()
+    proxy.clock.advance(0.1499)
+    late = ok(b"", status="504 Gateway Timeout")
+    second.feed(late)
+    assert client.data == late
+    assert first.aborted
+    assert outcomes(proxy) == [{"outrun": 1}, {"cancelled": 1}], (
+        "a 504 when the time is over is nobody's failure"
+    )
+
+
+def test_one_that_is_saved_and_then_fails_was_not_won(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED)
+    client, first = slow(proxy)
+    proxy.accept()
+    first.lose(ConnectionResetError())
+    proxy.pass_time(5.3)
+    assert error_of(client.data) == (504, "request_timeout")
+    assert proxy.cluster.stats.hedges == [1, 0]
+
+
+def test_a_rivals_idle_race_is_counted(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**{**HEDGED, "endpoints": 1})
+    proxy.exchange(request(), ok())
+    proxy.client(request())
+    first = proxy.busy[0]
+    proxy.serve_by(2)
+    ring(proxy)
+    second = proxy.accept()
+    first.lose()
+    assert proxy.cluster.stats.reuse_failures == 1
+    second.feed(ok())
+
+
+def test_the_first_ones_own_time_goes_on(make_proxy: MakeProxy) -> None:
+    """While the second is being connected to, too: nothing that a hedge does may make an attempt last longer."""
+    proxy = make_proxy(**HEDGED, per_try_timeout=0.3, connect_timeout=4.0)
+    _, first = slow(proxy)
+    (attempt,) = proxy.connecting
+    proxy.pass_time(0.2)
+    assert not first.closing
+    proxy.pass_time(0.3)
+    assert first.closing
+    assert not attempt.cancelled, "the second one goes on"
+    assert outcomes(proxy)[0] == {"request_timeout": 1}
+    proxy.accept().feed(ok())
+
+
+def test_a_retry_that_is_under_way_when_the_timer_rings_is_hedged_from_there(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**{**HEDGED, "endpoints": 3, "retries": 3})
+    client = proxy.client(request())
+    proxy.clock.advance(0.04)
+    proxy.accept().lose(ConnectionResetError())
+    ring(proxy, 0.02)
+    proxy.accept()
+    assert proxy.connecting == []
+    ring(proxy)
+    proxy.accept().feed(ok())
+    assert client.data == ok()
+    assert proxy.cluster.stats.retries_active == 0
+
+
+def test_a_retry_that_is_hedged_is_told_of_once(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**{**HEDGED, "endpoints": 3, "retries": 3})
+    client = proxy.client(request())
+    proxy.accept().lose(ConnectionResetError())
+    again = proxy.accept()
+    ring(proxy)
+    proxy.accept()
+    assert proxy.cluster.stats.retries_active == 1
+    again.feed(ok())
+    assert client.data == ok()
+    assert proxy.cluster.stats.retries_active == 0
+    assert proxy.cluster.stats.retries[Reason.RESET_BEFORE_HEADERS] == [0, 1]
+
+
+def test_a_client_that_does_not_read_holds_the_winner_too(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED)
+    client, first = slow(proxy)
+    second = proxy.accept()
+    second.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    client.protocol.pause_writing()
+    first.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+    assert first.protocol.gate.reasons
+    client.protocol.resume_writing()
+    assert not first.protocol.gate.reasons
+    first.feed(b"x" * 100)
+
+
+def test_what_moved_the_breaker_before_makes_no_difference(make_proxy: MakeProxy) -> None:
+    """An attempt brings the permit that it began with, whichever object it is of."""
+    proxy = make_proxy(**HEDGED, breaker_threshold=1, breaker_open_for=1.0)
+    proxy.cluster.trip([proxy.states[0]], proxy.clock.now)
+    proxy.cluster.reset([proxy.states[0]], proxy.clock.now)
+    _, first = slow(proxy)
+    proxy.accept().feed(ok())
+    assert first.aborted
+    assert proxy.states[0].breaker.state is BreakerState.OPEN
+
+
+def test_an_endpoint_that_still_takes_the_request_is_waited_for(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED)
+    client = proxy.client(request())
+    first = proxy.accept()
+    first.protocol.pause_writing()
+    ring(proxy)
+    assert proxy.connecting == []
+    first.protocol.resume_writing()
+    first.feed(ok())
+    assert client.data == ok()
+
+
+def test_a_request_that_is_still_coming_when_an_earlier_ones_timer_rings(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED)
+    client = proxy.client(request())
+    proxy.accept().feed(ok())
+    client.feed(request("PUT /", "Content-Length: 3", body=b"a"))
+    second = proxy.busy[0] if proxy.busy else proxy.accept()
+    ring(proxy, 0.2)
+    assert proxy.connecting == []
+    client.feed(b"bc")
+    ring(proxy)
+    assert proxy.cluster.stats.hedges == [0, 0]
+    assert sum(b"PUT /" in endpoint.data for endpoint in proxy.upstreams) == 2
+    second.feed(ok())
+
+
+def test_a_full_upstream_is_not_hedged_even_where_a_connection_is_idle(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED, max_connections=2)
+    proxy.exchange(request(), ok())
+    proxy.client(request())
+    busy = proxy.accept() if proxy.connecting else proxy.busy[0]
+    ring(proxy)
+    assert len(proxy.busy) == 1
+    busy.feed(ok())
+
+
+def test_after_the_second_has_failed_the_first_has_its_whole_time(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED)
+    client, first = slow(proxy)
+    proxy.pass_time(0.5)
+    proxy.refuse()
+    proxy.pass_time(4.7)
+    assert client.data == b""
+    first.feed(ok())
     assert client.data == ok()

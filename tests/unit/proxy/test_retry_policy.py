@@ -456,3 +456,15 @@ def test_who_leaves_beside_a_probe_does_not_give_it_back(make_proxy: MakeProxy) 
     for client in clients[:2]:
         client.lose()
     assert [state.breaker.probing for state in proxy.states] == [False, False]
+
+
+def test_the_time_out_begins_anew_with_a_wait(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**{**WAITING, "timeout": 1.0, "connect_timeout": 9.0})
+    client = proxy.client(request())
+    proxy.pass_time(0.9)
+    proxy.refuse()
+    proxy.pass_time(0.5)
+    assert client.data == b""
+    proxy.run_timers()
+    proxy.accept().feed(ok())
+    assert client.data == ok()

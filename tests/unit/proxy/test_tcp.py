@@ -832,3 +832,60 @@ def test_to_try_a_refusing_endpoint_again_is_a_retry_while_the_other_has_no_room
     assert proxy.connecting == []
     assert client.aborted
     assert proxy.sessions == {"connect_failed": 1}
+
+
+# What a second look found
+
+
+@pytest.mark.parametrize("how", ["tripped", "gone"])
+def test_a_session_whose_endpoint_leaves_while_it_is_connected_to_ends_at_once(
+    make_tcp: MakeProxy, how: str
+) -> None:
+    proxy = make_tcp(endpoints=2, close_on_unhealthy=True)
+    client = proxy.client()
+    attempt = proxy.connecting[0]
+    transport = attempt.establish()
+    proxy.upstreams.append(transport)
+    if how == "tripped":
+        proxy.cluster.trip([proxy.states[0]], proxy.clock.now)
+    else:
+        proxy.serve_by(1, first=2)
+    attempt.hand_over()
+    assert (client.aborted, transport.aborted) == (True, True)
+    assert proxy.sessions == {"endpoint_unhealthy": 1}
+
+
+def test_a_session_that_probes_is_not_ended_by_that(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(
+        close_on_unhealthy=True, breaker_threshold=1, breaker_open_for=1.0, breaker_jitter=0.0, retries=0
+    )
+    proxy.client()
+    proxy.refuse()
+    proxy.clock.advance(2.0)
+    client = proxy.client(b"hello")
+    assert proxy.accept().data == b"hello"
+    assert not client.closing
+    assert proxy.states[0].sessions
+
+
+def test_a_wait_for_longer_than_a_session_may_idle_is_no_overflow(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(idle_timeout=1.0, backoff_base=5.0, backoff_max=5.0, chances=(1.0,))
+    client = proxy.client()
+    proxy.refuse()
+    proxy.pass_time(1.3)
+    assert client.aborted
+    assert proxy.sessions == {"connect_failed": 1}
+    assert proxy.overflows == {}
+
+
+def test_a_session_beside_a_probe_tells_nothing(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2, breaker_threshold=1, breaker_open_for=1.0, breaker_jitter=0.0, retries=0)
+    for _ in range(2):
+        proxy.client()
+        proxy.refuse()
+    proxy.clock.advance(2.0)
+    clients = [proxy.client() for _ in range(4)]  # two probes, and two that are none
+    assert [state.breaker.probing for state in proxy.states] == [True, True]
+    for client in clients[2:]:
+        client.lose()
+    assert [state.breaker.probing for state in proxy.states] == [True, True]
