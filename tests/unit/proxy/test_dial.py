@@ -9,17 +9,20 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import uvloop
 from support.clock import FakeClock
 from support.ports import has_ipv6
 from support.requirements import lacking
 from unit.proxy.harness import Proxy, error_of, ok, request
 
+from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, EndpointState, Outcome, Snapshot, UpstreamPolicy
 from sidecar.proxy import Listener
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.dial import Dial
 from sidecar.proxy.resolve import FRESH_FOR
+from sidecar.proxy.upstream import UpstreamConnection
 
 MakeProxy = Callable[..., Proxy]
 
@@ -419,3 +422,33 @@ async def until(look: Callable[[], object]) -> None:
     """Wait for `look` to give something true; the test's time limit is the bound."""
     while not look():  # noqa: ASYNC110 - the state of the code under test has no event
         await asyncio.sleep(0.001)
+
+
+def test_a_dial_that_is_cancelled_as_it_connects_leaves_nothing() -> None:
+    """uvloop closes the socket of a protocol that is made then, and never tells it of its end."""
+
+    async def scenario() -> None:
+        context = ProxyContext(asyncio.get_running_loop(), Clock())
+        dials: list[Dial] = []
+
+        class Connection(UpstreamConnection):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                dials[0].cancel()
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            target = endpoint("127.0.0.1", server.getsockname()[1])
+            made = asyncio.Event()
+
+            def factory() -> Connection:
+                made.set()
+                return Connection(context, target, 65536)
+
+            dials.append(Dial(context, target, factory, 5.0, Asker()))
+            await made.wait()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert not context.sweep.members
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())

@@ -201,3 +201,24 @@ def test_426_tells_what_to_ask_for(proxy: Proxy) -> None:
     assert client.data == ok(b"", "Upgrade: foo", status="426 Upgrade Required").replace(
         b"Content-Length: 0\r\n", b"Content-Length: 0\r\nConnection: Upgrade\r\n"
     )
+
+
+def test_a_tunnel_ends_with_its_endpoints_place_in_the_rotation_where_that_is_asked_for(
+    make_proxy: MakeProxy,
+) -> None:
+    proxy = make_proxy(endpoints=2, close_on_unhealthy=True)
+    client, endpoint = switched(proxy)
+    proxy.cluster.trip([proxy.states[0]], proxy.clock.now)
+    assert (client.aborted, endpoint.aborted) == (True, True)
+    assert proxy.sessions == {"endpoint_unhealthy": 1}
+
+
+def test_one_that_comes_about_after_that_ends_at_once(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(endpoints=2, close_on_unhealthy=True)
+    client = proxy.client(ASKED)
+    endpoint = proxy.accept()
+    proxy.cluster.trip([proxy.states[0]], proxy.clock.now)
+    endpoint.feed(SWITCHED + b"early")
+    assert client.data.startswith(b"HTTP/1.1 101")
+    assert (client.aborted, endpoint.aborted) == (True, True)
+    assert proxy.sessions == {"endpoint_unhealthy": 1}
