@@ -444,6 +444,15 @@ def test_with_no_time_left_a_failure_is_the_answer(make_proxy: MakeProxy) -> Non
     )
 
 
+def test_with_no_time_left_any_failure_is(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED, deadline_header=b"x-timeout")
+    client, _ = slow(proxy, request("GET /", "X-Timeout: 200"))
+    second = proxy.accept()
+    proxy.clock.advance(0.1499)
+    second.feed(BUSY)
+    assert client.data == BUSY
+
+
 def test_one_that_is_saved_and_then_fails_was_not_won(make_proxy: MakeProxy) -> None:
     proxy = make_proxy(**HEDGED)
     client, first = slow(proxy)
@@ -484,8 +493,9 @@ def test_the_first_ones_own_time_goes_on(make_proxy: MakeProxy) -> None:
 def test_a_retry_that_is_under_way_when_the_timer_rings_is_hedged_from_there(make_proxy: MakeProxy) -> None:
     proxy = make_proxy(**{**HEDGED, "endpoints": 3, "retries": 3})
     client = proxy.client(request())
+    first = proxy.accept()
     proxy.clock.advance(0.04)
-    proxy.accept().lose(ConnectionResetError())
+    first.lose(ConnectionResetError())
     ring(proxy, 0.02)
     proxy.accept()
     assert proxy.connecting == []
@@ -552,7 +562,7 @@ def test_a_request_that_is_still_coming_when_an_earlier_ones_timer_rings(make_pr
     client.feed(request("PUT /", "Content-Length: 3", body=b"a"))
     second = proxy.busy[0] if proxy.busy else proxy.accept()
     ring(proxy, 0.2)
-    assert proxy.connecting == []
+    assert (proxy.connecting, len(proxy.busy)) == ([], 1)
     client.feed(b"bc")
     ring(proxy)
     assert proxy.cluster.stats.hedges == [0, 0]
