@@ -14,8 +14,8 @@ any request, from when it was due.
 
 Both have 5 s without an answer as their time-out, 1 s to connect, and round robin (`--quick`: 2 s, and faults of 4 s,
 which is less than three checks take).
-The sidecar has its defaults besides: one retry, breakers of 5 failures in a row or 50 % of 20 within 10 s, no health
-checks. HAProxy has what a configuration that is to survive failing servers usually has: `option httpchk` with
+The sidecar has its defaults besides: one retry, breakers of 5 failures in a row or 50 % of 20 within 10 s; without
+health checks, and once more with those of HAProxy. HAProxy has what a configuration that is to survive failing servers usually has: `option httpchk` with
 `check inter 2s fall 3 rise 2`, `option redispatch`, `retries 3`, and `observe layer7 error-limit 5 on-error mark-down`,
 which ejects after 5 errors of traffic. `retry-on` stays at its default (a failed connect), as most have it; what it
 does with `conn-failure empty-response response-timeout` shows `--retry-on`. Neither is asked to hide statuses. HAProxy
@@ -48,6 +48,7 @@ TIMEOUT, QUICK_TIMEOUT = 5.0, 2.0  # seconds for an answer
 COMES_BACK = 15.0  # seconds after which nobody waits for the endpoint's return any more
 AFTER = 1.0
 CHECK = "/health"
+CHECKED = f"health_check: {{path: {CHECK}, interval: 2s, fall: 3, rise: 2}}"  # HAProxy's
 SETTINGS = f"""  timeout connect 1s
   timeout client 60s
   timeout http-request 10s
@@ -98,6 +99,7 @@ def main() -> int:
             lasts, timeout = (QUICK_LASTS, QUICK_TIMEOUT) if options.quick else (LASTS, TIMEOUT)
             peers: list[Peer] = [
                 Sidecar("sidecar", package, python, f"timeout: {timeout:g}"),
+                Sidecar("with checks", package, python, f"timeout: {timeout:g}, {CHECKED}"),
                 WatchfulHAProxy(timeout, retry_on=options.retry_on),
             ]
             print(", ".join(f"{peer.name} {peer.version()}" for peer in peers), end="; ")
