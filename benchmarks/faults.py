@@ -15,12 +15,13 @@ any request, from when it was due.
 Both have 5 s without an answer as their time-out, 1 s to connect, and round robin (`--quick`: 2 s, and faults of 4 s,
 which is less than three checks take).
 The sidecar has its defaults besides: one retry, breakers of 5 failures in a row or 50 % of 20 within 10 s; without
-health checks, and once more with those of HAProxy. HAProxy has what a configuration that is to survive failing servers usually has: `option httpchk` with
-`check inter 2s fall 3 rise 2`, `option redispatch`, `retries 3`, and `observe layer7 error-limit 5 on-error mark-down`,
-which ejects after 5 errors of traffic. `retry-on` stays at its default (a failed connect), as most have it; what it
-does with `conn-failure empty-response response-timeout` shows `--retry-on`. Neither is asked to hide statuses. HAProxy
-closes a client's connection that has been used before, without a word, where the endpoint broke off before its answer:
-it leaves trying again to the client (`0 IncompleteReadError`), and this one does not.
+health checks, and once more with those of HAProxy. HAProxy has what a configuration that is to survive failing
+servers usually has: `option httpchk` with `check inter 2s fall 3 rise 2`, `option redispatch`, `retries 3`, and
+`observe layer7 error-limit 5 on-error mark-down`, which ejects after 5 errors of traffic. `retry-on` stays at its
+default (a failed connect), as most have it; what it does with `conn-failure empty-response response-timeout` shows
+`--retry-on`. Neither is asked to hide statuses. HAProxy closes a client's connection that has been used before,
+without a word, where the endpoint broke off before its answer: it leaves trying again to the client (`0
+IncompleteReadError`), and this one does not.
 """
 
 import argparse
