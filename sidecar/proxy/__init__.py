@@ -13,9 +13,9 @@
     tcp         how a connection to a redis or tcp port gets its endpoint
 
 and beside them `context` (what all connections share), `dial` (opening a connection), `hash_key` (what ring_hash goes
-by), `resolve` (names) and `sweep` (deadlines). Everything but `dial` and `resolve` is a callback on a protocol object:
-no task, future, timer or closure per request (but for one timer of all hedges of
-an upstream, and a wait before an endpoint is asked again).
+by), `hedge_timer` (when to ask a second endpoint), `resolve` (names) and `sweep` (deadlines). Everything but `dial` and
+`resolve` is a callback on a protocol object: no task, future, timer or closure per request (but for one timer of all
+hedges of an upstream, and a wait before an endpoint is asked again).
 """
 
 from __future__ import annotations

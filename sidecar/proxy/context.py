@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from sidecar.clock import Clock
-    from sidecar.proxy.hedge import HedgeTimer
+    from sidecar.proxy.hedge_timer import HedgeTimer
 
 __all__ = ["ProxyContext"]
 
@@ -29,7 +29,7 @@ class ProxyContext:
     max_clients: connections accepted at once by all listeners together; clients: of these now;
     refused: closed at once because of it.
     draining: responses close their connections from now on.
-    hedge_timers: see `hedge`, by upstream.
+    hedge_timers: by upstream.
     checks: health checks that go on, and their bound; whoever makes them counts them here.
     resolver: addresses of endpoints' names. listening: (host, port) of every listener, to know itself by.
     """

@@ -9,7 +9,7 @@ from unit.proxy.harness import Proxy, chunked, error_of, ok, request
 
 from sidecar.errors import Reason
 from sidecar.model import Outcome
-from sidecar.proxy.hedge import HedgeTimer
+from sidecar.proxy.hedge_timer import HedgeTimer
 from sidecar.resilience import BreakerState
 
 MakeProxy = Callable[..., Proxy]
