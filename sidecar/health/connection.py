@@ -8,13 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import aiohappyeyeballs
-
 from sidecar.config.addresses import is_address
+from sidecar.net import names
 
 __all__ = ["CannotAskError", "Resolve", "UnwellError", "connect", "conversation", "look_up"]
-
-HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried beside the first (RFC 8305 section 5)
 
 # Host and port to entries as getaddrinfo gives them. Raises OSError.
 Resolve = Callable[[str, int], Awaitable[list[Any]]]
@@ -42,12 +39,7 @@ async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
         )
     else:
         found = await resolve(host, port)
-    return await aiohappyeyeballs.start_connection(
-        found,
-        happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
-        interleave=1,
-        loop=asyncio.get_running_loop(),
-    )
+    return await names.connect(found, asyncio.get_running_loop())
 
 
 @asynccontextmanager

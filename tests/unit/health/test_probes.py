@@ -316,6 +316,23 @@ async def test_localhost_is_looked_up() -> None:
     await asyncio.get_running_loop().shutdown_default_executor()  # its thread is the look-up's
 
 
+async def test_a_connection_to_a_name_wants_no_resolver_once_its_addresses_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uvloop's `sock_connect` asks one: four names that nobody answers for would let every check of all time out."""
+
+    def asked(*_: object) -> None:
+        raise AssertionError("asked a resolver")
+
+    async def resolve(host: str, port: int) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", asked)
+    async with serving(response()) as server:
+        assert (await ask(HTTP, server.port, host="api.example", resolve=resolve)).ok
+        assert (await ask(HTTP, server.port)).ok
+
+
 async def test_our_own_shortage_says_nothing_of_the_endpoint() -> None:
     async def resolve(host: str, port: int) -> list[Any]:
         raise OSError(24, "Too many open files")
