@@ -13,6 +13,10 @@ from sidecar.net import names
 
 __all__ = ["CannotAskError", "Resolve", "UnwellError", "connect", "conversation", "look_up"]
 
+# What getaddrinfo says where it has found out nothing of the name: at the start of a machine or a network, for one. A
+# name that does not exist is another matter: nobody will be reached by it.
+_NOT_NOW = (socket.EAI_AGAIN, socket.EAI_MEMORY, socket.EAI_SYSTEM)
+
 # Host and port to entries as getaddrinfo gives them. Raises OSError.
 Resolve = Callable[[str, int], Awaitable[list[Any]]]
 
@@ -32,13 +36,18 @@ async def look_up(host: str, port: int) -> list[Any]:
 
 
 async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
-    """A connected socket; to whichever address of a name answers first. Raises OSError."""
+    """A connected socket; to whichever address of a name answers first. Raises OSError, CannotAskError."""
     if is_address(host):
         found: list[Any] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
         )
     else:
-        found = await resolve(host, port)
+        try:
+            found = await resolve(host, port)
+        except socket.gaierror as error:
+            if error.errno not in _NOT_NOW:
+                raise
+            raise CannotAskError((error.strerror or str(error)).lower()) from None
     return await names.connect(found, asyncio.get_running_loop())
 
 
@@ -46,7 +55,7 @@ async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
 async def conversation(
     host: str, port: int, resolve: Resolve
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to read and write while the context lasts. Raises OSError."""
+    """A connection to read and write while the context lasts. Raises OSError, CannotAskError."""
     sock = await connect(host, port, resolve)
     try:
         reader, writer = await asyncio.open_connection(sock=sock)

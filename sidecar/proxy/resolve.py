@@ -31,7 +31,7 @@ class _Name:
         self.addresses: list[Any] = []
         self.fresh_until = 0.0
         self.lookup: asyncio.Task[None] | None = None
-        self.problem = ""
+        self.problem: Exception | None = None
 
 
 class Resolver:
@@ -61,7 +61,7 @@ class Resolver:
             if not name.addresses:
                 await asyncio.shield(name.lookup)
         if not name.addresses:
-            raise OSError(f"{host}: {name.problem}")
+            raise _told(host, name.problem)
         return with_port(name.addresses, port)
 
     async def _look_up(self, host: str, name: _Name) -> None:
@@ -69,7 +69,7 @@ class Resolver:
         try:
             name.addresses = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # a name that cannot be encoded cannot be looked up either
-            name.problem = str(error)
+            name.problem = error
             kept = FAILED_FOR
         name.fresh_until = self._clock.monotonic() + kept
         name.lookup = None
@@ -79,3 +79,10 @@ class Resolver:
         for name in self._names.values():
             if name.lookup is not None:
                 name.lookup.cancel()
+
+
+def _told(host: str, problem: Exception | None) -> OSError:
+    """What a look-up came to, for one more who asks: with its number, by which no such name is told from no answer."""
+    if isinstance(problem, socket.gaierror):
+        return socket.gaierror(problem.errno, f"{host}: {problem.strerror}")
+    return OSError(f"{host}: {problem}")

@@ -316,6 +316,48 @@ async def test_localhost_is_looked_up() -> None:
     await asyncio.get_running_loop().shutdown_default_executor()  # its thread is the look-up's
 
 
+async def test_a_look_up_that_takes_too_long_says_nothing_of_the_endpoint() -> None:
+    async def resolve(host: str, port: int) -> list[Any]:
+        await asyncio.Event().wait()
+        return []
+
+    finding = await ask(HTTP, 80, host="api.example", within=0.02, resolve=resolve)
+    assert (finding.ok, finding.answered) == (None, False)
+    assert finding.error == "the name api.example has not been looked up within 0.02 s"
+
+
+async def test_silence_behind_a_name_is_the_endpoints() -> None:
+    async def resolve(host: str, port: int) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async with serving(b"", stay=True) as server:
+        finding = await ask(HTTP, server.port, host="api.example", within=0.05, resolve=resolve)
+        assert (finding.ok, finding.error) == (False, "no answer within 0.05 s")
+        await server.ended.wait()
+
+
+@pytest.mark.parametrize(
+    ("number", "ok"),
+    [
+        (socket.EAI_AGAIN, None),
+        (socket.EAI_MEMORY, None),
+        (socket.EAI_NONAME, False),
+        (socket.EAI_FAIL, False),
+    ],
+)
+async def test_a_name_server_that_is_not_there_yet_says_nothing_of_the_endpoint(
+    number: int, ok: bool | None
+) -> None:
+    """A first bad check counts at once: at the start of a machine it would take all names out."""
+
+    async def resolve(host: str, port: int) -> list[Any]:
+        raise socket.gaierror(number, "Whatever it says")
+
+    finding = await ask(HTTP, 80, host="api.example", resolve=resolve)
+    assert (finding.ok, finding.answered) == (ok, False)
+    assert finding.error.endswith("whatever it says")
+
+
 async def test_a_connection_to_a_name_wants_no_resolver_once_its_addresses_are_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
