@@ -68,17 +68,19 @@ class Statuses(Record):
 
 
 class BodyText(Text):
-    """Text that a body has to hold, or a regular expression between slashes."""
+    """Text that a body has to hold, or a regular expression between slashes that is quick to be looked for."""
 
     def accept(self, text: str) -> str:
         if not 0 < len(text) <= _LONGEST:
             raise Unusable(f"has {len(text)} characters; use 1 to {_LONGEST}")
         pattern = regular_expression(text)
         if pattern is not None:
+            from sidecar.config.expressions import check_expression  # noqa: PLC0415 - most have none
+
             try:
-                re.compile(pattern)
-            except (re.error, OverflowError) as error:
-                raise Unusable(f"{shown(text)} is no regular expression: {error}; correct it") from None
+                check_expression(pattern)
+            except ValueError as error:
+                raise Unusable(f"{shown(text)} {error}") from None
         return text
 
 

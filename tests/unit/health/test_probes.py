@@ -181,6 +181,15 @@ async def test_expected_bodies(expected: str, body: bytes, error: str) -> None:
     assert await told(replace(HTTP, expect_body=expected), response(body)) == error
 
 
+async def test_an_expression_is_looked_for_at_the_beginning_and_text_everywhere() -> None:
+    """`re` holds the interpreter: what it may take grows with the square of what it looks at."""
+    long = response(b" " * (4096 - 4) + b"fine" + b" up")
+    assert await told(replace(HTTP, expect_body="/fine/"), long) == ""
+    assert await told(replace(HTTP, expect_body="up"), long) == ""
+    error = "the first 4096 bytes of the body do not hold /up/"
+    assert await told(replace(HTTP, expect_body="/up/"), long) == error
+
+
 async def test_a_body_in_pieces_is_one() -> None:
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for piece in (
