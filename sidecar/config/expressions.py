@@ -2,8 +2,8 @@
 
 Python's `re` goes back and tries again, and holds the interpreter while it does: `(a+)+$` takes longer than anybody
 lives on forty letters. So the ways are counted in which a match that begins at one place may be tried, each repeat in
-as many as there are characters. A repeat is tried in one way only where a character follows that it does not match itself:
-`"status"\\s*:\\s*"ok"` is quick, `.*up.*` is not.
+as many as there are characters. A repeat is tried in one way only where a character follows that it does not match
+itself: `"status"\\s*:\\s*"ok"` is quick, `.*up.*` is not.
 
 What is counted is a bound and no measure: some that would be quick are refused too, and can be written another way.
 """

@@ -102,7 +102,7 @@ def _send(writer: StreamWriter, *words: bytes) -> None:
 async def _expect(reader: StreamReader, command: str, expected: bytes) -> None:
     line = await _line(reader, command)
     if line != expected:
-        raise UnwellError(f"{command} is answered {_shown(line)}")
+        raise UnwellError(f"{command} is answered {_said(command, line)}")
 
 
 async def _line(reader: StreamReader, command: str) -> bytes:
@@ -110,8 +110,19 @@ async def _line(reader: StreamReader, command: str) -> bytes:
     line = (await reader.readuntil(b"\r\n"))[:-2]
     if line[:1] == b"-":
         advice = "; set password_env or password_file" if line.startswith(b"-NOAUTH") else ""
-        raise UnwellError(f"{command} is answered {_shown(line)}{advice}")
+        raise UnwellError(f"{command} is answered {_said(command, line)}{advice}")
     return line
+
+
+def _said(command: str, line: bytes) -> str:
+    """A reply in words; of one to AUTH its kind alone, as the rest may repeat what it was given.
+
+    A server without AUTH does: `ERR unknown command 'AUTH', with args beginning with: ...`.
+    """
+    if command != "AUTH":
+        return _shown(line)
+    kind = line.partition(b" ")[0].lstrip(b"+-")
+    return _shown(kind) if kind.isalpha() and kind.isupper() else "something else"
 
 
 def _shown(line: bytes) -> str:

@@ -486,7 +486,22 @@ async def test_a_wrong_password_is_told_without_it() -> None:
     error = await told(
         settings, b"-WRONGPASS invalid username-password pair\r\n", environ={"SECRET": "s3cret"}
     )
-    assert error == "AUTH is answered WRONGPASS invalid username-password pair"
+    assert error == "AUTH is answered WRONGPASS"
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (b"-ERR unknown command 'AUTH', with args beginning with: 's3cret' ", "AUTH is answered ERR"),
+        (b"+s3cret", "AUTH is answered something else"),
+        (b"-s3cret is wrong", "AUTH is answered something else"),
+        (b"$6", "AUTH is answered something else"),
+    ],
+)
+async def test_a_reply_that_repeats_the_password_is_not_told(reply: bytes, error: str) -> None:
+    """Redis does where AUTH was renamed: findings go to the log, to `/upstreams` and to who asks for them."""
+    settings = replace(REDIS, password_env="SECRET")
+    assert await told(settings, reply + b"\r\n", environ={"SECRET": "s3cret"}) == error
 
 
 async def test_a_secret_of_a_file_is_read_anew(tmp_path: Path) -> None:
