@@ -5,6 +5,8 @@ Requests are arrays of bulk strings, replies are read as far as is needed: https
 
 from __future__ import annotations
 
+import os
+import stat
 from asyncio import IncompleteReadError, LimitOverrunError
 from typing import TYPE_CHECKING
 
@@ -83,8 +85,7 @@ class RedisProbe:
         if not file:
             return b""
         try:
-            with open(file, "rb") as stream:  # noqa: PTH123 - a line of a local file
-                secret = stream.read(MAX_SECRET + 1).rstrip(b"\r\n")
+            secret = _first_bytes(file).rstrip(b"\r\n")
         except OSError as error:
             raise CannotAskError(
                 f"{file} (password_file): {(error.strerror or str(error)).lower()}"
@@ -92,6 +93,20 @@ class RedisProbe:
         if not 0 < len(secret) <= MAX_SECRET:
             raise CannotAskError(f"{file} (password_file) is empty or longer than {MAX_SECRET} bytes")
         return secret
+
+
+def _first_bytes(file: str) -> bytes:
+    """As many as a secret may have, and one more. Raises OSError, CannotAskError.
+
+    A pipe that nobody writes to, or a terminal, would hold up the whole process.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CannotAskError(f"{file} (password_file) is no regular file")
+        return os.read(descriptor, MAX_SECRET + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _send(writer: StreamWriter, *words: bytes) -> None:

@@ -1,6 +1,7 @@
 """What probes ask, and what they make of the answers; against scripted servers on real sockets."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -531,6 +532,25 @@ async def test_a_secret_that_is_not_there_says_nothing_of_the_endpoint(
     finding = await ask(replace(REDIS, password_file=str(file)), 1)
     assert (finding.ok, finding.answered) == (None, False)
     assert finding.error == error.replace("FILE", str(file))
+
+
+@pytest.mark.timeout(5)  # reading a pipe that nobody writes to never ends
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+async def test_a_secret_that_is_no_file_holds_up_nothing(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "secret")
+    finding = await ask(replace(REDIS, password_file=str(tmp_path / "secret")), 1)
+    assert (finding.ok, finding.error) == (None, f"{tmp_path / 'secret'} (password_file) is no regular file")
+
+
+async def test_a_secret_behind_a_link_is_followed_and_keeps_its_blanks(tmp_path: Path) -> None:
+    """Kubernetes' secrets are links to links; a blank may belong to a password, the file's last line end does not."""
+    (tmp_path / "secret").write_bytes(b" two words \t\r\n")
+    (tmp_path / "link").symlink_to("secret")
+    async with serving(in_turn(b"+OK\r\n", b"+PONG\r\n")) as server:
+        assert (await ask(replace(REDIS, password_file=str(tmp_path / "link")), server.port)).ok
+    assert server.heard == commands(b"AUTH", b" two words \t")
 
 
 async def test_a_variable_that_is_not_set() -> None:
