@@ -365,8 +365,10 @@ class Breaker:
     def _move(
         self, to: BreakerState, cause: Cause, evidence: Outcome | None, now: float, open_for: float
     ) -> None:
-        if self.state is BreakerState.CLOSED and self._checks_in_a_row > 0:
-            self._checks_in_a_row = 0  # good ones before it opened say nothing of it since
+        if to is BreakerState.OPEN and self._checks_in_a_row > 0:
+            self._checks_in_a_row = (
+                0  # good ones before it opened, be it by its probe, say nothing of it since
+            )
         self.state = to
         self.closed = to is BreakerState.CLOSED
         self.permit += 1

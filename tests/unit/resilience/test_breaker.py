@@ -476,6 +476,14 @@ def test_good_checks_before_it_opened_do_not_close_it() -> None:
     assert checked(".", made)[1] == [True]
 
 
+def test_good_checks_before_a_probe_failed_do_not_close_it() -> None:
+    made = half_open()
+    assert checked(".", made)[1] == [False]
+    made.record(Outcome.RESET, 111.0, made.permit)
+    assert checked(".", made)[1] == [False], "one since it opened"
+    assert checked(".", made)[1] == [True]
+
+
 def test_bad_checks_end_a_probe() -> None:
     made = half_open()
     permit = made.permit
