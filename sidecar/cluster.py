@@ -287,6 +287,11 @@ class Cluster:
         else:
             self._find_next_probe()  # a check may hold it open, or no longer
 
+    def release(self, state: EndpointState, now: float) -> None:
+        """Health checks of `state` can no longer be made: what they hold open is its breaker's own business again."""
+        if state.breaker.release():
+            self._find_next_probe()
+
     def trip(self, states: Iterable[EndpointState], now: float) -> None:
         """Take `states` out of rotation until `reset`, whatever their requests and checks say."""
         for state in states:

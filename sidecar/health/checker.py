@@ -44,7 +44,7 @@ JITTER = (
 # endpoint is asked once in it anyway, and would leave a sick one among the others for as long.
 SOON = 1.0
 FOLLOW = 0.5  # seconds until an endpoint that has come or gone is noticed
-_FAILED, _SUCCEEDED = 0, 1  # positions in `UpstreamStats.checks`
+_FAILED, _SUCCEEDED, _UNKNOWN = 0, 1, 2  # positions in `UpstreamStats.checks`
 
 _log = logging.getLogger("sidecar.health")
 
@@ -208,8 +208,12 @@ class Checker:
         state.last_check = found
         name, address = cluster.name, state.endpoint.address
         if found.ok is None:
+            cluster.stats.checks[_UNKNOWN] += 1
             if not again:
                 _log.warning("%s: %s cannot be checked: %s", name, address, found.error)
+            if found.in_a_row >= state.breaker.fall and state.breaker.failing:
+                _log.warning("%s: %s is not held open any more, as it cannot be checked", name, address)
+                cluster.release(state, found.at)
             return
         cluster.stats.checks[_SUCCEEDED if found.ok else _FAILED] += 1
         if not again and not found.ok:

@@ -36,7 +36,8 @@ Health checks are its second input. While an endpoint fails them it is held open
 has recovered, which is what the checks are there for. Without that the requests' successes would close it again and
 again against the word of an endpoint that asks to be left alone. And `rise` good checks in a row after it opened close
 it, whatever opened it and however much of its open time is left (as Envoy's
-`successful_active_health_check_uneject_host`).
+`successful_active_health_check_uneject_host`). Where checks can no longer be made at all (`release`) nobody would ever
+bring it back: then it is held no longer, its open time counts, and a request is its probe.
 
 Tripped by hand it stays open until it is reset by hand: neither probes nor checks nor other workers close it.
 
@@ -304,6 +305,12 @@ class Breaker:
         self.probing = False
         self._open(Cause.CHECK_FAILED, None, now)
         return True
+
+    def release(self) -> bool:
+        """Checks cannot be made any more: they hold it open no longer. True when they did."""
+        was, self.failing = self.failing, False
+        self._checks_in_a_row = 0
+        return was
 
     def trip(self, now: float) -> None:
         """Open it until `reset`; one that is open already has this as its reason now."""

@@ -137,6 +137,10 @@ class Model:
             return self.step("checks bad", now)
         return None
 
+    def release(self) -> bool:
+        was, self.failing, self.checks = self.failing, False, ""
+        return was
+
     def hand(self, trips: bool, now: float) -> Cause | None:
         self.tripped = trips
         if trips:
@@ -172,9 +176,10 @@ heard = st.tuples(
 )
 check = st.tuples(st.just("check"), st.booleans())
 hand = st.tuples(st.just("hand"), st.booleans())
+release = st.tuples(st.just("release"), st.none())
 passing = st.tuples(st.just("pass"), st.sampled_from((0.5, 1.0, 2.0, 4.0, 7.0)))
 events = st.lists(
-    st.one_of(result, late, failures, answer, asked, heard, passing, check, check, hand), max_size=60
+    st.one_of(result, late, failures, answer, asked, heard, passing, check, check, hand, release), max_size=60
 )
 
 
@@ -208,6 +213,8 @@ def test_the_breaker_follows_its_table(
         elif what == "check":
             cause = model.check(bool(value), now)
             assert breaker.check(bool(value), now) is (cause is not None)
+        elif what == "release":
+            assert breaker.release() is model.release()
         elif what == "hand":
             cause = model.hand(bool(value), now)
             if value:

@@ -498,6 +498,16 @@ def test_good_checks_say_nothing_of_one_that_is_closed() -> None:
     assert (any(moved), list(made.journal)) == (False, [])
 
 
+def test_what_can_no_longer_be_checked_is_a_matter_of_its_open_time() -> None:
+    made, _ = checked("x", now=100.0)
+    assert made.release()
+    assert (made.state, made.held, made.probe_at) == (OPEN, "", made.open_until)
+    assert made.take_probe(made.open_until)
+    assert not made.release(), "nothing holds it"
+    assert checked("xx", made)[1] == [False, False], "counted anew"
+    assert checked("x", made)[1] == [True]
+
+
 # By hand
 
 
