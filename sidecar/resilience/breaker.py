@@ -259,11 +259,20 @@ class Breaker:
         self.probing = True
         return True
 
-    def adopt(self, to: BreakerState, at: float, open_until: float, opened_in_a_row: int) -> bool:
+    def adopt(
+        self,
+        to: BreakerState,
+        at: float,
+        open_until: float,
+        opened_in_a_row: int,
+        failing: bool = False,
+    ) -> bool:
         """Follow another worker's breaker of this endpoint. True when the state moved.
 
         to: where that one is. at: when it got there, on the clock that all workers have in common.
         open_until: when a probe may be sent, if `to` is open; when one that is out has had its time, if half open.
+        failing: checks hold that one open. To be said to a breaker that has had no checks yet, which is held open too
+            then, until its own say otherwise; one that has had some has them to go by.
         """
         if self.tripped or (self.journal and at < self.journal[-1].at):
             return False  # what has happened here since is newer
@@ -274,6 +283,7 @@ class Breaker:
         if to is BreakerState.OPEN:
             self.open_until = open_until
             self._opened_in_a_row = opened_in_a_row
+            self.failing = self.failing or failing
             if self.state is BreakerState.OPEN:
                 return False
             self.probing = False
