@@ -2,7 +2,7 @@
 
 What it is told (`kind`): start, stage, leave, move, do, values. It tells: ready or failed, then move, held, quiet,
 values. Signals are for the supervisor, which may be in the same foreground group or control group as its workers and
-passes on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM, and then takes signals too.
+passes on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM, and takes signals then.
 """
 
 from __future__ import annotations
