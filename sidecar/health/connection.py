@@ -11,7 +11,7 @@ from typing import Any
 from sidecar.config.addresses import is_address
 from sidecar.net import names
 
-__all__ = ["CannotAskError", "Resolve", "UnwellError", "connect", "conversation", "look_up"]
+__all__ = ["CannotAskError", "Resolve", "UnwellError", "connect", "conversation"]
 
 # What getaddrinfo says where it has found out nothing of the name: at the start of a machine or a network, for one. A
 # name that does not exist is another matter: nobody will be reached by it.
@@ -27,12 +27,6 @@ class UnwellError(Exception):
 
 class CannotAskError(Exception):
     """There is something missing on this side, which says nothing of the endpoint. Its text says what."""
-
-
-async def look_up(host: str, port: int) -> list[Any]:
-    """The addresses of a name, asked for anew."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(found)
 
 
 async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from sidecar.config.settings import HealthSettings, JsonField
-from sidecar.health.connection import look_up
 from sidecar.health.http_probe import MAX_BODY
 from sidecar.health.probes import Finding, examine, probe_of
 from sidecar.version import __version__
@@ -76,7 +75,7 @@ async def ask(
     within: float = LONG,
     host_header: str = "endpoint",
     environ: dict[str, str] | None = None,
-    resolve: Any = look_up,
+    resolve: Any = None,
 ) -> Finding:
     probe = probe_of(settings, host_header, environ or {})
     return await examine(probe, host, port, within, resolve, time.monotonic)
@@ -318,12 +317,6 @@ async def test_names_are_asked_of_who_knows_them() -> None:
     lost = await ask(HTTP, 80, host="lost.example", resolve=resolve)
     assert (lost.ok, lost.error) == (False, "name or service not known")
     assert asked == [("api.example", server.port), ("lost.example", 80)]
-
-
-async def test_localhost_is_looked_up() -> None:
-    async with serving(response()) as server:
-        assert (await ask(HTTP, server.port, host="localhost")).ok
-    await asyncio.get_running_loop().shutdown_default_executor()  # its thread is the look-up's
 
 
 async def test_a_look_up_that_takes_too_long_says_nothing_of_the_endpoint() -> None:
