@@ -239,6 +239,20 @@ async def test_the_check_of_one_that_leaves_is_ended(bench: Make) -> None:
     assert one.state("a").last_check is not None
 
 
+async def test_nothing_piles_up_where_endpoints_come_and_go(bench: Make) -> None:
+    """Their next moment is an interval away when they leave."""
+    one = bench("ab")
+    duck: Any = one.clock
+    one.checker = Checker([Watch(one.cluster, 3600.0, one.endpoints.ask)], duck, one.counts)
+    for number in range(50):
+        one.apply(f"ab{'cd'[number % 2]}")
+        await one.passes(FOLLOW + SOON + 0.1)
+    assert len(one.endpoints.asked) == 52
+    assert len(one.checker._due) <= 2 * 3 + 1
+    await one.passes(7200.0, step=1.0)
+    assert one.endpoints.hosts()[52:].count("a") == 2, "those that stay are asked in time"
+
+
 # What follows
 
 
