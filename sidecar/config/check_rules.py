@@ -58,6 +58,8 @@ class Statuses(Record):
         match = re.fullmatch(_STATUS, text, re.ASCII)
         if match is None or (match[3] and match[2] is None):
             raise Unusable(f"{shown(text)} is no status; {_STATUS_HINT}")
+        if match[1] == "1":
+            raise Unusable(f"{shown(text)} holds interim statuses, which no answer ends with; begin at 200")
         if match[2] is None:
             return int(match[1]) * 100, int(match[1]) * 100 + 99
         lowest = int(match[1] + match[2])
