@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ports import has_ipv6
+from support.requirements import lacking
 
 from sidecar.config.settings import HealthSettings, JsonField
 from sidecar.health.http_probe import MAX_BODY
@@ -36,7 +38,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(answer: Answer, *, stay: bool = False) -> AsyncIterator[Server]:
+async def serving(answer: Answer, *, stay: bool = False, host: str = "127.0.0.1") -> AsyncIterator[Server]:
     """One that gives `answer` to the first bytes, and then closes; or stays until the other side has."""
     server = Server()
 
@@ -57,7 +59,7 @@ async def serving(answer: Answer, *, stay: bool = False) -> AsyncIterator[Server
             writer.transport.abort()
             server.ended.set()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    listener = await asyncio.start_server(serve, host, 0)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
@@ -128,6 +130,14 @@ async def test_host_is_what_requests_carry(host_header: str, sent: str | None) -
     async with serving(response()) as server:
         await ask(HTTP, server.port, host_header=host_header)
     assert f"Host: {sent or f'127.0.0.1:{server.port}'}\r\n" in server.heard.decode()
+
+
+async def test_an_ipv6_address_stands_in_brackets_in_host() -> None:
+    if not has_ipv6():
+        lacking("no IPv6 here")
+    async with serving(response(), host="::1") as server:
+        assert (await ask(HTTP, server.port, host="::1")).ok
+    assert f"Host: [::1]:{server.port}\r\n" in server.heard.decode()
 
 
 @pytest.mark.parametrize(
@@ -265,6 +275,15 @@ async def test_a_body_without_end_is_read_up_to_a_bound() -> None:
     )
 
 
+async def test_a_body_that_is_longer_than_what_is_read_is_not_taken_for_whole() -> None:
+    """Also where its end has come with the bytes that are one too many."""
+    settings = replace(HTTP, expect_json=(JsonField("a", ("1",)),))
+    document = b'{"a": 1}'
+    assert await told(settings, response(document.ljust(MAX_BODY))) == ""
+    error = f"the body is too long for an answer ({MAX_BODY} bytes and more)"
+    assert await told(settings, response(document.ljust(MAX_BODY + 1))) == error
+
+
 # What is no answer
 
 
@@ -293,6 +312,19 @@ async def test_one_that_is_cancelled_leaves_no_socket() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await server.ended.wait()
+
+
+async def test_a_socket_that_becomes_no_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[socket.socket] = []
+
+    async def fail(*, sock: socket.socket) -> None:
+        given.append(sock)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "open_connection", fail)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert (await ask(HTTP, listener.getsockname()[1])).ok is None
+    assert [sock.fileno() for sock in given] == [-1]
 
 
 async def test_a_reset_is_told() -> None:
