@@ -49,6 +49,9 @@ class BreakerWatcher(Protocol):
     def moved(self, cluster: Cluster, state: EndpointState, now: float) -> None:
         """The breaker of `state` has opened or closed, or its probe goes out (it is half open then)."""
 
+    def held(self, cluster: Cluster, state: EndpointState, now: float) -> None:
+        """Health checks hold the breaker of `state`, which was open already, or no longer do; it stays open."""
+
 
 class Cluster:
     """The live object of one upstream.
@@ -265,13 +268,19 @@ class Cluster:
             self._find_next_probe()
 
     def adopt(
-        self, key: tuple[str, int], to: BreakerState, at: float, open_until: float, opened_in_a_row: int
+        self,
+        key: tuple[str, int],
+        to: BreakerState,
+        at: float,
+        open_until: float,
+        opened_in_a_row: int,
+        failing: bool = False,
     ) -> None:
         """Follow what another worker's breaker of the endpoint `key` did, see `Breaker.adopt`."""
         state = self.endpoints.get(key)
         if state is None:  # its configuration is another one, for the moment of a reload
             return
-        if state.breaker.adopt(to, at, open_until, opened_in_a_row):
+        if state.breaker.adopt(to, at, open_until, opened_in_a_row, failing):
             self._follow(at, state)
         else:
             self._find_next_probe()
@@ -280,12 +289,22 @@ class Cluster:
         """A health check of `state` went well or badly: the second input of its breaker."""
         if state.removed:
             return
+        was = state.breaker.failing
         if state.breaker.check(good, now):
             self._follow(now, state)
             if self.watcher is not None:
                 self.watcher.moved(self, state, now)
         else:
             self._find_next_probe()  # a check may hold it open, or no longer
+            if self.watcher is not None and state.breaker.failing != was:
+                self.watcher.held(self, state, now)
+
+    def release(self, state: EndpointState, now: float) -> None:
+        """Health checks of `state` can no longer be made: what they hold open is its breaker's own business again."""
+        if state.breaker.release():
+            self._find_next_probe()
+            if self.watcher is not None:
+                self.watcher.held(self, state, now)
 
     def trip(self, states: Iterable[EndpointState], now: float) -> None:
         """Take `states` out of rotation until `reset`, whatever their requests and checks say."""

@@ -58,6 +58,8 @@ class Statuses(Record):
         match = re.fullmatch(_STATUS, text, re.ASCII)
         if match is None or (match[3] and match[2] is None):
             raise Unusable(f"{shown(text)} is no status; {_STATUS_HINT}")
+        if match[1] == "1":
+            raise Unusable(f"{shown(text)} holds interim statuses, which no answer ends with; begin at 200")
         if match[2] is None:
             return int(match[1]) * 100, int(match[1]) * 100 + 99
         lowest = int(match[1] + match[2])
@@ -68,17 +70,19 @@ class Statuses(Record):
 
 
 class BodyText(Text):
-    """Text that a body has to hold, or a regular expression between slashes."""
+    """Text that a body has to hold, or a regular expression between slashes that is quick to be looked for."""
 
     def accept(self, text: str) -> str:
         if not 0 < len(text) <= _LONGEST:
             raise Unusable(f"has {len(text)} characters; use 1 to {_LONGEST}")
         pattern = regular_expression(text)
         if pattern is not None:
+            from sidecar.config.expressions import check_expression  # noqa: PLC0415 - most have none
+
             try:
-                re.compile(pattern)
-            except (re.error, OverflowError) as error:
-                raise Unusable(f"{shown(text)} is no regular expression: {error}; correct it") from None
+                check_expression(pattern)
+            except ValueError as error:
+                raise Unusable(f"{shown(text)} {error}") from None
         return text
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sidecar.config.check_rules import JsonValue
+from sidecar.config.check_rules import JsonValue, NoSecret
 from sidecar.config.findings import Findings, KeyPath, meant, shown
 from sidecar.config.record import fields
 from sidecar.config.rules import Authority, Later, Rule, Unusable, UpstreamName, later
@@ -51,7 +51,8 @@ class _Decoder:
         for key, item in entries.items():
             place = (*path, key)
             if key not in known:
-                hint = meant(key, known) or f"; known here are: {', '.join(known)}"
+                wanted = [name for name, rule in known.items() if not isinstance(rule, NoSecret)]
+                hint = meant(key, wanted) or f"; known here are: {', '.join(wanted)}"
                 self._say(place, f"unknown key{hint}")
                 continue
             decoded[key] = self._value(known[key], item, place)

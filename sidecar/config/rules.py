@@ -272,6 +272,8 @@ class UrlPath(Text):
     def accept(self, text: str) -> str:
         if not _PATH.fullmatch(text):
             raise Unusable(f"{shown(text)} is no URL path; begin with / and use visible ASCII characters")
+        if "#" in text:
+            raise Unusable(f"{shown(text)} has a #, and what follows that is never sent; end it before")
         return text
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ JITTER = (
 # endpoint is asked once in it anyway, and would leave a sick one among the others for as long.
 SOON = 1.0
 FOLLOW = 0.5  # seconds until an endpoint that has come or gone is noticed
-_FAILED, _SUCCEEDED = 0, 1  # positions in `UpstreamStats.checks`
+_FAILED, _SUCCEEDED, _UNKNOWN = 0, 1, 2  # positions in `UpstreamStats.checks`
 
 _log = logging.getLogger("sidecar.health")
 
@@ -139,17 +139,30 @@ class Checker:
     def _follow(self, watch: Watch, now: float) -> None:
         """Take in endpoints that have come, and let go of those that have left."""
         present = set(watch.cluster.endpoints.values())
-        for state in [state for state in watch.members if state not in present]:
+        left = [state for state in watch.members if state not in present]
+        for state in left:
             member = watch.members.pop(state)
             member.gone = True
             if member.task is not None:
                 member.task.cancel()
+        if left:
+            self._forget_gone()
         new = [state for state in watch.cluster.endpoints.values() if state not in watch.members]
         slot = min(watch.interval, SOON) / max(len(new), 1)
         for position, state in enumerate(new):
             member = watch.members[state] = _Member(watch, state)
             self._plan(member, now + slot * (position + self._clock.uniform()))
         watch.followed = watch.cluster.endpoints
+
+    def _forget_gone(self) -> None:
+        """Keep no more moments of those that have gone than of those that are there.
+
+        Each would be kept until it comes, and endpoints may come and go many times in an interval.
+        """
+        there = [entry for entry in self._due if not entry[2].gone]
+        if 2 * len(there) < len(self._due):
+            self._due = there
+            heapify(self._due)
 
     def _plan(self, member: _Member, due: float) -> None:
         heappush(self._due, (due, next(self._numbers), member))
@@ -208,8 +221,12 @@ class Checker:
         state.last_check = found
         name, address = cluster.name, state.endpoint.address
         if found.ok is None:
+            cluster.stats.checks[_UNKNOWN] += 1
             if not again:
                 _log.warning("%s: %s cannot be checked: %s", name, address, found.error)
+            if found.in_a_row >= state.breaker.fall and state.breaker.failing:
+                _log.warning("%s: %s is not held open any more, as it cannot be checked", name, address)
+                cluster.release(state, found.at)
             return
         cluster.stats.checks[_SUCCEEDED if found.ok else _FAILED] += 1
         if not again and not found.ok:

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import aiohappyeyeballs
-
 from sidecar.config.addresses import is_address
+from sidecar.net import names
 
-__all__ = ["CannotAskError", "Resolve", "UnwellError", "connect", "conversation", "look_up"]
+__all__ = ["CannotAskError", "Resolve", "UnwellError", "connect", "conversation"]
 
-HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried beside the first (RFC 8305 section 5)
+# What getaddrinfo says where it has found out nothing of the name: at the start of a machine or a network, for one. A
+# name that does not exist is another matter: nobody will be reached by it.
+_NOT_NOW = (socket.EAI_AGAIN, socket.EAI_MEMORY, socket.EAI_SYSTEM)
 
 # Host and port to entries as getaddrinfo gives them. Raises OSError.
 Resolve = Callable[[str, int], Awaitable[list[Any]]]
@@ -28,33 +29,27 @@ class CannotAskError(Exception):
     """There is something missing on this side, which says nothing of the endpoint. Its text says what."""
 
 
-async def look_up(host: str, port: int) -> list[Any]:
-    """The addresses of a name, asked for anew."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(found)
-
-
 async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
-    """A connected socket; to whichever address of a name answers first. Raises OSError."""
+    """A connected socket; to whichever address of a name answers first. Raises OSError, CannotAskError."""
     if is_address(host):
         found: list[Any] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
         )
     else:
-        found = await resolve(host, port)
-    return await aiohappyeyeballs.start_connection(
-        found,
-        happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
-        interleave=1,
-        loop=asyncio.get_running_loop(),
-    )
+        try:
+            found = await resolve(host, port)
+        except socket.gaierror as error:
+            if error.errno not in _NOT_NOW:
+                raise
+            raise CannotAskError((error.strerror or str(error)).lower()) from None
+    return await names.connect(found, asyncio.get_running_loop())
 
 
 @asynccontextmanager
 async def conversation(
     host: str, port: int, resolve: Resolve
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to read and write while the context lasts. Raises OSError."""
+    """A connection to read and write while the context lasts. Raises OSError, CannotAskError."""
     sock = await connect(host, port, resolve)
     try:
         reader, writer = await asyncio.open_connection(sock=sock)

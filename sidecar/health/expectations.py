@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from sidecar.config.check_rules import regular_expression
+from sidecar.config.expressions import SEARCHED
 from sidecar.health.connection import UnwellError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Expectations"]
 
 SHOWN = 60  # characters of an answer that a message repeats
+_BEGINNING = f"the first {SEARCHED} bytes of the body do not"
 _MISSING = object()
 
 
@@ -42,15 +44,22 @@ class Expectations:
             raise UnwellError(f"status {status}, not {expected}")
 
     def judge_body(self, body: bytes, *, whole: bool) -> None:
-        """The body, or as much of it as was read."""
+        """The body, or as much of it as was read; a regular expression is looked for in its first 4 KiB only."""
         if self._text:
-            text = body.decode("utf-8", "replace")
-            if self._text not in text if self._pattern is None else not self._pattern.search(text):
-                raise UnwellError(f"the body does not hold {_cut(self._text)}")
+            self._judge_text(body)
         if self._fields:
             if not whole:
                 raise UnwellError(f"the body is too long for an answer ({len(body)} bytes and more)")
             self._judge_document(body)
+
+    def _judge_text(self, body: bytes) -> None:
+        if self._pattern is None:
+            found = self._text in body.decode("utf-8", "replace")
+        else:
+            found = self._pattern.search(body[:SEARCHED].decode("utf-8", "replace")) is not None
+        if not found:
+            where = "the body does not" if self._pattern is None or len(body) <= SEARCHED else _BEGINNING
+            raise UnwellError(f"{where} hold {_cut(self._text)}")
 
     def _judge_document(self, body: bytes) -> None:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.errors import OWN_SHORTAGES
 from sidecar.health.connection import CannotAskError, UnwellError
@@ -67,16 +67,30 @@ async def examine(
     began = monotonic()
     ok: bool | None = False
     answered = True
+    looking_up = False
+
+    async def watched(host: str, port: int) -> list[Any]:
+        nonlocal looking_up
+        looking_up = True
+        found = await resolve(host, port)
+        looking_up = False
+        return found
+
     try:
         async with asyncio.timeout(within):
-            await probe.ask(host, port, resolve)
+            await probe.ask(host, port, watched)
     except UnwellError as error:
         said = str(error)
     except CannotAskError as error:
         ok, answered, said = None, False, str(error)
     except TimeoutError as error:
-        # A connection's own (ETIMEDOUT) is the same to whoever waits.
-        answered, said = False, f"no answer within {within:g} s" if error.errno is None else _words(error)
+        answered = False
+        if error.errno is not None:  # a connection's own (ETIMEDOUT) is the same to whoever waits
+            said = _words(error)
+        elif looking_up:  # the endpoint has not heard of it yet
+            ok, said = None, f"the name {host} has not been looked up within {within:g} s"
+        else:
+            said = f"no answer within {within:g} s"
     except OSError as error:
         answered, said = False, _words(error)
         if error.errno in OWN_SHORTAGES:

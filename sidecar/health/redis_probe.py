@@ -5,6 +5,8 @@ Requests are arrays of bulk strings, replies are read as far as is needed: https
 
 from __future__ import annotations
 
+import os
+import stat
 from asyncio import IncompleteReadError, LimitOverrunError
 from typing import TYPE_CHECKING
 
@@ -83,8 +85,7 @@ class RedisProbe:
         if not file:
             return b""
         try:
-            with open(file, "rb") as stream:  # noqa: PTH123 - a line of a local file
-                secret = stream.read(MAX_SECRET + 1).rstrip(b"\r\n")
+            secret = _first_bytes(file).rstrip(b"\r\n")
         except OSError as error:
             raise CannotAskError(
                 f"{file} (password_file): {(error.strerror or str(error)).lower()}"
@@ -92,6 +93,20 @@ class RedisProbe:
         if not 0 < len(secret) <= MAX_SECRET:
             raise CannotAskError(f"{file} (password_file) is empty or longer than {MAX_SECRET} bytes")
         return secret
+
+
+def _first_bytes(file: str) -> bytes:
+    """As many as a secret may have, and one more. Raises OSError, CannotAskError.
+
+    A pipe that nobody writes to, or a terminal, would hold up the whole process.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CannotAskError(f"{file} (password_file) is no regular file")
+        return os.read(descriptor, MAX_SECRET + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _send(writer: StreamWriter, *words: bytes) -> None:
@@ -102,7 +117,7 @@ def _send(writer: StreamWriter, *words: bytes) -> None:
 async def _expect(reader: StreamReader, command: str, expected: bytes) -> None:
     line = await _line(reader, command)
     if line != expected:
-        raise UnwellError(f"{command} is answered {_shown(line)}")
+        raise UnwellError(f"{command} is answered {_said(command, line)}")
 
 
 async def _line(reader: StreamReader, command: str) -> bytes:
@@ -110,8 +125,19 @@ async def _line(reader: StreamReader, command: str) -> bytes:
     line = (await reader.readuntil(b"\r\n"))[:-2]
     if line[:1] == b"-":
         advice = "; set password_env or password_file" if line.startswith(b"-NOAUTH") else ""
-        raise UnwellError(f"{command} is answered {_shown(line)}{advice}")
+        raise UnwellError(f"{command} is answered {_said(command, line)}{advice}")
     return line
+
+
+def _said(command: str, line: bytes) -> str:
+    """A reply in words; of one to AUTH its kind alone, as the rest may repeat what it was given.
+
+    A server without AUTH does: `ERR unknown command 'AUTH', with args beginning with: ...`.
+    """
+    if command != "AUTH":
+        return _shown(line)
+    kind = line.partition(b" ")[0].lstrip(b"+-")
+    return _shown(kind) if kind.isalpha() and kind.isupper() else "something else"
 
 
 def _shown(line: bytes) -> str:

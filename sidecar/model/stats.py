@@ -67,7 +67,7 @@ class UpstreamStats:
     deadlines_exceeded: requests whose own time, of `deadline_header`, was over before their end.
     sessions: ended TCP sessions, and tunnels that HTTP requests have become, by `CloseReason`; bytes_sent goes to
         endpoints, bytes_received comes back.
-    checks: health checks by result: failed, succeeded.
+    checks: health checks by result: failed, succeeded, could not be made.
     in_flight and sessions_active are gauges.
     """
 
@@ -111,7 +111,7 @@ class UpstreamStats:
         self.deadlines_exceeded = 0
         self.overflows = [0] * len(Limit)
         self.sessions = [0] * len(CloseReason)
-        self.checks = [0, 0]
+        self.checks = [0, 0, 0]
         self.bytes_sent = 0
         self.bytes_received = 0
         self.in_flight = 0

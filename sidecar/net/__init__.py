@@ -2,6 +2,7 @@
 
     network    what listens and connects, and the loop to run it on
     receiver   what a connection's bytes are given to
+    names      from the addresses of a name to a connected socket
 
 and of the compiled build alone:
 

@@ -39,7 +39,7 @@ __all__ = [
 CONNECT_RESULTS = ("established", "refused", "timeout")  # the order of `UpstreamStats.connects`
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
 HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
-CHECK_RESULTS = ("failure", "success")  # the order of `UpstreamStats.checks`
+CHECK_RESULTS = ("failure", "success", "unknown")  # the order of `UpstreamStats.checks`
 RELOAD_RESULTS = ("failed", "succeeded")  # the order of `WorkerCounts.reloads`
 _BOUNDS = (*(f"{bound:g}" for bound in DURATION_BUCKETS), "+Inf")
 
@@ -303,7 +303,7 @@ def checks(clusters: list[Cluster], counts: CheckCounts) -> Iterator[Metric]:
     """Of health checks; `clusters` are those that are checked."""
     yield counter(
         "health_checks_total",
-        "Health checks of an upstream's endpoints, by result; without those that could not be made.",
+        "Health checks of an upstream's endpoints, by result; unknown are those that could not be made.",
         ("upstream", "result"),
         (
             ((cluster.name, result), count)

@@ -10,10 +10,9 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
-import aiohappyeyeballs
-
 from sidecar.errors import OWN_SHORTAGES
 from sidecar.model import Outcome
+from sidecar.net.names import connect
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from sidecar.proxy.context import ProxyContext
 
 __all__ = ["Dial", "Dialer"]
-
-HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried beside the first (RFC 8305 section 5)
 
 
 class Dialer(Protocol):
@@ -125,9 +122,7 @@ class Dial:
             made: tuple[Any, Any] = await network.create_connection(self._factory, host, port)
             return made
         found = await self._context.resolver.resolve(host, port)
-        sock = await aiohappyeyeballs.start_connection(
-            found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
-        )
+        sock = await connect(found, loop)
         try:
             made = await network.create_connection(self._factory, sock=sock)
         except BaseException:

@@ -11,6 +11,8 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
+from sidecar.net.names import loopback, with_port
+
 if TYPE_CHECKING:
     from sidecar.clock import Clock
 
@@ -20,11 +22,6 @@ __all__ = ["FAILED_FOR", "FRESH_FOR", "Resolver"]
 # 0 s) and ask a name server at most as often; HAProxy's `hold valid` is 10 s, nginx takes the record's own.
 FRESH_FOR = 5.0
 FAILED_FOR = 1.0  # a name that was not found is not asked for again at once
-# RFC 6761 6.3: localhost is the loopback, whatever a hosts file forgets; 127.0.0.1 first, where most listen.
-_LOCALHOST = [
-    (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 0)),
-    (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", 0, 0, 0)),
-]
 
 
 class _Name:
@@ -34,7 +31,7 @@ class _Name:
         self.addresses: list[Any] = []
         self.fresh_until = 0.0
         self.lookup: asyncio.Task[None] | None = None
-        self.problem = ""
+        self.problem: Exception | None = None
 
 
 class Resolver:
@@ -52,8 +49,9 @@ class Resolver:
 
         Waits only for the first answer; later ones are fetched while the last good one serves.
         """
-        if host.lower().rstrip(".") == "localhost":
-            return _with_port(_LOCALHOST, port)
+        own = loopback(host, port)
+        if own is not None:
+            return own
         name = self._names.get(host)
         if name is None:
             name = self._names[host] = _Name()
@@ -63,15 +61,15 @@ class Resolver:
             if not name.addresses:
                 await asyncio.shield(name.lookup)
         if not name.addresses:
-            raise OSError(f"{host}: {name.problem}")
-        return _with_port(name.addresses, port)
+            raise _told(host, name.problem)
+        return with_port(name.addresses, port)
 
     async def _look_up(self, host: str, name: _Name) -> None:
         kept = FRESH_FOR
         try:
             name.addresses = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # a name that cannot be encoded cannot be looked up either
-            name.problem = str(error)
+            name.problem = error
             kept = FAILED_FOR
         name.fresh_until = self._clock.monotonic() + kept
         name.lookup = None
@@ -83,8 +81,8 @@ class Resolver:
                 name.lookup.cancel()
 
 
-def _with_port(entries: list[Any], port: int) -> list[Any]:
-    return [
-        (family, kind, protocol, canonical, (address[0], port, *address[2:]))
-        for family, kind, protocol, canonical, address in entries
-    ]
+def _told(host: str, problem: Exception | None) -> OSError:
+    """What a look-up came to, for one more who asks: with its number, by which no such name is told from no answer."""
+    if isinstance(problem, socket.gaierror):
+        return socket.gaierror(problem.errno, f"{host}: {problem.strerror}")
+    return OSError(f"{host}: {problem}")

@@ -12,9 +12,9 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from sidecar.clock import Clock
-from sidecar.health.connection import look_up
 from sidecar.health.probes import Finding, examine, probe_of
 from sidecar.model.outcome import Outcome
+from sidecar.registry.look_ups import LookUps
 from sidecar.registry.service import ServiceStatus
 from sidecar.resilience import Breaker, BreakerState
 
@@ -75,6 +75,7 @@ class ServiceChecks:
         self._lock = Lock()  # around breakers, which know nothing of threads
         self._breakers: dict[tuple[str, str, int], Breaker] = {}
         self._last: dict[str, ServiceStatus] = {}
+        self._look_ups = LookUps()
 
     def last(self, name: str) -> ServiceStatus:
         """What the last check of a service found; UNKNOWN before the first."""
@@ -128,7 +129,7 @@ class ServiceChecks:
                 endpoint.host,
                 endpoint.port,
                 upstream.health.timeout,
-                look_up,
+                self._look_ups.resolve,
                 self._clock.monotonic,
             )
         except Exception as error:  # one mistake of ours is not to hide how all others are

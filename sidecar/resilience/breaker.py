@@ -36,7 +36,8 @@ Health checks are its second input. While an endpoint fails them it is held open
 has recovered, which is what the checks are there for. Without that the requests' successes would close it again and
 again against the word of an endpoint that asks to be left alone. And `rise` good checks in a row after it opened close
 it, whatever opened it and however much of its open time is left (as Envoy's
-`successful_active_health_check_uneject_host`).
+`successful_active_health_check_uneject_host`). Where checks can no longer be made at all (`release`) nobody would ever
+bring it back: then it is held no longer, its open time counts, and a request is its probe.
 
 Tripped by hand it stays open until it is reset by hand: neither probes nor checks nor other workers close it.
 
@@ -258,11 +259,20 @@ class Breaker:
         self.probing = True
         return True
 
-    def adopt(self, to: BreakerState, at: float, open_until: float, opened_in_a_row: int) -> bool:
+    def adopt(
+        self,
+        to: BreakerState,
+        at: float,
+        open_until: float,
+        opened_in_a_row: int,
+        failing: bool = False,
+    ) -> bool:
         """Follow another worker's breaker of this endpoint. True when the state moved.
 
         to: where that one is. at: when it got there, on the clock that all workers have in common.
         open_until: when a probe may be sent, if `to` is open; when one that is out has had its time, if half open.
+        failing: checks hold that one open. To be said to a breaker that has had no checks yet, which is held open too
+            then, until its own say otherwise; one that has had some has them to go by.
         """
         if self.tripped or (self.journal and at < self.journal[-1].at):
             return False  # what has happened here since is newer
@@ -273,6 +283,7 @@ class Breaker:
         if to is BreakerState.OPEN:
             self.open_until = open_until
             self._opened_in_a_row = opened_in_a_row
+            self.failing = self.failing or failing
             if self.state is BreakerState.OPEN:
                 return False
             self.probing = False
@@ -304,6 +315,12 @@ class Breaker:
         self.probing = False
         self._open(Cause.CHECK_FAILED, None, now)
         return True
+
+    def release(self) -> bool:
+        """Checks cannot be made any more: they hold it open no longer. True when they did."""
+        was, self.failing = self.failing, False
+        self._checks_in_a_row = 0
+        return was
 
     def trip(self, now: float) -> None:
         """Open it until `reset`; one that is open already has this as its reason now."""
@@ -365,8 +382,10 @@ class Breaker:
     def _move(
         self, to: BreakerState, cause: Cause, evidence: Outcome | None, now: float, open_for: float
     ) -> None:
-        if self.state is BreakerState.CLOSED and self._checks_in_a_row > 0:
-            self._checks_in_a_row = 0  # good ones before it opened say nothing of it since
+        if to is BreakerState.OPEN and self._checks_in_a_row > 0:
+            self._checks_in_a_row = (
+                0  # good ones before it opened, be it by its probe, say nothing of it since
+            )
         self.state = to
         self.closed = to is BreakerState.CLOSED
         self.permit += 1

@@ -179,8 +179,10 @@ class Supervisor(App):
 
         def message() -> Message:
             # To a new worker an endpoint whose probe is out is open: nothing goes there until that has had its time.
+            # One that checks hold open is held open until its own do not: but where none are made, they never would.
+            checked = {upstream.name for upstream in settings.upstreams if upstream.health.active}
             moves = [
-                replace(move, to=BreakerState.OPEN)
+                replace(move, to=BreakerState.OPEN, failing=move.failing and move.upstream in checked)
                 for move in self._moves.values()
                 if move.to is not BreakerState.CLOSED
             ]
@@ -203,12 +205,14 @@ class Supervisor(App):
         return worker
 
     def worker_said(self, worker: WorkerProcess, message: Message) -> None:
-        """A breaker of it has moved: all others follow."""
+        """A breaker of it has moved: all others follow. What checks hold open is for those that come."""
         move = from_plain(Move, message["move"])
         key = (move.upstream, move.host, move.port)
         last = self._moves.get(key)
         if last is None or move.at >= last.at:
             self._moves[key] = move
+        if message["kind"] == "held":
+            return
         for other in tuple(self._workers):
             if other is not worker:
                 other.tell({"kind": "move", "move": message["move"]})

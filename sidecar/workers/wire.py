@@ -26,6 +26,7 @@ class Move:
     at: float
     open_until: float
     opened_in_a_row: int
+    failing: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
 
-What it is told (`kind`): start, stage, leave, move, do, values. It tells: ready or failed, then move, quiet, values.
-Signals are for the supervisor, which may be in the same foreground group or control group as its workers and passes
-on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM, and then takes signals too.
+What it is told (`kind`): start, stage, leave, move, do, values. It tells: ready or failed, then move, held, quiet,
+values. Signals are for the supervisor, which may be in the same foreground group or control group as its workers and
+passes on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM, and takes signals then.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class WorkerApp(App):
     async def _bind_own(self) -> None:
         """What is known of endpoints comes before the first request."""
         for move in self._moves:
-            self.adopt(move)
+            self.adopt(move, failing=move.failing)
         for order in self._orders:
             self.do(order)
 
@@ -141,11 +141,12 @@ class WorkerApp(App):
         loop.add_signal_handler(signal.SIGINT, self._on_sigint)
         self.reach(1)
 
-    def adopt(self, move: Move) -> None:
-        """Another worker's breaker has moved."""
+    def adopt(self, move: Move, *, failing: bool = False) -> None:
+        """Another worker's breaker has moved. failing: and its checks stand in for those that are not made here yet."""
         cluster = self.clusters.get(move.upstream)
         if cluster is not None:
-            cluster.adopt((move.host, move.port), move.to, move.at, move.open_until, move.opened_in_a_row)
+            key = (move.host, move.port)
+            cluster.adopt(key, move.to, move.at, move.open_until, move.opened_in_a_row, failing)
 
     def do(self, order: Order) -> None:
         """What somebody has asked the supervisor for."""
@@ -163,12 +164,26 @@ class WorkerApp(App):
 
     def moved(self, cluster: Cluster, state: EndpointState, now: float) -> None:
         """A breaker of its own has moved (`cluster.BreakerWatcher`)."""
+        self._tell("move", cluster, state, now)
+
+    def held(self, cluster: Cluster, state: EndpointState, now: float) -> None:
+        """Its checks hold one open, or no longer. The others have their own; those that come are told."""
+        self._tell("held", cluster, state, now)
+
+    def _tell(self, kind: str, cluster: Cluster, state: EndpointState, now: float) -> None:
         breaker, endpoint = state.breaker, state.endpoint
         until = now + HEAD_START if breaker.state is BreakerState.HALF_OPEN else breaker.open_until
         move = Move(
-            cluster.name, endpoint.host, endpoint.port, breaker.state, now, until, breaker.opened_in_a_row
+            cluster.name,
+            endpoint.host,
+            endpoint.port,
+            breaker.state,
+            now,
+            until,
+            breaker.opened_in_a_row,
+            breaker.failing,
         )
-        self._channel.send({"kind": "move", "move": to_plain(move)})
+        self._channel.send({"kind": kind, "move": to_plain(move)})
 
     async def serve(self) -> None:
         """Until it is told to end, and has."""

@@ -1,7 +1,10 @@
 """Active health checks: endpoints that leave the rotation on their own word, and real Redis servers."""
 
+import os
+import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +240,46 @@ def test_each_worker_checks_for_itself_and_the_whole_is_shown(tmp_path: Path) ->
         shown = endpoint_of(running, port)
         assert (shown["check"]["ok"], shown["breaker"]["held"]) == (False, "checks")
         assert running.metrics()["sidecar_health_checks_limit"] == 256
+
+
+@pytest.mark.parametrize("how", ["crash", "reload"])
+def test_a_new_worker_sends_no_request_to_what_checks_hold_open(tmp_path: Path, how: str) -> None:
+    """Its probe would succeed and bring the endpoint back for all, until checks have found it ill again."""
+    listen, good, bad = free_port(), Service(), Service()
+    bad.well.clear()
+    text = configuration(
+        listen,
+        [good.endpoint.port, bad.endpoint.port],
+        # The first check of a new worker comes within a second, and the open time is over long before.
+        policy="circuit_breaker: {open_for: 0.01, max_open_for: 0.01}, "
+        "health_check: {path: /health, interval: 30, expect_json: {status: ok}}",
+        sidecar="workers: 2",
+    )
+    with good.endpoint, bad.endpoint, Sidecar(tmp_path, text) as running:
+        wait_until(
+            lambda: endpoint_of(running, bad.endpoint.port)["breaker"]["held"] == "checks", "it to be held"
+        )
+        wait_until(lambda: bad.checks == 2, "each worker's own check")
+        before, asked, first = bad.served, bad.checks, set(workers_of(running))
+        if how == "crash":
+            os.kill(min(first), signal.SIGKILL)
+        else:
+            running.send(signal.SIGHUP)
+        new = 1 if how == "crash" else 2
+        wait_until(lambda: call_anew(listen) and bad.checks == asked + new, "the new ones' checks", 20.0)
+        assert bad.served == before
+
+
+def call_anew(listen: int) -> bool:
+    """One request over a connection of its own; a worker that dies may have had it."""
+    with suppress(OSError, AssertionError), HttpClient(listen) as client:
+        client.request()
+    return True
+
+
+def workers_of(running: Sidecar) -> list[int]:
+    listing = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text()
+    return [int(pid) for pid in listing.split()]
 
 
 # Prints what is loaded before the process's own servers are, and ends.

@@ -481,7 +481,7 @@ class Sharing:
 
     def __init__(self, *clusters: Cluster) -> None:
         self.clusters = clusters
-        self.told: list[tuple[str, BreakerState]] = []
+        self.told: list[tuple[str, BreakerState | str]] = []
         for cluster in clusters:
             cluster.watcher = self
 
@@ -492,6 +492,9 @@ class Sharing:
         for other in self.clusters:
             if other is not cluster:
                 other.adopt(state.endpoint.key, breaker.state, now, until, breaker.opened_in_a_row)
+
+    def held(self, cluster: Cluster, state: EndpointState, now: float) -> None:
+        self.told.append((state.endpoint.host, state.breaker.held))
 
 
 def test_a_trip_is_everybodys_and_told_once() -> None:
@@ -527,6 +530,30 @@ def test_a_probe_that_nobody_answers_for_is_sent_by_another_later() -> None:
     assert two.pick(over) is state_of(two, "a")  # and that worker dies
     assert "a" not in picks(one, 4, over + 4.9)
     assert one.pick(over + 5.0) is state_of(one, "a")
+
+
+def test_what_checks_hold_open_without_a_move_is_told_too() -> None:
+    one, two = cluster_of("a", "b"), cluster_of("a", "b")
+    sharing = Sharing(one, two)
+    a = state_of(one, "a")
+    fail(one, "a")
+    one.check(a, False, NOW)
+    one.check(a, False, NOW)
+    one.release(a, NOW)
+    one.release(a, NOW)
+    assert sharing.told == [("a", OPEN), ("a", "checks"), ("a", "")]
+    assert two.pick(NOW + OPEN_FOR) is state_of(two, "a"), "the other has its own checks to go by"
+
+
+def test_a_new_worker_begins_with_what_checks_hold_open() -> None:
+    cluster = cluster_of("a", "b")
+    a = state_of(cluster, "a")
+    cluster.adopt(("a", 80), OPEN, NOW, NOW + 1.0, 1, True)
+    assert picks(cluster, 4, NOW + 100.0) == "bbbb", "no probe"
+    cluster.check(a, True, NOW + 101.0)
+    assert picks(cluster, 4, NOW + 102.0) == "bbbb", "one is not `rise`"
+    cluster.check(a, True, NOW + 103.0)
+    assert sorted(picks(cluster, 4, NOW + 103.0)) == ["a", "a", "b", "b"]
 
 
 def test_an_endpoint_that_this_worker_does_not_have() -> None:

@@ -239,6 +239,20 @@ async def test_the_check_of_one_that_leaves_is_ended(bench: Make) -> None:
     assert one.state("a").last_check is not None
 
 
+async def test_nothing_piles_up_where_endpoints_come_and_go(bench: Make) -> None:
+    """Their next moment is an interval away when they leave."""
+    one = bench("ab")
+    duck: Any = one.clock
+    one.checker = Checker([Watch(one.cluster, 3600.0, one.endpoints.ask)], duck, one.counts)
+    for number in range(50):
+        one.apply(f"ab{'cd'[number % 2]}")
+        await one.passes(FOLLOW + SOON + 0.1)
+    assert len(one.endpoints.asked) == 52
+    assert len(one.checker._due) <= 2 * 3 + 1
+    await one.passes(7200.0, step=1.0)
+    assert one.endpoints.hosts()[52:].count("a") == 2, "those that stay are asked in time"
+
+
 # What follows
 
 
@@ -261,7 +275,7 @@ async def test_a_first_bad_check_takes_it_out_at_once_and_rise_good_ones_bring_i
     await one.passes(INTERVAL)
     assert breaker.state is BreakerState.CLOSED
     assert one.state("a").last_check.in_a_row == 2  # type: ignore[union-attr]
-    assert one.cluster.stats.checks == [2, 6]
+    assert one.cluster.stats.checks == [2, 6, 0]
 
 
 async def test_a_mistake_in_one_check_is_not_the_others_trouble(
@@ -275,7 +289,7 @@ async def test_a_mistake_in_one_check_is_not_the_others_trouble(
     assert found is not None
     assert (found.ok, found.error) == (None, "the check itself failed: RuntimeError: a mistake")
     assert one.state("a").breaker.state is BreakerState.CLOSED, "it says nothing of the endpoint"
-    assert one.cluster.stats.checks == [0, 3]
+    assert one.cluster.stats.checks == [0, 3, 3]
     assert "a mistake" in caplog.text
 
 
@@ -286,8 +300,34 @@ async def test_what_cannot_be_asked_says_nothing_of_the_endpoint(
     one.endpoints.says["a"] = UNASKED
     await one.passes(SOON + 2 * INTERVAL)
     assert one.state("a").breaker.state is BreakerState.CLOSED
-    assert one.cluster.stats.checks == [0, 0]
+    assert one.cluster.stats.checks == [0, 0, 3]
     assert caplog.messages == [f"api: a:80 cannot be checked: {UNASKED.error}"], "once, not in each round"
+
+
+async def test_what_can_be_checked_no_more_is_not_held_open_for_ever(
+    bench: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = bench("ab")
+    one.endpoints.says["a"] = ILL
+    await one.passes(SOON)
+    breaker = one.state("a").breaker
+    one.endpoints.says["a"] = UNASKED
+    await one.passes(2 * INTERVAL)
+    assert breaker.held == "checks", "a secret that is being changed is there again soon"
+    assert {one.cluster.pick(one.clock.now) for _ in range(4)} == {one.state("b")}
+    await one.passes(INTERVAL)
+    assert (breaker.state, breaker.held) == (BreakerState.OPEN, ""), "`fall` of them"
+    assert one.cluster.pick(one.clock.now) is one.state("a"), (
+        "the probe: its open time has been over for long"
+    )
+    assert caplog.messages[-1] == "api: a:80 is not held open any more, as it cannot be checked"
+    await one.passes(INTERVAL)
+    assert len(caplog.messages) == 3, "once"
+    one.endpoints.says["a"] = ILL
+    await one.passes(2 * INTERVAL)
+    assert breaker.held == "", "counted anew"
+    await one.passes(INTERVAL)
+    assert breaker.held == "checks"
 
 
 async def test_what_turns_is_logged_once(bench: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """What probes ask, and what they make of the answers; against scripted servers on real sockets."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ports import has_ipv6
+from support.requirements import lacking
 
 from sidecar.config.settings import HealthSettings, JsonField
-from sidecar.health.connection import look_up
 from sidecar.health.http_probe import MAX_BODY
 from sidecar.health.probes import Finding, examine, probe_of
 from sidecar.version import __version__
@@ -36,7 +38,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(answer: Answer, *, stay: bool = False) -> AsyncIterator[Server]:
+async def serving(answer: Answer, *, stay: bool = False, host: str = "127.0.0.1") -> AsyncIterator[Server]:
     """One that gives `answer` to the first bytes, and then closes; or stays until the other side has."""
     server = Server()
 
@@ -57,7 +59,7 @@ async def serving(answer: Answer, *, stay: bool = False) -> AsyncIterator[Server
             writer.transport.abort()
             server.ended.set()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    listener = await asyncio.start_server(serve, host, 0)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
@@ -75,7 +77,7 @@ async def ask(
     within: float = LONG,
     host_header: str = "endpoint",
     environ: dict[str, str] | None = None,
-    resolve: Any = look_up,
+    resolve: Any = None,
 ) -> Finding:
     probe = probe_of(settings, host_header, environ or {})
     return await examine(probe, host, port, within, resolve, time.monotonic)
@@ -130,6 +132,14 @@ async def test_host_is_what_requests_carry(host_header: str, sent: str | None) -
     assert f"Host: {sent or f'127.0.0.1:{server.port}'}\r\n" in server.heard.decode()
 
 
+async def test_an_ipv6_address_stands_in_brackets_in_host() -> None:
+    if not has_ipv6():
+        lacking("no IPv6 here")
+    async with serving(response(), host="::1") as server:
+        assert (await ask(HTTP, server.port, host="::1")).ok
+    assert f"Host: [::1]:{server.port}\r\n" in server.heard.decode()
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
@@ -179,6 +189,15 @@ async def test_expected_statuses() -> None:
 )
 async def test_expected_bodies(expected: str, body: bytes, error: str) -> None:
     assert await told(replace(HTTP, expect_body=expected), response(body)) == error
+
+
+async def test_an_expression_is_looked_for_at_the_beginning_and_text_everywhere() -> None:
+    """`re` holds the interpreter: what it may take grows with the square of what it looks at."""
+    long = response(b" " * (4096 - 4) + b"fine" + b" up")
+    assert await told(replace(HTTP, expect_body="/fine/"), long) == ""
+    assert await told(replace(HTTP, expect_body="up"), long) == ""
+    error = "the first 4096 bytes of the body do not hold /up/"
+    assert await told(replace(HTTP, expect_body="/up/"), long) == error
 
 
 async def test_a_body_in_pieces_is_one() -> None:
@@ -256,6 +275,15 @@ async def test_a_body_without_end_is_read_up_to_a_bound() -> None:
     )
 
 
+async def test_a_body_that_is_longer_than_what_is_read_is_not_taken_for_whole() -> None:
+    """Also where its end has come with the bytes that are one too many."""
+    settings = replace(HTTP, expect_json=(JsonField("a", ("1",)),))
+    document = b'{"a": 1}'
+    assert await told(settings, response(document.ljust(MAX_BODY))) == ""
+    error = f"the body is too long for an answer ({MAX_BODY} bytes and more)"
+    assert await told(settings, response(document.ljust(MAX_BODY + 1))) == error
+
+
 # What is no answer
 
 
@@ -286,6 +314,19 @@ async def test_one_that_is_cancelled_leaves_no_socket() -> None:
         await server.ended.wait()
 
 
+async def test_a_socket_that_becomes_no_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[socket.socket] = []
+
+    async def fail(*, sock: socket.socket) -> None:
+        given.append(sock)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "open_connection", fail)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert (await ask(HTTP, listener.getsockname()[1])).ok is None
+    assert [sock.fileno() for sock in given] == [-1]
+
+
 async def test_a_reset_is_told() -> None:
     async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
@@ -310,10 +351,63 @@ async def test_names_are_asked_of_who_knows_them() -> None:
     assert asked == [("api.example", server.port), ("lost.example", 80)]
 
 
-async def test_localhost_is_looked_up() -> None:
+async def test_a_look_up_that_takes_too_long_says_nothing_of_the_endpoint() -> None:
+    async def resolve(host: str, port: int) -> list[Any]:
+        await asyncio.Event().wait()
+        return []
+
+    finding = await ask(HTTP, 80, host="api.example", within=0.02, resolve=resolve)
+    assert (finding.ok, finding.answered) == (None, False)
+    assert finding.error == "the name api.example has not been looked up within 0.02 s"
+
+
+async def test_silence_behind_a_name_is_the_endpoints() -> None:
+    async def resolve(host: str, port: int) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async with serving(b"", stay=True) as server:
+        finding = await ask(HTTP, server.port, host="api.example", within=0.05, resolve=resolve)
+        assert (finding.ok, finding.error) == (False, "no answer within 0.05 s")
+        await server.ended.wait()
+
+
+@pytest.mark.parametrize(
+    ("number", "ok"),
+    [
+        (socket.EAI_AGAIN, None),
+        (socket.EAI_MEMORY, None),
+        (socket.EAI_NONAME, False),
+        (socket.EAI_FAIL, False),
+    ],
+)
+async def test_a_name_server_that_is_not_there_yet_says_nothing_of_the_endpoint(
+    number: int, ok: bool | None
+) -> None:
+    """A first bad check counts at once: at the start of a machine it would take all names out."""
+
+    async def resolve(host: str, port: int) -> list[Any]:
+        raise socket.gaierror(number, "Whatever it says")
+
+    finding = await ask(HTTP, 80, host="api.example", resolve=resolve)
+    assert (finding.ok, finding.answered) == (ok, False)
+    assert finding.error.endswith("whatever it says")
+
+
+async def test_a_connection_to_a_name_wants_no_resolver_once_its_addresses_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uvloop's `sock_connect` asks one: four names that nobody answers for would let every check of all time out."""
+
+    def asked(*_: object) -> None:
+        raise AssertionError("asked a resolver")
+
+    async def resolve(host: str, port: int) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", asked)
     async with serving(response()) as server:
-        assert (await ask(HTTP, server.port, host="localhost")).ok
-    await asyncio.get_running_loop().shutdown_default_executor()  # its thread is the look-up's
+        assert (await ask(HTTP, server.port, host="api.example", resolve=resolve)).ok
+        assert (await ask(HTTP, server.port)).ok
 
 
 async def test_our_own_shortage_says_nothing_of_the_endpoint() -> None:
@@ -418,7 +512,22 @@ async def test_a_wrong_password_is_told_without_it() -> None:
     error = await told(
         settings, b"-WRONGPASS invalid username-password pair\r\n", environ={"SECRET": "s3cret"}
     )
-    assert error == "AUTH is answered WRONGPASS invalid username-password pair"
+    assert error == "AUTH is answered WRONGPASS"
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (b"-ERR unknown command 'AUTH', with args beginning with: 's3cret' ", "AUTH is answered ERR"),
+        (b"+s3cret", "AUTH is answered something else"),
+        (b"-s3cret is wrong", "AUTH is answered something else"),
+        (b"$6", "AUTH is answered something else"),
+    ],
+)
+async def test_a_reply_that_repeats_the_password_is_not_told(reply: bytes, error: str) -> None:
+    """Redis does where AUTH was renamed: findings go to the log, to `/upstreams` and to who asks for them."""
+    settings = replace(REDIS, password_env="SECRET")
+    assert await told(settings, reply + b"\r\n", environ={"SECRET": "s3cret"}) == error
 
 
 async def test_a_secret_of_a_file_is_read_anew(tmp_path: Path) -> None:
@@ -448,6 +557,25 @@ async def test_a_secret_that_is_not_there_says_nothing_of_the_endpoint(
     finding = await ask(replace(REDIS, password_file=str(file)), 1)
     assert (finding.ok, finding.answered) == (None, False)
     assert finding.error == error.replace("FILE", str(file))
+
+
+@pytest.mark.timeout(5)  # reading a pipe that nobody writes to never ends
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+async def test_a_secret_that_is_no_file_holds_up_nothing(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "secret")
+    finding = await ask(replace(REDIS, password_file=str(tmp_path / "secret")), 1)
+    assert (finding.ok, finding.error) == (None, f"{tmp_path / 'secret'} (password_file) is no regular file")
+
+
+async def test_a_secret_behind_a_link_is_followed_and_keeps_its_blanks(tmp_path: Path) -> None:
+    """Kubernetes' secrets are links to links; a blank may belong to a password, the file's last line end does not."""
+    (tmp_path / "secret").write_bytes(b" two words \t\r\n")
+    (tmp_path / "link").symlink_to("secret")
+    async with serving(in_turn(b"+OK\r\n", b"+PONG\r\n")) as server:
+        assert (await ask(replace(REDIS, password_file=str(tmp_path / "link")), server.port)).ok
+    assert server.heard == commands(b"AUTH", b" two words \t")
 
 
 async def test_a_variable_that_is_not_set() -> None:

@@ -348,9 +348,11 @@ def test_health_checks_are_counted_where_there_are_any_from_the_start() -> None:
     assert found["sidecar_health_checks_total"] == {
         (("result", "failure"), ("upstream", "api")): 0,
         (("result", "success"), ("upstream", "api")): 0,
+        (("result", "unknown"), ("upstream", "api")): 0,
     }
-    checked.stats.checks[:] = [3, 5]
+    checked.stats.checks[:] = [3, 5, 7]
     found = _scrape(checked, other, context=_context(checks=counts))
     assert _value(found, "health_checks_total", upstream="api", result="failure") == 3
     assert _value(found, "health_checks_total", upstream="api", result="success") == 5
+    assert _value(found, "health_checks_total", upstream="api", result="unknown") == 7
     assert (_value(found, "health_checks_running"), _value(found, "health_checks_limit")) == (2, 128)

@@ -253,6 +253,25 @@ async def test_a_name_that_is_never_answered_keeps_no_other_waiting(monkeypatch:
     await asyncio.sleep(0)
 
 
+async def test_a_connection_to_a_name_wants_no_resolver_once_its_addresses_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uvloop's `sock_connect` asks one, whose few threads other names may hold."""
+
+    def asked(*_: object) -> None:
+        raise AssertionError("asked a resolver")
+
+    context = a_context()
+    monkeypatch.setattr(context.loop, "sock_connect", asked)
+    async with await context.loop.create_server(asyncio.Protocol, "127.0.0.1", 0) as server:
+        asker = Asker()
+        Dial(context, endpoint("localhost", server.sockets[0].getsockname()[1]), Line, 1.0, asker)
+        line = await asker.answer
+        assert isinstance(line, Line), line
+        line.transport.close()
+        await line.lost
+
+
 # Shortages of our own
 
 SHORTAGES = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM]

@@ -129,6 +129,16 @@ async def test_an_answer_is_remembered_for_a_while(world: World) -> None:
     assert world.names.asked == ["db.example"]
 
 
+@pytest.mark.parametrize("number", [socket.EAI_NONAME, socket.EAI_AGAIN])
+async def test_no_such_name_is_told_from_no_name_server(world: World, number: int) -> None:
+    task = await world.ask()
+    await world.names.say(socket.gaierror(number, "what it says"))
+    for asking in (task, await world.ask()):
+        with pytest.raises(socket.gaierror) as caught:
+            await asking
+        assert (caught.value.errno, caught.value.strerror) == (number, "db.example: what it says")
+
+
 async def test_the_last_answer_serves_while_it_is_asked_for_again(world: World) -> None:
     await world.remember(V4)
     world.clock.advance(FRESH_FOR)
@@ -161,7 +171,7 @@ async def test_a_name_that_has_no_address_is_an_error_that_names_it(world: World
     tasks = [await world.ask() for _ in range(2)]
     await world.names.say(NOT_FOUND)
     for task in tasks:
-        with pytest.raises(OSError, match=r"^db\.example: .*Name or service not known"):
+        with pytest.raises(OSError, match=r"db\.example: Name or service not known$"):
             await task
 
 

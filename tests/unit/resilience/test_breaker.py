@@ -476,6 +476,14 @@ def test_good_checks_before_it_opened_do_not_close_it() -> None:
     assert checked(".", made)[1] == [True]
 
 
+def test_good_checks_before_a_probe_failed_do_not_close_it() -> None:
+    made = half_open()
+    assert checked(".", made)[1] == [False]
+    made.record(Outcome.RESET, 111.0, made.permit)
+    assert checked(".", made)[1] == [False], "one since it opened"
+    assert checked(".", made)[1] == [True]
+
+
 def test_bad_checks_end_a_probe() -> None:
     made = half_open()
     permit = made.permit
@@ -488,6 +496,16 @@ def test_bad_checks_end_a_probe() -> None:
 def test_good_checks_say_nothing_of_one_that_is_closed() -> None:
     made, moved = checked("......")
     assert (any(moved), list(made.journal)) == (False, [])
+
+
+def test_what_can_no_longer_be_checked_is_a_matter_of_its_open_time() -> None:
+    made, _ = checked("x", now=100.0)
+    assert made.release()
+    assert (made.state, made.held, made.probe_at) == (OPEN, "", made.open_until)
+    assert made.take_probe(made.open_until)
+    assert not made.release(), "nothing holds it"
+    assert checked("xx", made)[1] == [False, False], "counted anew"
+    assert checked("x", made)[1] == [True]
 
 
 # By hand

@@ -18,6 +18,7 @@ from sidecar.config.settings import (
     Address,
     DeploymentMode,
     EndpointSettings,
+    HealthSettings,
     PolicySettings,
     Settings,
     SidecarSettings,
@@ -57,7 +58,15 @@ SETTINGS = Settings(
     registry_debug=False,
     notes=(),
 )
-MOVE = {"upstream": "api", "host": "127.0.0.1", "port": 1, "at": 5.0, "open_until": 9.0, "opened_in_a_row": 1}
+MOVE = {
+    "upstream": "api",
+    "host": "127.0.0.1",
+    "port": 1,
+    "at": 5.0,
+    "open_until": 9.0,
+    "opened_in_a_row": 1,
+    "failing": False,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -241,6 +250,31 @@ async def test_a_move_is_told_to_all_others_and_to_those_that_come(
     workers.made[3].die(-9)
     await until(lambda: len(workers.made) == 5 and workers.made[4].start)
     assert workers.made[4].start["moves"] == []
+
+
+@pytest.mark.parametrize("checked", [True, False])
+async def test_what_checks_hold_open_is_told_to_those_that_come_where_there_are_checks(
+    workers: Workers, checked: bool
+) -> None:
+    upstream = replace(UPSTREAM, health=HealthSettings(active=checked))
+    settings = replace(SETTINGS, upstreams=(upstream,))
+    supervisor = Supervisor(settings, lambda: settings, spawn=workers.spawn)
+    try:
+        await supervisor.start()
+        one, two = workers.made
+        one.channel.send({"kind": "held", "move": {**MOVE, "to": 1, "failing": True}})
+        await until(lambda: supervisor._moves)
+        assert two.told == [], "it has checks of its own"
+        two.die(-9)
+        await until(lambda: len(workers.made) == 3 and workers.made[2].start)
+        assert workers.made[2].start["moves"] == [{**MOVE, "to": 1, "failing": checked}]
+        one.channel.send({"kind": "held", "move": {**MOVE, "to": 1, "at": 6.0}})
+        await until(lambda: not any(move.failing for move in supervisor._moves.values()))
+        workers.made[2].die(-9)
+        await until(lambda: len(workers.made) == 4 and workers.made[3].start)
+        assert workers.made[3].start["moves"] == [{**MOVE, "to": 1, "at": 6.0}]
+    finally:
+        await supervisor.close()
 
 
 async def test_what_is_done_by_hand_is_told_to_all_and_to_those_that_come(

@@ -54,6 +54,7 @@ class Process:
             stats.overflows[Limit.IN_FLIGHT] += 2
             stats.checks[0] += 1
             stats.checks[1] += 2
+            stats.checks[2] += 3
             stats.bytes_sent += 10
             stats.bytes_received += 20
             self.cluster.endpoints["a", 80].attempts[Outcome.SUCCESS] += 1

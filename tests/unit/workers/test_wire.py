@@ -21,7 +21,7 @@ def test_settings_come_through(path: Path) -> None:
 
 
 def test_moves_come_through() -> None:
-    move = Move("api", "::1", 80, BreakerState.HALF_OPEN, 1.25, 7.0, 3)
+    move = Move("api", "::1", 80, BreakerState.HALF_OPEN, 1.25, 7.0, 3, True)
     assert from_plain(Move, json.loads(json.dumps(to_plain(move)))) == move
 
 
@@ -30,7 +30,7 @@ def test_moves_come_through() -> None:
     [{"port": "80"}, {"to": 7}, {"at": None}, {"at": "soon"}, {"host": 1}],
 )
 def test_what_does_not_fit_is_an_error(broken: dict[str, Any]) -> None:
-    plain = to_plain(Move("api", "a", 80, BreakerState.OPEN, 1.0, 2.0, 1))
+    plain = to_plain(Move("api", "a", 80, BreakerState.OPEN, 1.0, 2.0, 1, False))
     with pytest.raises((TypeError, ValueError)):
         from_plain(Move, {**plain, **broken})
     with pytest.raises(KeyError):
