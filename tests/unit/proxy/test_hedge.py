@@ -1,5 +1,6 @@
 """A slow endpoint's request is asked of another one too, and whoever answers first, answers."""
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -587,5 +588,27 @@ def test_after_the_second_has_failed_the_first_has_its_whole_time(make_proxy: Ma
     proxy.refuse()
     proxy.pass_time(4.7)
     assert client.data == b""
+    first.feed(ok())
+    assert client.data == ok()
+
+
+def test_a_second_one_that_no_descriptor_is_left_for_is_no_loss(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED)
+    client, first = slow(proxy)
+    proxy.connecting[0].refuse(OSError(errno.EMFILE, "Too many open files"))
+    assert (client.data, sum(proxy.cluster.stats.overflows)) == (b"", 0)
+    first.feed(ok())
+    assert client.data == ok()
+
+
+def test_a_second_ones_idle_race_leaves_the_first_alone(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(**HEDGED)
+    proxy.exchange(request(), ok())
+    client = proxy.client(request())
+    first = proxy.accept()
+    ring(proxy)
+    (second,) = [endpoint for endpoint in proxy.busy if endpoint is not first]
+    second.lose()
+    assert (client.data, proxy.connecting) == (b"", [])
     first.feed(ok())
     assert client.data == ok()
