@@ -35,10 +35,13 @@ COMPILED = ROOT / "build" / "compiled"  # what is built of the checkout, to be t
 
 # pytest's runs: which build, what of it. Only the first is traced: it alone takes the cores' every branch, and the
 # conformance tests take four times as long when traced. ONCE are those whose subject is the same in both builds, as
-# it is not compiled (several processes together), that make a build of their own, or whose load lasts; the compiled run has
-# them.
+# it is not compiled (several processes together), that make a build of their own, or whose load lasts; the compiled run
+# has them.
 TRACED = ["--cov=sidecar", "--cov-branch", "--cov-report=term", "--covered-fully"]
-ONCE = [f"tests/e2e/test_{name}.py" for name in ("build", "demo", "distributed", "new_user", "retry_storm", "workers")]
+ONCE = [
+    f"tests/e2e/test_{name}.py"
+    for name in ("build", "demo", "distributed", "new_user", "retry_storm", "workers")
+]
 RUNS = {
     "pure Python, units and properties, traced": ("pure", ["tests/unit", "tests/property", *TRACED]),
     "pure Python, conformance and end to end": (
