@@ -92,6 +92,11 @@ class HedgedExchange(TimedExchange):
             if self._may_hedge(now):
                 self._hedge(now)
 
+    def awaits_ring(self) -> bool:
+        """See `Ringing`: a request that is whole and not answered, wherever it is."""
+        self._in_heap = self.state == State.SENT
+        return self._in_heap
+
     def _may_hedge(self, now: float) -> bool:
         """Whether the request is one to ask twice, somebody else could answer it, and it has an attempt left."""
         connection, limit = self.connection, self.cluster.limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.proxy.sweep import NEVER
@@ -17,32 +17,46 @@ __all__ = ["SLACK", "HedgeTimer", "Ringing"]
 SLACK = 0.001  # seconds that a loop's timer may be early: of clocks' resolution and of rounding
 
 
+LEAST = 1024  # in the heap before it is looked through for those whose requests have ended
+
+
 class Ringing(Protocol):
     """Who wants to be called."""
 
     def ring(self, now: float) -> None:
         """It is due, monotonic seconds."""
 
+    def awaits_ring(self) -> bool:
+        """Whether it still wants to be; if not, it is not in the heap any more."""
+
 
 class HedgeTimer:
     """Calls exchanges when they are due: the sweep's pace, a tenth of a second, is too slow for that.
 
-    One timer of the loop for all of them. Each is in the heap once at most, however many requests it has had since, and
-    until it is due: those of clients that have left go with `hedge_after`.
+    One timer of the loop for all of them. Each is in the heap once at most, however many requests it has had since.
+    Whose request has ended goes when it is due, or when there are as many more again: with a connection for each
+    request the heap would hold those of all of `hedge_after`.
     """
 
-    __slots__ = ("_context", "_handle", "_heap", "_number", "_rings_at", "deadline")
+    __slots__ = ("_context", "_handle", "_heap", "_number", "_purge_at", "_rings_at", "deadline")
 
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
         self._heap: list[tuple[float, int, Ringing]] = []
         self._handle: TimerHandle | None = None
         self._rings_at = NEVER
+        self._purge_at = LEAST
         self._number = 0  # so that no two exchanges are ever compared
         self.deadline = NEVER
 
     def add(self, exchange: Ringing, due: float) -> None:
         """`exchange.ring` is called at `due`, monotonic seconds."""
+        if len(self._heap) >= self._purge_at:
+            self._heap[:] = [
+                entry for entry in self._heap if entry[2].awaits_ring()
+            ]  # in place: it may be ringing
+            heapify(self._heap)
+            self._purge_at = max(LEAST, 2 * len(self._heap))
         self._number += 1
         heappush(self._heap, (due, self._number, exchange))
         if due < self._rings_at:

@@ -10,6 +10,7 @@ from unit.proxy.harness import Proxy, chunked, error_of, ok, request
 
 from sidecar.errors import Reason
 from sidecar.model import Outcome
+from sidecar.proxy import hedge_timer
 from sidecar.proxy.hedge_timer import HedgeTimer
 from sidecar.resilience import BreakerState
 
@@ -382,6 +383,9 @@ def test_one_that_is_due_sooner_moves_the_timer(make_proxy: MakeProxy) -> None:
         def ring(self, now: float) -> None:
             heard.append(self.name)
 
+        def awaits_ring(self) -> bool:
+            return True
+
     late: Any = Heard("late")
     soon: Any = Heard("soon")
     timer.add(late, proxy.clock.now + 2.0)
@@ -612,3 +616,34 @@ def test_a_second_ones_idle_race_leaves_the_first_alone(make_proxy: MakeProxy) -
     assert (client.data, proxy.connecting) == (b"", [])
     first.feed(ok())
     assert client.data == ok()
+
+
+def test_clients_that_have_left_do_not_fill_the_heap(
+    make_proxy: MakeProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection for each request is usual with some clients, and `hedge_after` may be long."""
+    monkeypatch.setattr(hedge_timer, "LEAST", 8)
+    proxy = make_proxy(**{**HEDGED, "hedge_after": 3.0})
+    idle = proxy.client(request())
+    endpoint = proxy.accept()
+    endpoint.feed(ok())
+    waiting = proxy.client(request("GET /waits"))
+    slow_one = proxy.accept() if proxy.connecting else proxy.busy[0]
+    (timer,) = proxy.context.hedge_timers.values()
+    for _ in range(100):
+        client = proxy.client(request())
+        (proxy.accept() if proxy.connecting else next(one for one in proxy.busy if one is not slow_one)).feed(
+            ok()
+        )
+        client.lose()
+        assert len(timer._heap) <= 8
+    timer._purge_at = 0
+    idle.feed(request("GET /again"))
+    again = next(one for one in proxy.busy if one is not slow_one)
+    assert len(timer._heap) == 2, "the one that waits, and this one"
+    again.feed(ok(b"again"))
+    assert idle.data == ok() + ok(b"again")
+    ring(proxy, 3.0)
+    assert proxy.cluster.stats.hedges == [0, 0] or waiting.data == b""
+    assert sum(b"GET /waits" in one.data for one in proxy.upstreams) == 2, "it is hedged all the same"
+    slow_one.feed(ok())
