@@ -108,7 +108,10 @@ class App:
         self._start_checks(context)
         await self._serve_own(context)
         self.ready = True
-        # What lives as long as the process is not worth looking through at every full collection.
+        self._settle()
+
+    def _settle(self) -> None:
+        """The start is over: what lives as long as the process is not worth looking through at every collection."""
         gc.collect()
         gc.freeze()
         gc.enable()  # the command line turns it off for the start

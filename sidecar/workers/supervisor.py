@@ -118,6 +118,7 @@ class Supervisor(App):
         for slot, worker in zip(self._slots, workers, strict=True):
             slot.worker = worker
         self.ready = True
+        self._settle()
 
     def _descriptors_wanted(self) -> int:
         """A worker inherits the limit; this process needs all of the sockets."""

@@ -228,6 +228,16 @@ async def test_one_that_cannot_be_followed_is_tried_again(supervisor: Supervisor
     assert supervisor.counts.restarts == 3
 
 
+async def test_garbage_is_collected_once_it_runs(supervisor: Supervisor) -> None:
+    """The command line turns the collector off for the start; scrapes and reloads leave cycles behind for years."""
+    gc.disable()
+    try:
+        await supervisor.start()
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+
+
 async def test_a_move_is_told_to_all_others_and_to_those_that_come(
     supervisor: Supervisor, workers: Workers
 ) -> None:
