@@ -23,7 +23,8 @@ from sidecar.admin.explain import explain_view, next_of
 from sidecar.admin.views import upstreams_view
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
-from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
+from sidecar.config.resolved import upstream_policy
+from sidecar.model import Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
 from sidecar.proxy import Listener, ProxyContext
 from sidecar.version import build_name, is_compiled
@@ -139,7 +140,7 @@ class App:
 
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names."""
-        policy = _policy(upstream, self.settings.sidecar.zone)
+        policy = upstream_policy(upstream, self.settings.sidecar.zone)
         cluster = Cluster(upstream.name, upstream.scheme, policy, self.clock)
         endpoints = tuple(
             Endpoint(found.host, found.port, found.weight, found.zone) for found in upstream.endpoints
@@ -400,66 +401,6 @@ def _load_servers() -> None:
 def _address(asked: Address, bound: list[socket.socket]) -> str:
     """The address as it was configured, with the port that it has."""
     return str(replace(asked, port=bound[0].getsockname()[1]))
-
-
-def _policy(upstream: UpstreamSettings, zone: str) -> UpstreamPolicy:
-    """The plain values that the data path takes, from the configuration's nested ones."""
-    policy = upstream.policy
-    return UpstreamPolicy(
-        strategy=upstream.strategy,
-        close_on_unhealthy=policy.close_on_unhealthy,
-        slow_start=policy.slow_start,
-        zone=zone,
-        hash_on=upstream.hash_on,
-        retry_on_connect="connect" in policy.retry.on,
-        retry_on_reset="reset" in policy.retry.on,
-        retry_on_timeout="timeout" in policy.retry.on,
-        retry_statuses=frozenset(int(condition) for condition in policy.retry.on if condition.isdecimal()),
-        per_try_timeout=policy.per_try_timeout,
-        hedge_after=policy.hedge_after,
-        backoff_base=policy.retry.base,
-        backoff_max=policy.retry.longest,
-        retry_ratio=policy.retry.ratio,
-        retry_min=policy.retry.least,
-        timeout=policy.timeout,
-        connect_timeout=policy.connect_timeout,
-        idle_timeout=policy.idle_timeout,
-        continue_timeout=policy.continue_timeout,
-        tunnel_idle_timeout=policy.tunnel_idle_timeout,
-        retries=policy.retries,
-        deadline_header=policy.deadline_header.lower().encode("ascii"),
-        host_header=policy.host_header,
-        breaker_threshold=policy.breaker.consecutive_failures,
-        breaker_open_for=policy.breaker.open_for,
-        breaker_max_open_for=policy.breaker.max_open_for,
-        breaker_jitter=policy.breaker.jitter,
-        breaker_failure_rate=policy.breaker.failure_rate,
-        breaker_min_requests=policy.breaker.min_requests,
-        breaker_window=policy.breaker.window,
-        failure_statuses=_statuses(policy.breaker.failure_statuses),
-        observe_only=policy.breaker.observe_only,
-        max_ejected=policy.outlier.max_ejected,
-        min_available=policy.outlier.min_available,
-        panic_all=policy.outlier.panic == "all",
-        checked=upstream.health.active,
-        check_rise=upstream.health.rise,
-        check_fall=upstream.health.fall,
-        max_connections=policy.limits.connections,
-        max_connections_per_endpoint=policy.limits.connections_per_endpoint,
-        max_pending=policy.limits.pending,
-        pending_timeout=policy.limits.pending_timeout,
-        max_in_flight=policy.limits.in_flight,
-        max_request_head=policy.limits.request_head,
-        max_response_head=policy.limits.response_head,
-    )
-
-
-def _statuses(written: tuple[str, ...]) -> frozenset[int]:
-    """Statuses by their numbers; `5xx` is a hundred of them."""
-    found: set[int] = set()
-    for one in written:
-        found.update(range(500, 600) if one == "5xx" else (int(one),))
-    return frozenset(found)
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:

@@ -98,7 +98,7 @@ class HealthMerge:
         if kind == "http" and path == expected and not any(key in keys for key in _EXPECTING):
             keys |= {"expect_body": body, "expect_json": fields}
         keys.pop("type", None)
-        return HealthSettings(kind=kind, path=path, active=active, **keys)  # type: ignore[arg-type]
+        return HealthSettings(kind=kind, path=path, active=active, **keys)  # type: ignore[arg-type] # the schema has read each as what it is
 
     def _add(self, layer: Layer, given: HealthCheck | str, *, shared: bool) -> None:
         """One layer's keys over those before."""

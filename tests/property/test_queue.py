@@ -199,7 +199,7 @@ class Queue(RuleBasedStateMachine):
         if not hasattr(self, "cluster"):
             return
         limit = self.cluster.limit
-        assert list(limit.pending) == [one for one in limit.pending if one.went == "waiting"]  # type: ignore[attr-defined]
+        assert list(limit.pending) == [one for one in limit.pending if one.went == "waiting"]  # type: ignore[attr-defined] # all are `Request`s
         assert len(limit.pending) == len(self.those("waiting"))
         if not limit.pending:
             return

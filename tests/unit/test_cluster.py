@@ -886,16 +886,15 @@ def test_one_that_never_left_does_not_start_slowly() -> None:
     assert sorted(picks(cluster, 10, NOW + OPEN_FOR)) == list("aaaaabbbbb")
 
 
-def test_a_check_that_changes_nothing_may_still_let_a_probe_go() -> None:
-    """Held by its checks it has none to send; what holds it no longer is not to wait for another move."""
-    cluster = cluster_of("a", "b", check_fall=1, check_rise=2, panic_all=False)
+def test_what_checks_hold_open_is_not_looked_at_with_every_pick_and_probed_once_it_is_released() -> None:
+    cluster = cluster_of("a", "b", check_fall=1, panic_all=False)
     state = state_of(cluster, "a")
     fail(cluster, "a")
+    assert cluster._look_at == NOW + OPEN_FOR
     cluster.check(state, False, NOW)
-    assert picks(cluster, 3, NOW + 1000) == "bbb"
-    state.breaker.failing = False
-    cluster.check(state, True, NOW + 1000)
-    assert picks(cluster, 1, NOW + 1000) == "a"
+    assert cluster._look_at == float("inf"), "it is open, and has no probe to send"
+    cluster.release(state, NOW)
+    assert picks(cluster, 2, NOW + OPEN_FOR) == "ab"
 
 
 @pytest.mark.parametrize("hosts", ["ab", "abc", "abcd"])

@@ -268,13 +268,13 @@ async def test_a_first_bad_check_takes_it_out_at_once_and_rise_good_ones_bring_i
     assert found is not None
     assert (found.ok, found.seconds, found.error, found.in_a_row) == (False, 0.02, ILL.error, 1)
     await one.passes(INTERVAL)
-    assert one.state("a").last_check.in_a_row == 2  # type: ignore[union-attr]
+    assert one.state("a").last_check.in_a_row == 2  # type: ignore[union-attr] # there was one
     one.endpoints.says.clear()
     await one.passes(INTERVAL)
     assert breaker.state is BreakerState.OPEN, "one good check is not two"
     await one.passes(INTERVAL)
     assert breaker.state is BreakerState.CLOSED
-    assert one.state("a").last_check.in_a_row == 2  # type: ignore[union-attr]
+    assert one.state("a").last_check.in_a_row == 2  # type: ignore[union-attr] # there was one
     assert one.cluster.stats.checks == [2, 6, 0]
 
 

@@ -50,7 +50,7 @@ class Proxy:
         self.context = ProxyContext(self.loop, self.clock, **(context or {}))  # type: ignore[arg-type]
         # Without waits between attempts, but where they are what is tested.
         chosen = UpstreamPolicy(**{"backoff_base": 0.0, **policy})
-        self.cluster = Cluster("api", scheme, chosen, self.clock)  # type: ignore[arg-type]
+        self.cluster = Cluster("api", scheme, chosen, self.clock)  # type: ignore[arg-type] # a double
         self.clients: list[MemoryTransport] = []
         self.upstreams: list[MemoryTransport] = []
         self.begun = 0
