@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from sidecar.admin.views import moment
 from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _endpoint(cluster: Cluster, state: EndpointState, now: float, epoch: float) 
         "weight": state.endpoint.weight,
         "in_rotation": state.in_rotation,
         "state": breaker.state.label,
-        "since": None if moved is None else _moment(epoch + moved),
+        "since": None if moved is None else moment(epoch + moved),
         "why": _why(cluster, state, now),
         "in_flight": state.in_flight,
     }
@@ -170,7 +170,3 @@ def _dials(policy: UpstreamPolicy) -> dict[str, Any]:
         "per_try_timeout": None,
         "budget": None,
     }
-
-
-def _moment(wall: float) -> str:
-    return datetime.fromtimestamp(wall, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sidecar.model import CheckResult, EndpointState, WorkerCounts
     from sidecar.resilience import Breaker, Transition
 
-__all__ = ["upstreams_view"]
+__all__ = ["moment", "upstreams_view"]
 
 
 def upstreams_view(
@@ -148,7 +148,7 @@ def _endpoint(state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
 def _check(found: CheckResult, epoch: float) -> dict[str, Any]:
     """The last health check. ok: null when it could not be made; in_a_row: as many had the same result."""
     return {
-        "at": _moment(epoch + found.at),
+        "at": moment(epoch + found.at),
         "ok": found.ok,
         "seconds": round(found.seconds, 6),
         "error": found.error,
@@ -179,7 +179,7 @@ def _transition(entry: Transition, epoch: float) -> dict[str, Any]:
     window: the attempts in it then; `{good: 0, bad: 0}` where no failure rate is looked at.
     """
     return {
-        "at": _moment(epoch + entry.at),
+        "at": moment(epoch + entry.at),
         "to": entry.to.label,
         "cause": entry.cause.label,
         "failures": entry.failures,
@@ -189,7 +189,7 @@ def _transition(entry: Transition, epoch: float) -> dict[str, Any]:
     }
 
 
-def _moment(wall: float) -> str:
+def moment(wall: float) -> str:
     """RFC 3339 of seconds since the epoch."""
     at = datetime.fromtimestamp(wall, tz=UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -44,8 +44,7 @@ _ARRAY_COUNTERS = ("durations", "duration_sums")
 
 
 def values_of(clusters: Mapping[str, Cluster], context: ProxyContext) -> Tree:
-    """Everything that one process has counted: `{counters, gauges, breakers, checks,
-    next}`, JSON values throughout."""
+    """Everything that one process has counted: `{counters, gauges, breakers, checks, next}`, JSON values throughout."""
     now = context.monotonic()
     return {
         "counters": {
