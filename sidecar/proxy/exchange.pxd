@@ -9,7 +9,7 @@ from sidecar.proxy.relay cimport ReadGate
 from sidecar.proxy.upstream cimport UpstreamConnection
 
 cdef int _DRAINING, _IDLE, _SENT, _REQUEST_WHOLE, _RESPONSE_WHOLE, _FIRST_BAD_STATUS
-cdef object _CLOSED, _NONE, _SUCCESS
+cdef object _NONE, _SUCCESS
 
 
 cdef class Exchange(Attempts):
