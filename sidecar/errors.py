@@ -16,6 +16,7 @@ __all__ = [
     "ProtocolError",
     "Reason",
     "SidecarError",
+    "SourceError",
     "StartError",
     "UnknownUpstreamError",
     "UnreadableError",
@@ -72,6 +73,10 @@ class UnknownUpstreamError(SidecarError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class SourceError(SidecarError):
+    """A registry cannot be asked, or its answer cannot be used. What it said before still holds."""
 
 
 class StartError(SidecarError):

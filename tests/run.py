@@ -54,6 +54,9 @@ RUNS = {
 # What the end-to-end tests and the benchmarks run, and Debian's package of each.
 PROGRAMS = {
     "curl": "curl",
+    "dnsmasq": "dnsmasq",
+    "etcd": "etcd-server",
+    "etcdctl": "etcd-client",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "node": "nodejs",

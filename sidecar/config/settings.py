@@ -19,10 +19,15 @@ __all__ = [
     "EndpointSettings",
     "HealthSettings",
     "JsonField",
+    "LastGoodSettings",
     "LimitSettings",
     "PolicySettings",
+    "RegistrationSettings",
+    "RegistrySettings",
     "Settings",
     "SidecarSettings",
+    "SourceSettings",
+    "TlsSettings",
     "UpstreamKind",
     "UpstreamSettings",
 ]
@@ -214,10 +219,120 @@ class HealthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """How a registry is spoken to.
+
+    enabled: over TLS at all. ca: a file of certificates to trust; empty for the system's. cert, key: files to show to
+    a server that asks; empty for none. server_name: in place of the host's, in SNI and in verification. verify: False
+    takes any certificate.
+    """
+
+    enabled: bool = False
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    server_name: str = ""
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """One entry of `external_registry`: where snapshots come from.
+
+    name: what `source:` calls it, by default its kind. kind: `consul`, `etcd`, `kubernetes`, `dns` or `file`.
+    hosts: where it is, in the order of preference; port 0 is the kind's usual one. None where the kind finds it.
+    keep_empty: an explicit empty answer changes nothing (`on_empty: keep`).
+    stale_after: seconds without a word from it, after which it counts as stale.
+    tls, token_env, token_file, username, password_env, password_file: how it is spoken to; secrets are in no setting.
+    datacenter: consul's; empty for the agent's own. prefix: etcd's, under which services are, without a slash at its
+    end. namespace, kubeconfig, context: kubernetes's; empty for what the pod or the file says. path: the file's.
+    """
+
+    name: str
+    kind: str
+    hosts: tuple[Address, ...] = ()
+    keep_empty: bool = False
+    stale_after: float = 60.0
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    token_env: str = ""
+    token_file: str = ""
+    username: str = ""
+    password_env: str = ""
+    password_file: str = ""
+    datacenter: str = ""
+    prefix: str = "/services"
+    namespace: str = ""
+    kubeconfig: str = ""
+    context: str = ""
+    path: str = ""
+
+
+STATIC = "static"  # the source that the file itself is
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """Where one upstream's endpoints come from.
+
+    use: names of registries, and `static` for what the file says. merge: all of them together; else the first of them
+    that has any.
+    service: what the registries call it; empty for the upstream's own name (dns: for its host names).
+    port: a number or a name, of endpoints for which a registry knows several or none; empty for the only one, or the
+    upstream's own. tags, datacenter: consul's. namespace: kubernetes's, empty for the registry's.
+    override_port: what the environment says, whatever a registry does; 0 for nothing.
+    """
+
+    use: tuple[str, ...] = (STATIC,)
+    merge: bool = False
+    service: str = ""
+    port: str = ""
+    tags: tuple[str, ...] = ()
+    datacenter: str = ""
+    namespace: str = ""
+    override_port: int = 0
+
+    @property
+    def is_static(self) -> bool:
+        """Whether nobody has to be asked."""
+        return self.use == (STATIC,)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationSettings:
+    """One entry of `register`: a local service to announce while it is well.
+
+    name: as which service. registry: the name of a consul or etcd registry. host, port: where others reach it.
+    identity: which one of the service's it is. check: how it is asked whether it is well, at check_host.
+    ttl: seconds after which it is forgotten when this sidecar says nothing more.
+    """
+
+    name: str
+    registry: str
+    host: str
+    port: int
+    identity: str
+    check: HealthSettings
+    check_host: str = "127.0.0.1"
+    weight: int = 1
+    zone: str = ""
+    tags: tuple[str, ...] = ()
+    ttl: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class LastGoodSettings:
+    """Where the last good snapshots are kept. file: empty for nowhere. max_age: seconds until they are too old."""
+
+    file: str = ""
+    max_age: float = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamSettings:
     """One logical service.
 
-    endpoints: at least one, in file order.
+    endpoints: what the configuration itself names, in file order; none where only a registry knows them.
+    source: where they come from.
     listen_port: its port on localhost; None when `sidecar.ports` leaves it out.
     hash_on: what ring_hash goes by; empty for other strategies.
     health: how its endpoints are checked. health_endpoint: as the seed has it, also where nothing is asked for by path.
@@ -235,6 +350,7 @@ class UpstreamSettings:
     policy: PolicySettings
     hash_on: str = ""
     health: HealthSettings = field(default_factory=HealthSettings)
+    source: SourceSettings = field(default_factory=SourceSettings)
 
     @property
     def per_request(self) -> bool:
@@ -254,6 +370,8 @@ class SidecarSettings:
     max_clients: connections from applications at once, over all listeners; beyond it they are closed at once.
     zone: where this sidecar runs; endpoints of the same zone are preferred. Empty prefers none.
     workers: processes that share the ports; bounds are those of each. 1 is this very process, without a supervisor.
+    last_good: where snapshots of registries outlive the process. registry_wait: seconds that readiness waits for their
+    first ones. watch: the configuration is read again when its file changes.
     """
 
     bind: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -266,6 +384,9 @@ class SidecarSettings:
     min_body_rate: int = 0
     workers: int = 1
     zone: str = ""
+    last_good: LastGoodSettings = field(default_factory=LastGoodSettings)
+    registry_wait: float = 5.0
+    watch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +400,7 @@ class Settings:
     notes: sentences worth saying at start that are no errors.
     mode_reason: what decided the mode, such as `AUTOBOT_DEPLOYMENT_MODE`.
     overrides: names of the environment variables that changed an upstream, in upstream order.
+    registries: of `external_registry`, in file order. registrations: of `register`.
     """
 
     mode: DeploymentMode
@@ -291,6 +413,8 @@ class Settings:
     notes: tuple[str, ...]
     mode_reason: str = ""
     overrides: tuple[str, ...] = ()
+    registries: tuple[RegistrySettings, ...] = ()
+    registrations: tuple[RegistrationSettings, ...] = ()
 
     def upstream(self, name: str) -> UpstreamSettings:
         """The upstream called `name`. Raises `UnknownUpstreamError`, which names the known ones."""

@@ -5,11 +5,10 @@ Requests are arrays of bulk strings, replies are read as far as is needed: https
 
 from __future__ import annotations
 
-import os
-import stat
 from asyncio import IncompleteReadError, LimitOverrunError
 from typing import TYPE_CHECKING
 
+from sidecar.config.secrets import SecretError, read_secret
 from sidecar.health.connection import CannotAskError, UnwellError, conversation
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisProbe"]
 
-MAX_SECRET = 4096  # bytes of a password file: what is longer is another file
 SHOWN = 80  # characters of a reply that a message repeats
 _ROLES = {b"master": "master", b"slave": "replica"}  # Redis has kept its old word on the wire
 
@@ -76,37 +74,11 @@ class RedisProbe:
 
     def _secret(self) -> bytes:
         """The password; empty where none is configured. Raises CannotAskError."""
-        variable, file = self._settings.password_env, self._settings.password_file
-        if variable:
-            secret = self._environ.get(variable, "").encode("utf-8", "surrogateescape")
-            if not secret:
-                raise CannotAskError(f"the variable {variable} (password_env) is not set")
-            return secret
-        if not file:
-            return b""
+        settings = self._settings
         try:
-            secret = _first_bytes(file).rstrip(b"\r\n")
-        except OSError as error:
-            raise CannotAskError(
-                f"{file} (password_file): {(error.strerror or str(error)).lower()}"
-            ) from None
-        if not 0 < len(secret) <= MAX_SECRET:
-            raise CannotAskError(f"{file} (password_file) is empty or longer than {MAX_SECRET} bytes")
-        return secret
-
-
-def _first_bytes(file: str) -> bytes:
-    """As many as a secret may have, and one more. Raises OSError, CannotAskError.
-
-    A pipe that nobody writes to, or a terminal, would hold up the whole process.
-    """
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise CannotAskError(f"{file} (password_file) is no regular file")
-        return os.read(descriptor, MAX_SECRET + 1)
-    finally:
-        os.close(descriptor)
+            return read_secret("password", settings.password_env, settings.password_file, self._environ)
+        except SecretError as error:
+            raise CannotAskError(str(error)) from None
 
 
 def _send(writer: StreamWriter, *words: bytes) -> None:

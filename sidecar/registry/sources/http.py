@@ -1,0 +1,158 @@
+"""What sources have in common that ask over HTTP: sessions, TLS, and answers that are bounded before they are read."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+from sidecar.errors import SourceError
+from sidecar.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiohttp.abc import ResolveResult
+
+    from sidecar.config.settings import RegistrySettings, TlsSettings
+    from sidecar.health.connection import Resolve
+
+__all__ = ["MAX_ANSWER", "base_urls", "lines", "open_session", "read_json", "tls_context"]
+
+CONNECT_TIMEOUT = 3.0  # seconds, with TLS: registries are near, and another member may be asked
+MAX_ANSWER = (
+    64 * 1024 * 1024
+)  # bytes of one answer, or of one line of a stream: ten thousand endpoints have some ten
+SHOWN = 120  # characters of a refusal that a message repeats
+
+
+def base_urls(settings: RegistrySettings, usual_port: int) -> list[str]:
+    """`http://host:port` or `https://...` of each host, without a slash at its end."""
+    scheme = "https" if settings.tls.enabled else "http"
+    return [
+        f"{scheme}://{f'[{host.host}]' if ':' in host.host else host.host}:{host.port or usual_port}"
+        for host in settings.hosts
+    ]
+
+
+def tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
+    """The context of its files as they are now; None without TLS. Raises SourceError."""
+    if not tls.enabled:
+        return None
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    try:
+        if tls.ca:
+            context = _trusting(tls.ca, context)
+    except (OSError, ssl.SSLError) as error:
+        raise SourceError(f"{tls.ca} (tls.ca): {_words(error)}") from None
+    try:
+        if tls.cert:
+            context.load_cert_chain(tls.cert, tls.key or None)
+    except (OSError, ssl.SSLError) as error:
+        raise SourceError(f"{tls.cert} (tls.cert): {_words(error)}") from None
+    return context
+
+
+def _trusting(ca: str, like: ssl.SSLContext) -> ssl.SSLContext:
+    """A context that trusts these certificates alone: one that names its own is not to trust the whole world too."""
+    context = ssl.create_default_context(cafile=ca)
+    context.minimum_version = like.minimum_version
+    context.check_hostname = like.check_hostname
+    context.verify_mode = like.verify_mode
+    return context
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def open_session(resolve: Resolve, tls: ssl.SSLContext | None) -> aiohttp.ClientSession:
+    """A session for one source, which has to close it.
+
+    Timeouts of reading are each request's own, and so is `server_hostname`, where `tls.server_name` is set.
+    """
+    connector = aiohttp.TCPConnector(
+        resolver=_Resolver(resolve),
+        ssl=tls if tls is not None else True,
+        use_dns_cache=False,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, connect=CONNECT_TIMEOUT),
+        headers={"User-Agent": f"sidecar/{__version__}"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+class _Resolver(AbstractResolver):
+    """aiohttp's own asks in threads that the end of the process waits for."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Addresses as aiohttp has them. Raises OSError."""
+        return [
+            {
+                "hostname": host,
+                "host": address[0],
+                "port": port,
+                "family": kind,
+                "proto": protocol,
+                "flags": socket.AI_NUMERICHOST,
+            }
+            for kind, _, protocol, _, address in await self._resolve(host, port)
+            if family in (socket.AF_UNSPEC, kind)
+        ]
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+async def read_json(response: aiohttp.ClientResponse) -> Any:
+    """The whole body as JSON, of a status of 2xx. Raises SourceError, which tells the status and the reason given."""
+    where = f"{response.method} {response.url.path}"
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MAX_ANSWER:
+            raise SourceError(f"{where} at {response.host}: the answer is longer than {MAX_ANSWER} bytes")
+    if not 200 <= response.status <= 299:
+        said = " ".join(body[:SHOWN].decode("utf-8", "replace").split())
+        raise SourceError(
+            f"{where} at {response.host}: status {response.status}{f': {said}' if said else ''}"
+        )
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise SourceError(f"{where} at {response.host}: the answer is no JSON") from None
+
+
+async def lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The lines of a body that has no end, without their line breaks. Raises SourceError for one without end."""
+    held = bytearray()
+    async for part in response.content.iter_any():
+        begin = len(held)
+        held += part
+        while (end := held.find(b"\n", begin)) >= 0:
+            line = bytes(held[:end])
+            del held[: end + 1]
+            begin = 0
+            if line.strip():
+                yield line
+        if len(held) > MAX_ANSWER:
+            raise SourceError(
+                f"{response.url.path} at {response.host}: a line is longer than {MAX_ANSWER} bytes"
+            )
+    if held.strip():
+        yield bytes(held)
