@@ -144,10 +144,11 @@ class FileName(Text):
 class NoSecret(Record):
     """A key that must not be there: its value is a secret, and is not repeated."""
 
+    what: str = "password"
+
     def read(self, value: object, written: str) -> str:
-        raise Unusable(
-            "does not belong into a file; write password_env: NAME of a variable, or password_file: PATH"
-        )
+        instead = f"{self.what}_env: NAME of a variable, or {self.what}_file: PATH"
+        raise Unusable(f"does not belong into a file; write {instead}")
 
     def from_text(self, text: str) -> str:
         return self.read(text, text)

@@ -113,6 +113,8 @@ class _Decoder:
             # One address needs no list. Its place is the key's own.
             item = self._read(kind.item, value, path)
             return UNSET if item is UNSET else (item,)
+        if kind.sections and isinstance(value, dict) and isinstance(kind.item, Section):
+            return (self._item(kind, kind.item.kind, value, path),)
         if not isinstance(value, list):
             self._say(path, f"must be a list of {kind.noun}; put each on a line of its own after `- `")
             return UNSET
@@ -131,6 +133,10 @@ class _Decoder:
     def _item(self, kind: Several, section: type[Any], value: object, path: KeyPath) -> Any:
         """An item of a list; what cannot be used becomes an empty section, so that positions stay true."""
         if not isinstance(value, dict):
+            if section is not Host:
+                what = "a list" if isinstance(value, list) else shown(value)
+                self._say(path, f"must be a mapping of keys to values, not {what}; write `key: value` lines")
+                return section()
             address = self._value(Authority(), value, path)
             return Host(host=address.host, port=address.port) if isinstance(address, Address) else section()
         for key in kind.required:

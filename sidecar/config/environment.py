@@ -110,6 +110,12 @@ class Environment:
             return UNSET
         return self._override(name, PORT)
 
+    def lacks_port(self, service: str) -> None:
+        """Find that `host` says where a service is, and nobody says on which port."""
+        start = prefix(service)
+        problem = f"says where {service} is, but neither the file nor {start}_PORT says on which port"
+        self._findings.add(SOURCE, 0, f"{start}_HOST", problem)
+
     def hosts(self, balancer: str) -> tuple[Address, ...] | UnsetType:
         """Where a load balancer's endpoints really are: comma-separated host:port."""
         name = f"{prefix(balancer)}_HOSTS"

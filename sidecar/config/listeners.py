@@ -58,6 +58,13 @@ class ListenerPlan(Record):
         path: KeyPath = (*draft.path, "port" if service else "hosts")
         if len(draft.ports) == 1:
             return draft.ports[0], path
+        if not draft.ports:
+            example = f"`8080: {draft.upstream.name}`"
+            problem = (
+                f"has no port that localhost could have too; name one in sidecar.ports, such as {example}"
+            )
+            self.document.report(self.findings, draft.path, problem)
+            return None, draft.path
         ports = ", ".join(map(str, draft.ports))
         example = f"`{draft.ports[0]}: {draft.upstream.name}`"
         advice = f"name the localhost port in sidecar.ports, such as {example}"

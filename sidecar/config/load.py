@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar.config.decode import decode
 from sidecar.config.environment import Environment
 from sidecar.config.findings import Findings
 from sidecar.config.listeners import ListenerPlan, check_own_servers
-from sidecar.config.marks import Document
+from sidecar.config.marks import Document, Mark
 from sidecar.config.modes import built_in_services, default_domain, detect_mode, in_container, mode_file
+from sidecar.config.registries import Registrations, Registries
 from sidecar.config.rules import IpAddress, Unusable
-from sidecar.config.schema import Deployment, Root, Sidecar
-from sidecar.config.settings import DeploymentMode, Settings, SidecarSettings
-from sidecar.config.unset import UnsetType
+from sidecar.config.schema import Deployment, LastGood, Registration, Root, Sidecar
+from sidecar.config.settings import DeploymentMode, LastGoodSettings, Settings, SidecarSettings
+from sidecar.config.unset import UNSET, UnsetType
 from sidecar.config.upstreams import UpstreamResolver
 from sidecar.errors import ConfigurationError, UnreadableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from sidecar.config.findings import KeyPath
+    from sidecar.config.settings import RegistrationSettings, RegistrySettings
 
 __all__ = ["load_settings"]
 
@@ -34,6 +39,8 @@ def load_settings(
     bind: Sequence[str] = (),
     container: bool | None = None,
     directory: str | os.PathLike[str] | None = None,
+    external_registry: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    register: Sequence[tuple[str, int]] = (),
 ) -> Settings:
     """Read and resolve the configuration.
 
@@ -42,6 +49,8 @@ def load_settings(
     mode, bind: what flags say; they win over all else.
     container: whether this is a container; None finds out.
     directory: where `config/deployment` is looked for; None is the working directory.
+    external_registry: what a program says in place of the file's, in its shape.
+    register: (service, port) that flags say, beside what the file says.
 
     Precedence: the mode's built-in defaults < the file < the environment < flags.
     Raises `ConfigurationError` with every finding, in the order of the file, then the environment's.
@@ -73,9 +82,11 @@ def load_settings(
 
     domain = _or(environment.domain(), _or(deployment.domain, default_domain(known_mode)))
     spec = _or(root.sidecar, Sidecar())
-    sidecar = _sidecar(spec, environment, bind, findings)
+    near = os.path.dirname(file) if file is not None else ""
+    sidecar = _sidecar(spec, environment, bind, near, environ.get("STATE_DIRECTORY", ""), findings)
+    registries = _registries(root, document, external_registry, near, findings)
     built_ins = built_in_services(known_mode, domain)
-    drafts = UpstreamResolver(root, document, built_ins, environment, findings).resolve()
+    drafts = UpstreamResolver(root, document, built_ins, environment, registries, findings).resolve()
     check_own_servers(sidecar, document, findings)
     upstreams = ListenerPlan(spec, sidecar, document, findings).place(drafts)
     settings = Settings(
@@ -89,6 +100,8 @@ def load_settings(
         notes=(*notes, *environment.notes),
         mode_reason=reason,
         overrides=tuple(environment.used),
+        registries=tuple(registries.settings),
+        registrations=_registrations(root, document, registries.settings, register, sidecar.zone, findings),
     )
     if findings:
         raise ConfigurationError(findings.lines())
@@ -133,10 +146,69 @@ def _unreadable(file: str, why: str) -> UnreadableError:
     return UnreadableError(findings.lines())
 
 
+def _registries(
+    root: Root,
+    document: Document,
+    given: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
+    directory: str,
+    findings: Findings,
+) -> Registries:
+    """What the file names, unless a program names others."""
+    if given is not None:
+        data = {"external_registry": given if isinstance(given, Mapping) else list(given)}
+        marks: dict[KeyPath, Mark] = {}
+        _mark(data, (), marks)
+        document, directory = Document("ServiceRegistry", data, marks), ""
+        root = decode(document, findings)
+    alone = isinstance(document.data, dict) and isinstance(document.data.get("external_registry"), Mapping)
+    return Registries(_or(root.external_registry, ()), document, directory, findings, alone=alone)
+
+
+def _mark(value: object, path: KeyPath, marks: dict[KeyPath, Mark]) -> None:
+    """Marks for values that no file holds: without a line, and written as Python has them."""
+    marks[path] = Mark(0, str(value))
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _mark(item, (*path, key), marks)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _mark(item, (*path, index), marks)
+
+
+def _registrations(
+    root: Root,
+    document: Document,
+    registries: Sequence[RegistrySettings],
+    flags: Sequence[tuple[str, int]],
+    zone: str,
+    findings: Findings,
+) -> tuple[RegistrationSettings, ...]:
+    """What the file says, then what flags do."""
+    reader = Registrations(registries, document, findings, zone)
+    alone = isinstance(document.data, dict) and isinstance(document.data.get("register"), Mapping)
+    found = reader.read(_or(root.register, ()), ("register",), alone=alone)
+    flagged = Registrations(registries, Document("flags", None, {}), findings, zone)
+    named = tuple(Registration(name=name, port=port) for name, port in flags)
+    found += flagged.read(named, ("--register",), alone=False)
+    return tuple(found)
+
+
 def _sidecar(
-    spec: Sidecar, environment: Environment, bind: Sequence[str], findings: Findings
+    spec: Sidecar,
+    environment: Environment,
+    bind: Sequence[str],
+    directory: str,
+    state: str,
+    findings: Findings,
 ) -> SidecarSettings:
+    """state: where systemd lets a service keep files (its STATE_DIRECTORY), several with colons between them."""
     defaults = SidecarSettings()
+    last_good = spec.last_good
+    file = last_good if isinstance(last_good, str) else UNSET
+    if isinstance(last_good, LastGood):
+        file = last_good.file
+    kept = os.path.join(state.partition(":")[0], "last-good.json") if state else ""
+    ages = last_good.max_age if isinstance(last_good, LastGood) else UNSET
     for address in bind:
         try:
             IpAddress().accept(address)
@@ -153,6 +225,12 @@ def _sidecar(
         min_body_rate=_or(spec.min_body_rate, defaults.min_body_rate),
         workers=_or(spec.workers, defaults.workers),
         zone=_or(environment.zone(), _or(spec.zone, defaults.zone)),
+        last_good=LastGoodSettings(
+            kept if isinstance(file, UnsetType) else os.path.join(directory, file),
+            _or(ages, defaults.last_good.max_age),
+        ),
+        registry_wait=_or(spec.registry_wait, defaults.registry_wait),
+        watch=_or(spec.watch, defaults.watch),
     )
 
 

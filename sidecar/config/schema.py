@@ -20,6 +20,7 @@ from sidecar.config.check_rules import (
     VariableName,
 )
 from sidecar.config.record import Record
+from sidecar.config.registry_rules import PortChoice, RegistryHost, ServiceName, SourceNames
 from sidecar.config.rules import (
     Authority,
     Bytes,
@@ -37,6 +38,7 @@ from sidecar.config.rules import (
     Rule,
     Seconds,
     Share,
+    UpstreamName,
     UrlPath,
     Whole,
     ZoneName,
@@ -50,20 +52,25 @@ __all__ = [
     "Breaker",
     "Defaults",
     "Deployment",
+    "ExternalRegistry",
     "HealthCheck",
     "Host",
     "JsonFields",
+    "LastGood",
     "Limits",
     "LoadBalancer",
     "Named",
     "Policy",
     "Ports",
+    "Registration",
     "Root",
     "Section",
     "Service",
     "Several",
     "Short",
     "Sidecar",
+    "SourceChoice",
+    "Tls",
 ]
 
 MAX_UPSTREAMS: Final = (
@@ -87,7 +94,7 @@ class Named(Record):
 class Several(Record):
     """A list of up to `most` items, called `noun`. An item that is a section may be `host:port` text instead.
 
-    required: keys that each section must have. numbers: one number needs no list either.
+    required: keys that each section must have. numbers: one number needs no list either. sections: nor one section.
     """
 
     item: Rule[object] | Section
@@ -95,6 +102,7 @@ class Several(Record):
     noun: str
     required: tuple[str, ...] = ()
     numbers: bool = False
+    sections: bool = False
 
 
 class Short(Record):
@@ -198,6 +206,53 @@ class HealthCheck(Record):
     role: Annotated[str | UnsetType, Choice(("master", "replica"))] = UNSET
 
 
+class Tls(Record):
+    """`tls` of a registry, the long form."""
+
+    ca: Annotated[str | UnsetType, FileName()] = UNSET
+    cert: Annotated[str | UnsetType, FileName()] = UNSET
+    key: Annotated[str | UnsetType, FileName()] = UNSET
+    server_name: Annotated[str | UnsetType, HostName()] = UNSET
+    verify: Annotated[bool | UnsetType, Flag()] = UNSET
+
+
+class SourceChoice(Record):
+    """`source`, the long form."""
+
+    use: Annotated[tuple[str, ...] | UnsetType, SourceNames()] = UNSET
+    merge: Annotated[bool | UnsetType, Flag()] = UNSET
+    service: Annotated[str | UnsetType, ServiceName()] = UNSET
+    port: Annotated[str | UnsetType, PortChoice()] = UNSET
+    tags: Annotated[tuple[str, ...] | UnsetType, Several(PlainText(), 16, "tags")] = UNSET
+    datacenter: Annotated[str | UnsetType, ZoneName()] = UNSET
+    namespace: Annotated[str | UnsetType, ZoneName()] = UNSET
+
+
+class ExternalRegistry(Record):
+    """One of `external_registry`. Which keys a type has: `registries.KEYS`."""
+
+    type: Annotated[str | UnsetType, Choice(("consul", "etcd", "kubernetes", "dns", "file"))] = UNSET
+    name: Annotated[str | UnsetType, UpstreamName()] = UNSET
+    # Sixteen: the members of a cluster, of which one is asked at a time.
+    host: Annotated[tuple[Address, ...] | UnsetType, Several(RegistryHost(), 16, "hosts")] = UNSET
+    on_empty: Annotated[str | UnsetType, Choice(("keep", "drop"))] = UNSET
+    stale_after: Annotated[float | UnsetType, SECONDS] = UNSET
+    tls: Annotated[Tls | bool | UnsetType, Short(Tls, Flag())] = UNSET
+    token_env: Annotated[str | UnsetType, VariableName()] = UNSET
+    token_file: Annotated[str | UnsetType, FileName()] = UNSET
+    token: Annotated[str | UnsetType, NoSecret("token")] = UNSET
+    username: Annotated[str | UnsetType, PlainText()] = UNSET
+    password_env: Annotated[str | UnsetType, VariableName()] = UNSET
+    password_file: Annotated[str | UnsetType, FileName()] = UNSET
+    password: Annotated[str | UnsetType, NoSecret()] = UNSET
+    datacenter: Annotated[str | UnsetType, ZoneName()] = UNSET
+    prefix: Annotated[str | UnsetType, UrlPath()] = UNSET
+    namespace: Annotated[str | UnsetType, ZoneName()] = UNSET
+    kubeconfig: Annotated[str | UnsetType, FileName()] = UNSET
+    context: Annotated[str | UnsetType, PlainText()] = UNSET
+    path: Annotated[str | UnsetType, FileName()] = UNSET
+
+
 class Policy(Record):
     """The keys that `defaults`, services and load balancers share."""
 
@@ -223,7 +278,7 @@ class Policy(Record):
     close_on_unhealthy: Annotated[bool | UnsetType, Flag()] = UNSET
     slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     tls: Annotated[UnsetType, Later(_TLS)] = UNSET
-    source: Annotated[UnsetType, Later("sources per upstream")] = UNSET
+    source: Annotated[SourceChoice | tuple[str, ...] | UnsetType, Short(SourceChoice, SourceNames())] = UNSET
 
 
 class Service(Policy):
@@ -262,6 +317,29 @@ class LoadBalancer(Defaults):
     hash_on: Annotated[str | UnsetType, HashOn()] = UNSET
 
 
+class Registration(Record):
+    """One of `register`."""
+
+    name: Annotated[str | UnsetType, UpstreamName()] = UNSET
+    port: Annotated[int | UnsetType, PORT] = UNSET
+    registry: Annotated[str | UnsetType, UpstreamName()] = UNSET
+    host: Annotated[str | UnsetType, HostName()] = UNSET
+    id: Annotated[str | UnsetType, UpstreamName()] = UNSET
+    health_check: Annotated[HealthCheck | str | bool | UnsetType, Short(HealthCheck, HealthShort())] = UNSET
+    check_host: Annotated[str | UnsetType, HostName()] = UNSET
+    weight: Annotated[int | UnsetType, WEIGHT] = UNSET
+    zone: Annotated[str | UnsetType, ZoneName()] = UNSET
+    tags: Annotated[tuple[str, ...] | UnsetType, Several(PlainText(), 16, "tags")] = UNSET
+    ttl: Annotated[float | UnsetType, SECONDS] = UNSET
+
+
+class LastGood(Record):
+    """`sidecar.last_good`, the long form."""
+
+    file: Annotated[str | UnsetType, FileName()] = UNSET
+    max_age: Annotated[float | UnsetType, SECONDS] = UNSET
+
+
 class Deployment(Record):
     """`deployment`."""
 
@@ -287,12 +365,22 @@ class Sidecar(Record):
     # As many as the cores of a large machine; each is a whole process, and a socket for every address and port.
     workers: Annotated[int | UnsetType, Whole(1, 64)] = UNSET
     zone: Annotated[str | UnsetType, ZoneName()] = UNSET
+    last_good: Annotated[LastGood | str | UnsetType, Short(LastGood, FileName())] = UNSET
+    registry_wait: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
+    watch: Annotated[bool | UnsetType, Flag()] = UNSET
 
 
 class Kubernetes(Record):
     """`kubernetes`."""
 
     service_mesh: Annotated[UnsetType, Later("service mesh policies")] = UNSET
+
+
+# Sixteen registries are a company's; a sidecar stands beside one process, which serves some services at most.
+REGISTRIES: Final = Several(Section(ExternalRegistry), 16, "registries", required=("type",), sections=True)
+REGISTRATIONS: Final = Several(
+    Section(Registration), 16, "services", required=("name", "port"), sections=True
+)
 
 
 class Root(Record):
@@ -303,5 +391,6 @@ class Root(Record):
     load_balancers: Annotated[Mapping[str, LoadBalancer] | UnsetType, Named(LoadBalancer)] = UNSET
     defaults: Annotated[Defaults | UnsetType, Section(Defaults)] = UNSET
     sidecar: Annotated[Sidecar | UnsetType, Section(Sidecar)] = UNSET
-    external_registry: Annotated[UnsetType, Later("external registries")] = UNSET
+    external_registry: Annotated[tuple[ExternalRegistry, ...] | UnsetType, REGISTRIES] = UNSET
+    register: Annotated[tuple[Registration, ...] | UnsetType, REGISTRATIONS] = UNSET
     kubernetes: Annotated[Kubernetes | UnsetType, Section(Kubernetes)] = UNSET

@@ -13,6 +13,7 @@ from sidecar.config.findings import meant
 from sidecar.errors import UnknownUpstreamError
 
 __all__ = [
+    "STATIC",
     "Address",
     "BreakerSettings",
     "DeploymentMode",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sidecar.config.health import HealthMerge, usual_path
@@ -12,6 +13,7 @@ from sidecar.config.settings import (
     EndpointSettings,
     HealthSettings,
     PolicySettings,
+    SourceSettings,
     UpstreamKind,
     UpstreamSettings,
 )
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from sidecar.config.findings import Findings, KeyPath
     from sidecar.config.marks import Document
     from sidecar.config.modes import BuiltIn
+    from sidecar.config.registries import Registries
 
 __all__ = ["Draft", "UpstreamResolver"]
 
@@ -46,7 +49,15 @@ class Draft(Record):
 class UpstreamResolver:
     """Makes drafts of a file's upstreams. One use: `resolve`."""
 
-    __slots__ = ("_built_ins", "_defaults", "_document", "_environment", "_findings", "_root")
+    __slots__ = (
+        "_built_ins",
+        "_defaults",
+        "_document",
+        "_environment",
+        "_findings",
+        "_registries",
+        "_root",
+    )
 
     def __init__(
         self,
@@ -54,12 +65,14 @@ class UpstreamResolver:
         document: Document,
         built_ins: Mapping[str, BuiltIn],
         environment: Environment,
+        registries: Registries,
         findings: Findings,
     ) -> None:
         self._root = root
         self._document = document
         self._built_ins = built_ins
         self._environment = environment
+        self._registries = registries
         self._findings = findings
         self._defaults = Layer(_or(root.defaults, Defaults()), ("defaults",))
 
@@ -104,43 +117,60 @@ class UpstreamResolver:
     def _service(self, name: str, service: Service) -> Draft | None:
         path: KeyPath = ("services", name)
         known = self._built_ins.get(name)
-        host = self._needed(service.host, known.host if known else None, (*path, "host"))
-        port = self._needed(service.port, known.port if known else None, (*path, "port"))
+        host = _or(service.host, known.host if known else None)
+        layers = (self._defaults, Layer(service, path))
+        source = self._registries.source(layers, static=host is not None)
+        port = _or(service.port, known.port if known else None)
+        if source.is_static:
+            self._needed(host, (*path, "host"))
+        if source.is_static or host is not None:
+            self._needed(port, (*path, "port"))
         scheme = _or(service.scheme, known.scheme if known else "http")
         health = known.health_endpoint if known else usual_path(name, scheme)
         policy = self._policy(name, Layer(service, path), scheme)
         checked = self._health(name, Layer(service, path), scheme, service.health_endpoint, health)
-        real_host = _or(self._environment.host(name), host)
-        real_port = _or(self._environment.port(name), port)
-        if host is None or port is None or real_host is None or real_port is None:
+        moved, moved_port = self._environment.host(name), self._environment.port(name)
+        real_host, real_port = _or(moved, host), _or(moved_port, port)
+        if source.is_static and (host is None or port is None):
             return None
+        if not isinstance(moved, UnsetType):
+            source = SourceSettings()
+        elif not isinstance(moved_port, UnsetType):
+            source = replace(source, override_port=moved_port)
+        known_place = real_host is not None and real_port is not None
+        if source.is_static and not known_place:
+            self._environment.lacks_port(name)
         upstream = UpstreamSettings(
             name=name,
             kind=UpstreamKind.SERVICE,
             scheme=scheme,
-            endpoints=(EndpointSettings(real_host, real_port),),
+            endpoints=(EndpointSettings(real_host, real_port),) if real_host and real_port else (),
             strategy="round_robin",
             health_endpoint=checked.path if checked.kind == "http" else _or(service.health_endpoint, health),
             listen_port=None,
             skipped=None,
             policy=policy,
             health=checked,
+            source=source,
         )
-        return Draft(upstream, path, (port,))
+        return Draft(upstream, path, (port,) if port else ())
 
     def _balancer(self, name: str, balancer: LoadBalancer) -> Draft | None:
         path: KeyPath = ("load_balancers", name)
         scheme = _or(balancer.scheme, "http")
         policy = self._policy(name, Layer(balancer, path), scheme)
         checked = self._health(name, Layer(balancer, path), scheme, UNSET, usual_path(name, scheme))
-        in_file = self._hosts(balancer, path)
+        layers = (self._defaults, Layer(balancer, path))
+        source = self._registries.source(layers, static=balancer.hosts is not UNSET)
+        in_file = self._hosts(balancer, path, needed=source.is_static)
         moved = self._environment.hosts(name)
-        if not in_file:
+        if not in_file and source.is_static:
             return None
         if isinstance(moved, UnsetType):
             endpoints = in_file
         else:
             endpoints = tuple(EndpointSettings(address.host, address.port) for address in moved)
+            source = SourceSettings()
         strategy = _or(balancer.strategy, "round_robin")
         upstream = UpstreamSettings(
             name=name,
@@ -154,6 +184,7 @@ class UpstreamResolver:
             skipped=None,
             policy=policy,
             health=checked,
+            source=source,
         )
         return Draft(upstream, path, tuple(dict.fromkeys(endpoint.port for endpoint in in_file)))
 
@@ -173,10 +204,10 @@ class UpstreamResolver:
             self._say((*path, "strategy"), problem)
         return given
 
-    def _hosts(self, balancer: LoadBalancer, path: KeyPath) -> tuple[EndpointSettings, ...]:
+    def _hosts(self, balancer: LoadBalancer, path: KeyPath, *, needed: bool) -> tuple[EndpointSettings, ...]:
         place = (*path, "hosts")
         if isinstance(balancer.hosts, UnsetType):
-            if not self._document.has(place):
+            if needed and not self._document.has(place):
                 self._say(path, "has no hosts; list them as host:port under `hosts`")
             return ()
         endpoints: dict[tuple[str, int], EndpointSettings] = {}
@@ -202,13 +233,11 @@ class UpstreamResolver:
         merge = HealthMerge(scheme, endpoint, known, self._document, self._findings)
         return merge.settings(name, (self._defaults, layer))
 
-    def _needed(self, given: T | UnsetType, known: T | None, path: KeyPath) -> T | None:
+    def _needed(self, value: object, path: KeyPath) -> None:
         """A key that must come from somewhere."""
-        value = _or(given, known)
         if value is None and not self._document.has(path):
             key = path[-1]
             self._say(path[:-1], f"has no {key}; give one (only well-known services have a built-in {key})")
-        return value
 
     def _say(self, path: KeyPath, problem: str) -> None:
         self._document.report(self._findings, path, problem)
