@@ -1,7 +1,7 @@
 """The composition root: the whole sidecar in the order it is put together, and its life from start to drain.
 
 settings ─► a Cluster for each upstream ─► a Snapshot from its source ─► a Listener on its localhost port
-                 │
+                 │                           (a SourceSupervisor follows registries, where there are any)
                  ├─► a Checker asks its endpoints whether they are well
                  └─► metrics and admin servers read it
 """
@@ -24,6 +24,7 @@ from sidecar.admin.views import upstreams_view
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.config.resolved import upstream_policy
+from sidecar.config.settings import STATIC
 from sidecar.model import Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
 from sidecar.proxy import Listener, ProxyContext
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Address, Settings, UpstreamSettings
     from sidecar.health.checker import Checker
     from sidecar.model import EndpointState
+    from sidecar.model.registry import FeedStatus, SourceStatus
+    from sidecar.registry.supervisor import SourceSupervisor
 
 __all__ = ["App", "run_loop"]
 
@@ -47,6 +50,7 @@ CHECK_DESCRIPTORS = 128  # `health.checker.MAX_RUNNING`, which is not loaded whe
 DRAIN_QUIET = 0.5  # seconds
 # The share of the drain time that is left for what is in flight when the application does not stop asking.
 LAST_CALL = 0.25
+SHOWN_ENDPOINTS = 20  # of one upstream, in the log of the start
 DRAIN_POLL = 0.05  # seconds between looks at what is still going on
 
 _DONE = {"trip": "tripped", "reset": "reset"}
@@ -74,6 +78,7 @@ class App:
         self._sockets: list[socket.socket] = []  # of the metrics and admin servers
         self._servers: list[AdminServer] = []
         self._checker: Checker | None = None
+        self._registry: SourceSupervisor | None = None
         self._stage = 0
         self._stage_changed = asyncio.Event()
 
@@ -102,6 +107,7 @@ class App:
         )
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
+        self._ask_registries()
         await self._bind_own()
         for upstream in settings.upstreams:
             await self._listen(upstream)
@@ -139,14 +145,30 @@ class App:
         return self.settings.sidecar.max_clients + connections + checks + OWN_DESCRIPTORS
 
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
-        """The upstream's cluster, with the endpoints that the configuration names."""
+        """The upstream's cluster, with the endpoints that the configuration names unless a registry is to be asked."""
         policy = upstream_policy(upstream, self.settings.sidecar.zone)
-        cluster = Cluster(upstream.name, upstream.scheme, policy, self.clock)
-        endpoints = tuple(
-            Endpoint(found.host, found.port, found.weight, found.zone) for found in upstream.endpoints
-        )
-        cluster.apply(Snapshot(upstream.name, endpoints, "static"))
-        self.clusters[upstream.name] = cluster
+        cluster = self.clusters[upstream.name] = Cluster(upstream.name, upstream.scheme, policy, self.clock)
+        if upstream.source.is_static:
+            endpoints = tuple(
+                Endpoint(found.host, found.port, found.weight, found.zone) for found in upstream.endpoints
+            )
+            cluster.apply(Snapshot(upstream.name, endpoints, STATIC))
+
+    def _ask_registries(self) -> None:
+        """Follow the registries of upstreams that have one, from now on until the process ends."""
+        if all(upstream.source.is_static for upstream in self.settings.upstreams):
+            return
+        from sidecar.registry.following import source_supervisor
+
+        self._registry = source_supervisor(self.settings, self.clock, self.apply)
+        self._registry.begin()
+        self._registry.start()
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Have an upstream consist of what a registry says."""
+        cluster = self.clusters.get(snapshot.upstream)
+        if cluster is not None:
+            cluster.apply(snapshot)
 
     def _start_checks(self, context: ProxyContext) -> None:
         """Check the endpoints of upstreams with `health_check`, from now until nothing is accepted any more."""
@@ -197,7 +219,9 @@ class App:
         from sidecar.admin.server import admin_app, metrics_app
         from sidecar.observe.metrics import Metrics
 
-        metrics = Metrics(self.clusters, context, compiled=is_compiled())
+        metrics = Metrics(
+            self.clusters, context, compiled=is_compiled(), sources=self._sources, clock=self.clock
+        )
         return (
             metrics_app(metrics.render, metrics.content_type, self._is_ready),
             admin_app(self.view, self.control, self.explain),
@@ -216,12 +240,23 @@ class App:
             self.listening.append((upstream.name, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
 
     def _is_ready(self) -> bool:
-        return self.ready and not self._stage
+        known = self._registry is None or self._registry.settled
+        return self.ready and known and not self._stage
+
+    def _sources(self) -> list[SourceStatus]:
+        return [] if self._registry is None else self._registry.sources()
+
+    def _feeds(self, upstream: str) -> list[FeedStatus]:
+        return [] if self._registry is None else self._registry.feeds(upstream)
 
     def view(self) -> dict[str, Any]:
         """What `/upstreams` shows."""
         return upstreams_view(
-            self.clusters, self.clock, mode=self.settings.mode.value, draining=bool(self._stage)
+            self.clusters,
+            self.clock,
+            mode=self.settings.mode.value,
+            draining=bool(self._stage),
+            feeds=self._feeds,
         )
 
     def explain(self, name: str) -> dict[str, Any]:
@@ -281,10 +316,13 @@ class App:
             if upstream.skipped:
                 _log.warning("%s: not listening: %s", upstream.name, upstream.skipped)
             elif upstream.name in places:
-                endpoints = ", ".join(
-                    state.endpoint.address for state in self.clusters[upstream.name].endpoints.values()
-                )
-                _log.info("%s: %s -> %s", upstream.name, " and ".join(places[upstream.name]), endpoints)
+                there = [state.endpoint.address for state in self.clusters[upstream.name].endpoints.values()]
+                source = "" if upstream.source.is_static else f" ({', '.join(upstream.source.use)})"
+                endpoints = ", ".join(there[:SHOWN_ENDPOINTS]) or "none yet"
+                if len(there) > SHOWN_ENDPOINTS:
+                    endpoints += f" and {len(there) - SHOWN_ENDPOINTS} more"
+                where = " and ".join(places[upstream.name])
+                _log.info("%s: %s -> %s%s", upstream.name, where, endpoints, source)
         _log.info("admin: http://%s/upstreams", self.admin_address)
         _log.info("metrics: http://%s/metrics", self.metrics_address)
 
@@ -374,6 +412,8 @@ class App:
         """Close everything at once; safe to call at any time and again."""
         self.ready = False
         self._stop_accepting()
+        if self._registry is not None:
+            await self._registry.close()
         if self._context is not None:
             self._context.sweep.stop()
             if self._checker is not None:

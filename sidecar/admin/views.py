@@ -14,11 +14,12 @@ from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
     from sidecar.model import CheckResult, EndpointState, WorkerCounts
+    from sidecar.model.registry import FeedStatus
     from sidecar.resilience import Breaker, Transition
 
 __all__ = ["moment", "upstreams_view"]
@@ -31,6 +32,7 @@ def upstreams_view(
     mode: str,
     draining: bool,
     workers: WorkerCounts | None = None,
+    feeds: Callable[[str], list[FeedStatus]] | None = None,
 ) -> dict[str, Any]:
     """Every upstream with its endpoints, in configuration order.
 
@@ -38,6 +40,7 @@ def upstreams_view(
     by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending, sessions: {...},
     bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`. Counts grow from the
     start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give the inner shapes.
+    With `feeds`, upstreams that registries are asked for have `registries` (`_feed`).
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
     """
     now = clock.monotonic()
@@ -52,7 +55,28 @@ def upstreams_view(
             "restarts": workers.restarts,
         }
     view["upstreams"] = [_upstream(cluster, now, epoch) for cluster in clusters.values()]
+    for upstream in view["upstreams"]:
+        said = feeds(upstream["name"]) if feeds is not None else []
+        if said:
+            upstream["registries"] = [_feed(feed, now, epoch) for feed in said]
     return view
+
+
+def _feed(feed: FeedStatus, now: float, epoch: float) -> dict[str, Any]:
+    """What one registry says of an upstream.
+
+    endpoints: how many, null before its first word. age: seconds since it was heard of, null before. stale: it errs or
+    is silent, so that its last word is used. saved: that word is from the last good file. error: null when it is well.
+    """
+    return {
+        "source": feed.source,
+        "endpoints": feed.endpoints,
+        "heard_at": None if feed.heard_at is None else moment(epoch + feed.heard_at),
+        "age": None if feed.heard_at is None else round(now - feed.heard_at, 3),
+        "stale": feed.stale,
+        "saved": feed.saved,
+        "error": feed.error or None,
+    }
 
 
 def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:

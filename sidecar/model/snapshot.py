@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sidecar.model.endpoint import Endpoint
+from sidecar.model.endpoint import Endpoint  # noqa: TC001 - whoever reads it from JSON reads the annotations
 
 __all__ = ["Snapshot"]
 

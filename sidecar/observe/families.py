@@ -17,12 +17,14 @@ from prometheus_client.metrics_core import (
 )
 
 from sidecar.model import CloseReason, EndpointState, Limit, Outcome
+from sidecar.model.registry import RESULTS
 from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, RETRY_REASONS
 from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.model import CheckCounts, WorkerCounts
+    from sidecar.model.registry import SourceStatus
 
 __all__ = [
     "bounds",
@@ -31,6 +33,7 @@ __all__ = [
     "connections",
     "counter",
     "gauge",
+    "registries",
     "requests",
     "sessions",
     "workers",
@@ -317,6 +320,35 @@ def checks(clusters: list[Cluster], counts: CheckCounts) -> Iterator[Metric]:
         "Bound on sidecar_health_checks_running; 0 where nothing is checked.",
         (),
         [((), counts.limit)],
+    )
+
+
+def registries(sources: list[SourceStatus], epoch: float) -> Iterator[Metric]:
+    """Of the registries that are asked. epoch: wall time at monotonic zero."""
+    yield counter(
+        "registry_updates_total",
+        "What has come of asking a registry: signs of life are unchanged.",
+        ("source", "result"),
+        (
+            ((source.name, result), count)
+            for source in sources
+            for result, count in zip(RESULTS, source.updates, strict=True)
+        ),
+    )
+    yield gauge(
+        "registry_last_success_timestamp_seconds",
+        "When all that is asked of a registry had been heard of last; 0 before the first time.",
+        ("source",),
+        (
+            ((source.name,), 0 if source.last_success is None else epoch + source.last_success)
+            for source in sources
+        ),
+    )
+    yield gauge(
+        "registry_stale",
+        "1 while a registry errs or says nothing, so that what it said before is used.",
+        ("source",),
+        (((source.name,), source.stale) for source in sources),
     )
 
 

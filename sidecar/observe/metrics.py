@@ -23,6 +23,7 @@ from sidecar.observe.families import (
     connections,
     counter,
     gauge,
+    registries,
     requests,
     sessions,
     workers,
@@ -30,12 +31,14 @@ from sidecar.observe.families import (
 from sidecar.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
+    from sidecar.clock import Clock
     from sidecar.cluster import Cluster
     from sidecar.model import WorkerCounts
+    from sidecar.model.registry import SourceStatus
     from sidecar.proxy.context import ProxyContext
 
 __all__ = ["Metrics"]
@@ -48,6 +51,7 @@ class Metrics:
     context: the data path's shared state; None leaves out what is known of clients and draining.
     compiled: whether the hot modules run compiled.
     workers: of the supervisor of several worker processes; None where there is one process.
+    sources: how the registries are; None where none is asked. clock: tells their moments in wall time.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -59,11 +63,15 @@ class Metrics:
         *,
         compiled: bool,
         workers: WorkerCounts | None = None,
+        sources: Callable[[], list[SourceStatus]] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         # A registry of its own: the library's global one would add its process and garbage collector metrics,
         # and would make two sidecars in one process (as tests run them) share what they report.
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(clusters, context, compiled=compiled, workers=workers))
+        self._registry.register(
+            _Collector(clusters, context, compiled=compiled, workers=workers, sources=sources, clock=clock)
+        )
 
     def render(self) -> bytes:
         """One scrape's answer, to be sent with `content_type`."""
@@ -80,11 +88,15 @@ class _Collector:
         *,
         compiled: bool,
         workers: WorkerCounts | None = None,
+        sources: Callable[[], list[SourceStatus]] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._clusters = clusters
         self._context = context
         self._compiled = compiled
         self._workers = workers
+        self._sources = sources
+        self._clock = clock
 
     def describe(self) -> list[Metric]:
         """Empty: registering must not need a walk, and no other collector shares the registry."""
@@ -105,6 +117,9 @@ class _Collector:
         if self._context is not None:
             checked = [cluster for cluster in clusters if cluster.policy.checked]
             yield from checks(checked, self._context.checks)
+        sources = self._sources() if self._sources is not None else []
+        if sources and self._clock is not None:
+            yield from registries(sources, self._clock.wall() - self._clock.monotonic())
         yield from self._process()
         if self._workers is not None:
             yield from workers(self._workers)

@@ -24,8 +24,9 @@ START_TIMEOUT = 30.0  # seconds from the start of the process to its being ready
 REAP_POLL = 0.01  # seconds
 REAP_PATIENCE = 1.0  # seconds; one that lives without its channel can be told nothing more
 NOT_STARTED = 127  # the exit code of a process that there never was, as a shell has it
-# Unread bytes in a worker's channel beyond which it is taken for stuck. It is told some hundred bytes for each move.
-MAX_UNSENT = 1024 * 1024
+# Unread bytes in a worker's channel beyond which it is taken for stuck. It is told some hundred bytes for each move,
+# and for each endpoint when an upstream has changed: this is ten times what ten thousand endpoints are.
+MAX_UNSENT = 16 * 1024 * 1024
 
 
 class Program(Protocol):

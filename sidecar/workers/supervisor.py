@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
     from sidecar.config.settings import Settings
-    from sidecar.model import EndpointState
+    from sidecar.model import EndpointState, Snapshot
     from sidecar.workers.channel import Message
     from sidecar.workers.process import Spawn
 
@@ -93,6 +93,7 @@ class Supervisor(App):
         self._whole = Whole()
         self._moves: dict[tuple[str, str, int], Move] = {}  # the last of each endpoint
         self._tripped: dict[tuple[str, str, int], Order] = {}  # by hand, and not reset since
+        self._snapshots: dict[str, Snapshot] = {}  # the last that registries gave, by upstream
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
         self._reloading = False
@@ -105,6 +106,7 @@ class Supervisor(App):
         self._raise_descriptor_limit()
         self._context = ProxyContext(asyncio.get_running_loop(), self.clock)
         self._show(settings)
+        self._ask_registries()
         await self._bind_own()
         await self._serve_own(self._context)
         self._ports = self._ports.open(settings.upstreams, settings.sidecar.bind)
@@ -127,7 +129,14 @@ class Supervisor(App):
         return max(super()._descriptors_wanted(), sockets + OWN_DESCRIPTORS)
 
     def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
-        metrics = Metrics(self.clusters, context, compiled=is_compiled(), workers=self.counts)
+        metrics = Metrics(
+            self.clusters,
+            context,
+            compiled=is_compiled(),
+            workers=self.counts,
+            sources=self._sources,
+            clock=self.clock,
+        )
         return (
             metrics_app(metrics.render, metrics.content_type, self._is_ready, self.refresh),
             admin_app(self.view, self.control, self.explain, self.refresh),
@@ -147,6 +156,8 @@ class Supervisor(App):
         self.clusters.clear()
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
+            if not upstream.source.is_static and upstream.name in self._snapshots:
+                super().apply(self._snapshots[upstream.name])
         assert self._context is not None
         self._context.max_clients = settings.sidecar.max_clients * self.counts.configured
 
@@ -196,6 +207,11 @@ class Supervisor(App):
                 "sockets": sockets,
                 "moves": [to_plain(move) for move in moves],
                 "orders": [to_plain(order) for order in self._tripped.values()],
+                "snapshots": [
+                    to_plain(self._snapshots[upstream.name])
+                    for upstream in settings.upstreams
+                    if upstream.name in self._snapshots and not upstream.source.is_static
+                ],
             }
 
         worker = WorkerProcess(slot, self, self.clock.monotonic())
@@ -204,6 +220,14 @@ class Supervisor(App):
         if self._stage:
             self._tell_stage(worker)
         return worker
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Show it, and have all workers go by it, and those that come later."""
+        self._snapshots[snapshot.upstream] = snapshot
+        super().apply(snapshot)
+        message = {"kind": "snapshot", "snapshot": to_plain(snapshot)}
+        for worker in tuple(self._workers):
+            worker.tell(message)
 
     def worker_said(self, worker: WorkerProcess, message: Message) -> None:
         """A breaker of it has moved: all others follow. What checks hold open is for those that come."""
@@ -289,6 +313,7 @@ class Supervisor(App):
             mode=self.settings.mode.value,
             draining=bool(self._stage),
             workers=self.counts,
+            feeds=self._feeds,
         )
 
     def explain(self, name: str) -> dict[str, Any]:

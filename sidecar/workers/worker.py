@@ -1,8 +1,9 @@
 """A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
 
-What it is told (`kind`): start, stage, leave, move, do, values. It tells: ready or failed, then move, held, quiet,
-values. Signals are for the supervisor, which may be in the same foreground group or control group as its workers and
-passes on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM, and takes signals then.
+What it is told (`kind`): start, stage, leave, move, do, snapshot, values. It tells: ready or failed, then move, held,
+quiet, values. Signals are for the supervisor, which may be in the same foreground group or control group as its
+workers and passes on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM, and takes
+signals then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sidecar.admin.control import ACTIONS
 from sidecar.app import App
 from sidecar.config.settings import Settings
 from sidecar.errors import StartError
+from sidecar.model import Snapshot
 from sidecar.observe.logs import configure
 from sidecar.proxy import Listener
 from sidecar.resilience import BreakerState
@@ -52,7 +54,7 @@ class WorkerApp(App):
     """One worker's part of the sidecar.
 
     sockets: (host, descriptor) of each listening socket, by upstream. moves: of breakers, before it was there.
-    orders: what was done by hand before and still holds.
+    orders: what was done by hand before and still holds. snapshots: the last that registries gave.
     leaving: it finishes what it has and accepts nothing, since others have taken its place.
     alone: the supervisor has gone.
     """
@@ -65,6 +67,7 @@ class WorkerApp(App):
         channel: Channel,
         clock: Clock | None = None,
         orders: Sequence[Order] = (),
+        snapshots: Sequence[Snapshot] = (),
     ) -> None:
         super().__init__(settings, clock)
         self.leaving = False
@@ -72,6 +75,7 @@ class WorkerApp(App):
         self._inherited = sockets
         self._moves = moves
         self._orders = orders
+        self._snapshots = snapshots
         self._channel = channel
         self._told_quiet = False
 
@@ -83,6 +87,11 @@ class WorkerApp(App):
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         super()._add_upstream(upstream)
         self.clusters[upstream.name].watcher = self
+
+    def _ask_registries(self) -> None:
+        """The supervisor does, and tells."""
+        for snapshot in self._snapshots:
+            self.apply(snapshot)
 
     async def _bind_own(self) -> None:
         """What is known of endpoints comes before the first request."""
@@ -228,6 +237,8 @@ class _Conversation:
             app.adopt(from_plain(Move, message["move"]))
         elif kind == "do":
             app.do(from_plain(Order, message["order"]))
+        elif kind == "snapshot":
+            app.apply(from_plain(Snapshot, message["snapshot"]))
         elif kind == "values":
             self.channel.send({"kind": "values", "values": app.values()})
         elif kind == "stage":
@@ -303,7 +314,8 @@ def _app(message: Message, channel: Channel) -> WorkerApp:
         sockets.setdefault(name, []).append((host, descriptor))
     moves = [from_plain(Move, move) for move in message["moves"]]
     orders = [from_plain(Order, order) for order in message["orders"]]
-    return WorkerApp(settings, sockets, moves, channel, orders=orders)
+    snapshots = [from_plain(Snapshot, snapshot) for snapshot in message["snapshots"]]
+    return WorkerApp(settings, sockets, moves, channel, orders=orders, snapshots=snapshots)
 
 
 class _Mark(logging.Filter):
