@@ -16,7 +16,7 @@ cdef class Cluster:
     cdef public double _look_at, _probe_at, _ramp_at
     cdef public bint gave_probe, hashes, panic
     cdef public RetryBudget budget
-    cdef public dict endpoints, outcomes
+    cdef public dict _left, endpoints, outcomes
     cdef public ConnectionLimit limit
     cdef public str name, scheme, source
     cdef public Picker picker, _sound

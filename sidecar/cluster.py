@@ -24,6 +24,7 @@ from sidecar.resilience import Breaker, BreakerState, too_few_left
 from sidecar.resilience.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Collection, Iterable
 
     from sidecar.balance.picker import Picker
@@ -40,6 +41,9 @@ _NEVER = float("inf")
 _SLOW_STEPS = 10
 # Outcomes that tell nothing of how long an endpoint takes to answer.
 _SAYS_NOTHING = (Outcome.CANCELLED, Outcome.LOCAL_SHORTAGE, Outcome.IDLE_RACE)
+# Endpoints that have left, of which it is still known what was counted (behaviour 22): as many as an upstream has when
+# it is large, so that a registry that forgets all of them for a moment resets no counter. Each is some hundred bytes.
+REMEMBERED = 1000
 _SUCCESS = Outcome.SUCCESS  # for every request; an Enum's member costs ten times as much as a name here
 
 
@@ -71,6 +75,7 @@ class Cluster:
     __slots__ = (
         "_balancing",
         "_clock",
+        "_left",
         "_look_at",
         "_probe_at",
         "_ramp_at",
@@ -107,6 +112,7 @@ class Cluster:
             policy.max_in_flight,
         )
         self._clock = clock
+        self._left: dict[tuple[str, int], array[int]] = {}
         self._balancing = Balancing(clock.uniform, self.stats, policy.max_load)
         self._probe_at = _NEVER  # when a breaker may be probed
         self._ramp_at = _NEVER  # when weights of slowly starting endpoints grow
@@ -119,7 +125,10 @@ class Cluster:
         self._sound: Picker | None = None  # in panic: over the closed ones, for retries
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Make the endpoints those of `snapshot`: new ones start closed, known ones keep everything, others go."""
+        """Make the endpoints those of `snapshot`: new ones start closed, known ones keep everything, others go.
+
+        One that was there before counts on from where it was; its breaker knows nothing of then.
+        """
         before = self.endpoints
         now = self._clock.monotonic()
         # Nobody of the first snapshot starts slowly: there is nobody to carry the others' share (behaviour 23).
@@ -131,6 +140,9 @@ class Cluster:
             if state is None:
                 state = self._new_state(endpoint)
                 state.since = since
+                counted = self._left.pop(endpoint.key, None)
+                if counted is not None:
+                    state.resume(counted)
             else:
                 state.endpoint = endpoint
             self.endpoints[endpoint.key] = state
@@ -138,8 +150,10 @@ class Cluster:
         for state in before.values():
             state.removed = True
             state.in_rotation = False
+            self._left[state.endpoint.key] = state.attempts
+        while len(self._left) > REMEMBERED:
+            del self._left[next(iter(self._left))]
         self._balancing.members = list(self.endpoints.values())
-        self._balancing.ring = None
         self._rebuild(now)
         for state in before.values():
             state.pool.retire()

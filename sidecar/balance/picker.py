@@ -18,8 +18,8 @@ class Balancing:
 
     uniform: a float in [0, 1); chance. stats: of the upstream, whose `in_flight` is all of its load.
     max_load: with ring_hash, what one endpoint may have in flight, as a multiple of its share of all.
-    members: all endpoints of the snapshot, whether they may be picked or not. ring: that ring_hash has laid out over
-        them; whoever changes `members` makes it None.
+    members: all endpoints of the snapshot, whether they may be picked or not; another list for each snapshot.
+    ring: that ring_hash has laid out over them, or over those of the snapshot before.
     """
 
     __slots__ = ("max_load", "members", "ring", "stats", "uniform")

@@ -7,7 +7,8 @@ cdef int _NOT_HOT, _PATIENCE
 
 
 cdef class Ring:
-    cdef public list members, points
+    cdef public object of
+    cdef public list counts, members, points
     cdef public unsigned long long mask
 
 

@@ -10,6 +10,8 @@ from sidecar.model.outcome import Outcome
 from sidecar.model.stats import zeros
 
 if TYPE_CHECKING:
+    from array import array
+
     from sidecar.model.check import CheckResult
     from sidecar.pool import EndpointPool
     from sidecar.resilience.breaker import Breaker
@@ -97,6 +99,11 @@ class EndpointState:
         self.last_check: CheckResult | None = None
         self.latency = 0.0
         self.latency_at = 0.0
+
+    def resume(self, attempts: array[int]) -> None:
+        """Count on from `attempts`: it is an endpoint that was there before."""
+        self.attempts = attempts
+        self._attempts = attempts
 
     def count(self, outcome: int) -> None:
         """An attempt has ended so."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.clock import FakeClock
 
-from sidecar.cluster import Cluster
+from sidecar.cluster import REMEMBERED, Cluster
 from sidecar.errors import Reason
 from sidecar.model import Endpoint, EndpointState, Outcome, Snapshot, UpstreamPolicy
 from sidecar.pool import Admission, EndpointPool, PooledConnection
@@ -905,3 +905,31 @@ def test_what_is_next_is_next_also_when_the_cycle_has_shrunk(hosts: str) -> None
         fail(cluster, hosts[-1])
         told, _ = cluster.peek(NOW)
         assert cluster.pick(NOW) is told
+
+
+def test_an_endpoint_that_comes_back_counts_on_with_a_new_breaker() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    fail(cluster, "a")
+    was = state_of(cluster, "a")
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80)))
+
+    now = state_of(cluster, "a")
+    assert now is not was
+    assert now.breaker.state is CLOSED
+    assert now.attempts[Outcome.RESET] == 2
+    now.count(Outcome.RESET)
+    assert now.attempts[Outcome.RESET] == 3
+    # What was still under way when it left ends later, and is not lost.
+    cluster.report(was, Outcome.SUCCESS, NOW, 0)
+    assert now.attempts[Outcome.SUCCESS] == 1
+
+
+def test_what_has_left_is_remembered_within_bounds() -> None:
+    cluster = cluster_of()
+    for number in range(3):
+        cluster.apply(snapshot(*(Endpoint(f"h{number}-{index}", 80) for index in range(REMEMBERED))))
+    cluster.apply(snapshot())
+    assert len(cluster._left) == REMEMBERED
+    assert ("h2-0", 80) in cluster._left

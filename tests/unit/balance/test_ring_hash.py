@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from support.balance import balancing, build, counts, states
@@ -177,3 +178,21 @@ def test_a_large_upstream_has_a_bounded_ring() -> None:
     assert len(owned) == 2000
     assert min(owned.values()) >= 8
     assert len(Ring(states(1, 1)).points) == 2 * POINTS
+
+
+def test_a_ring_that_follows_many_snapshots_is_the_one_laid_out_at_once() -> None:
+    chance = random.Random(7)
+    everybody = states(*[1] * 60)
+    shared = balancing(members=everybody[:40])
+    picker = build(RingHash, shared.members, given=shared)
+    for _ in range(30):
+        for state in chance.sample(everybody, 5):  # known endpoints may come to have another weight
+            state.endpoint = replace(state.endpoint, weight=chance.choice((1, 1, 1, 3)))
+        shared.members = chance.sample(everybody, chance.randint(33, 60) if chance.random() < 0.7 else 15)
+        picker = build(RingHash, shared.members, picker, given=shared)
+        ring = shared.ring
+        assert isinstance(ring, Ring)
+        assert ring.points == sorted(ring.points)
+        assert len(ring.members) <= ring.mask + 1
+        fresh = build(RingHash, shared.members, given=balancing(members=shared.members))
+        assert owners(picker, KEYS[:2000]) == owners(fresh, KEYS[:2000])
