@@ -208,6 +208,8 @@ async def _refusal(response: aiohttp.ClientResponse, where: str, right: str) -> 
     if status in (404, 500) and any(words in said for words in _UNKNOWN):
         return UnknownIdError(text)
     advice = f"{_ADVICE[status]} {right}" if status == 403 else _ADVICE.get(status)
+    if said == "No path to datacenter":
+        advice = "see `datacenter`"
     return SourceError(f"{text}; {advice}" if advice else text)
 
 
@@ -216,13 +218,18 @@ def _words(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "") or error.certificate_error
         return f"its certificate is refused: {_line(str(reason))}; see `tls.ca` and `tls.server_name`"
-    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(
-        error, aiohttp.ClientConnectorSSLError
-    ):
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        reason = getattr(error.os_error, "reason", None) or str(error.os_error)
+        return f"TLS fails: {_line(str(reason)).replace('_', ' ').lower()}; is this its HTTPS port?"
+    if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
         if number is not None and number > 0:  # the system's; a resolver's have words of their own
             return os.strerror(number).lower()
         return _line(error.os_error.strerror or str(error.os_error)).lower()
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closes the connection without an answer"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer breaks off"
     return _line(str(error) or type(error).__name__)
 
 
