@@ -97,6 +97,7 @@ def test_a_ports_name_is_that_of_a_tagged_address(spelling: tuple[str, str]) -> 
     ("service", "wanted", "why"),
     [
         ({"Port": 0}, WANTED, "it has no port, and `port` names none"),
+        ({"Port": True}, WANTED, "it has no port, and `port` names none"),
         ({"Port": "80"}, WANTED, "it has no port, and `port` names none"),
         ({"Port": 65536}, WANTED, "its port 65536 is none between 1 and 65535"),
         ({"Port": -1}, WANTED, "its port -1 is none between 1 and 65535"),

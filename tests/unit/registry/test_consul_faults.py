@@ -107,6 +107,17 @@ async def test_an_answer_that_never_ends_is_given_up(
     assert await error_of(source_of(agent)) == f"{at(agent)}: no whole answer within 0.2 s"
 
 
+async def test_a_refusal_that_never_ends_is_read_no_further(agent: ConsulAgent) -> None:
+    async def flood(_: ConsulAgent, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=502)
+        await response.prepare(request)
+        while True:
+            await response.write(b"bad gateway " * 1000)
+
+    agent.always = flood
+    assert (await error_of(source_of(agent))).startswith(f"{at(agent)}: status 502: bad gateway bad")
+
+
 async def test_a_query_that_blocks_for_longer_than_it_was_to_is_given_up(
     agent: ConsulAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +174,32 @@ async def test_nobody_who_listens_and_no_such_name() -> None:
     assert said == "GET /v1/health/service/web at consul.example:8500: no consul.example here"
 
 
+async def test_somebody_who_is_no_http_server_or_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consul_agent, "CONNECT_TIMEOUT", 0.2)
+    left = asyncio.Event()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(1)
+        if first == b"G":
+            writer.write(b"220 mail.example ESMTP\r\n\r\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        left.set()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", free_port()) as server:
+        host, port = server.sockets[0].getsockname()
+        source = source_of(hosts=(Address(host, port),))
+        assert (await error_of(source)).startswith(f"GET /v1/health/service/web at {host}:{port}: ")
+        await left.wait()
+        left.clear()
+        silent = source_of(hosts=(Address(host, port),), tls=TlsSettings(enabled=True))
+        assert await error_of(silent) == (
+            f"GET /v1/health/service/web at {host}:{port}: no connection within 0.2 s"
+        )
+        await left.wait()
+
+
 async def test_the_next_host_is_asked_at_once_and_kept(agent: ConsulAgent) -> None:
     async with ConsulAgent() as other:
         other.restore(500)
@@ -178,11 +215,11 @@ async def test_the_next_host_is_asked_at_once_and_kept(agent: ConsulAgent) -> No
             if not other.seen:  # the change came before the refusal
                 assert await news(stream) is None
             assert other.seen[0].index == 0, "an index is the agent's that gave it"
+            refused = len(agent.seen)
             waiting = asyncio.create_task(news(stream))
             await other.until(lambda other: other.blocked)
             other.add("web", "web-2", "10.0.0.2")
             assert len(await waiting or ()) == 2
-        refused = len(agent.seen)
         async with aclosing(source.watch([WEB])) as stream:
             await news(stream)
         assert len(agent.seen) == refused, "the one that answered last comes first"

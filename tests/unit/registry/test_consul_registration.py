@@ -153,6 +153,11 @@ async def test_it_stays_with_its_agent_and_is_withdrawn_wherever_it_was_announce
         await agent.start()
         await source.announce(ME)
         assert puts(other) == [REGISTER, PASS, PASS], "the one that it is at now"
+        await other.stop()
+        await source.announce(ME)
+        await other.start()
+        await source.announce(ME)
+        assert puts(agent) == [REGISTER, PASS, PASS, PASS], "and back, for good again"
         await source.withdraw(ME)
         assert (agent.instances, other.instances) == ({}, {})
 
