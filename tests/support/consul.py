@@ -1,4 +1,4 @@
-"""A Consul agent as its documentation describes it, in the loop of a test. What goes wrong is scripted.
+"""A Consul agent as its documentation describes it, in the loop of a test. What goes wrong is `consul_faults`.
 
 Pages, as docstrings name them, under https://developer.hashicorp.com/consul/api-docs:
 [health] /health · [blocking] /features/blocking · [consistency] /features/consistency · [service] /agent/service ·
@@ -11,32 +11,20 @@ import json
 import re
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from aiohttp import web
 
-from sidecar.clock import Clock
-from sidecar.config.settings import Address, RegistrySettings
-from sidecar.model import Endpoint, Snapshot
-from sidecar.registry.look_ups import LookUps
-from sidecar.registry.sources.consul import ConsulSource
-from sidecar.registry.sources.source import Surroundings
 from support.ports import free_port
 
 __all__ = [
+    "Answer",
     "ConsulAgent",
     "Instance",
     "Seen",
     "Token",
-    "dribble",
-    "drop_in_the_middle",
-    "headers",
-    "news",
-    "refuse",
-    "say",
-    "source_of",
 ]
 
 MAX_WAIT, DEFAULT_WAIT = 600.0, 300.0  # seconds [blocking]
@@ -297,8 +285,13 @@ class ConsulAgent:
             and tags <= {tag.lower() for tag in one.service.get("Tags") or []}
         ]
         seen = entries if token.reads(service) else []
-        response = web.json_response(seen)
-        response.headers.update(self._meta(service))
+        response = web.Response(
+            text=json.dumps(seen),
+            content_type="application/json",
+            zlib_executor_size=1
+            << 30,  # aiohttp compresses what is longer in a thread, which outlives the test
+        )
+        response.headers.update(self.meta(service))
         if len(seen) < len(entries) and request.headers.get("X-Consul-Token"):
             # Only to who has a token: others are not to learn that there is something [health].
             response.headers["X-Consul-Results-Filtered-By-ACLs"] = "true"
@@ -306,7 +299,7 @@ class ConsulAgent:
             response.enable_compression(web.ContentCoding.gzip)
         return response
 
-    def _meta(self, service: str) -> dict[str, str]:
+    def meta(self, service: str) -> dict[str, str]:
         """Of every answer from the servers [consistency]. A service that there is not has an index too."""
         return {
             "X-Consul-Index": str(self._indexes.get(service, min(10, self.index))),
@@ -433,80 +426,6 @@ class ConsulAgent:
         timer = self._timers.pop(identity, None)
         if timer is not None:
             timer.cancel()
-
-
-# The source under test
-
-
-def source_of(*agents: ConsulAgent, environ: dict[str, str] | None = None, **changed: Any) -> ConsulSource:
-    """A source of these agents, in that order. changed: other settings than the defaults."""
-    hosts = tuple(Address(agent.host, agent.port) for agent in agents)
-    settings = RegistrySettings(name="consul", kind="consul", **{"hosts": hosts} | changed)
-    return ConsulSource(settings, Surroundings(Clock(), environ or {}, LookUps().resolve))
-
-
-async def news(stream: AsyncIterator[Snapshot | None], seconds: float = 10.0) -> tuple[Endpoint, ...] | None:
-    """The endpoints of the stream's next snapshot; None for its word that nothing has changed."""
-    async with asyncio.timeout(seconds):
-        snapshot = await anext(stream)
-    return None if snapshot is None else snapshot.endpoints
-
-
-# What may go wrong, for `script` and `always`
-
-
-def refuse(status: int, text: str) -> Answer:
-    """A status with a text: Consul's errors are plain text, not JSON [structure]."""
-
-    async def answer(_: ConsulAgent, __: web.Request) -> web.StreamResponse:
-        return web.Response(status=status, text=text)
-
-    return answer
-
-
-def say(body: bytes) -> Answer:
-    """Any body, with the headers of an answer that is fine."""
-
-    async def answer(agent: ConsulAgent, request: web.Request) -> web.StreamResponse:
-        meta = agent._meta(request.match_info["service"])
-        return web.Response(body=body, content_type="application/json", headers=meta)
-
-    return answer
-
-
-def headers(**changed: str | None) -> Answer:
-    """The usual answer with other headers, `X_Consul_Index="0"` for one; None leaves one out."""
-
-    async def answer(agent: ConsulAgent, request: web.Request) -> web.StreamResponse:
-        response = await agent.health(request)
-        for name, value in changed.items():
-            response.headers.pop(name.replace("_", "-"), None)
-            if value is not None:
-                response.headers[name.replace("_", "-")] = value
-        return response
-
-    return answer
-
-
-async def drop_in_the_middle(agent: ConsulAgent, request: web.Request) -> web.StreamResponse:
-    """The connection is reset when half of the answer has been sent."""
-    response = web.StreamResponse(headers=agent._meta(request.match_info["service"]))
-    response.content_length = 1000
-    await response.prepare(request)
-    await response.write(b'[{"Node": ')
-    assert request.transport is not None
-    request.transport.abort()
-    return response
-
-
-async def dribble(agent: ConsulAgent, request: web.Request) -> web.StreamResponse:
-    """An answer of which a byte comes now and then, and never the last one."""
-    response = web.StreamResponse(headers=agent._meta(request.match_info["service"]))
-    response.content_length = 100_000
-    await response.prepare(request)
-    while True:
-        await response.write(b" ")
-        await asyncio.sleep(0.01)
 
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")

@@ -59,7 +59,8 @@ class ConsulSource(Source, Registrar):
     them: the upstreams of one stream are asked in turn, each for at most `TURN` seconds, so that all keep within the
     200 connections that an agent takes of one address by default (`http_max_conns_per_client`), and none waits long.
 
-    An agent that cannot answer is followed by the next host at once; only when all have failed does a stream raise.
+    An agent that cannot answer is followed by the next host at once, which is kept while it answers; only when all have
+    failed does a stream raise. One that has gone without a word is noticed when its answer is late: after a minute.
     Reads are of the default consistency: answers of `stale` ones may be older than those before.
     """
 

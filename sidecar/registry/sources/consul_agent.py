@@ -230,6 +230,8 @@ def _words(error: Exception) -> str:
         return "it closes the connection without an answer"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer breaks off"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer is no HTTP that can be read"
     return _line(str(error) or type(error).__name__)
 
 

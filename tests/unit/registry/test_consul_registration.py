@@ -6,14 +6,14 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-from support.consul import ConsulAgent, Token, news, source_of
+from support.consul import ConsulAgent, Token
+from support.consul_source import WEB, news, source_of
 
 from sidecar.config.settings import HealthSettings, RegistrationSettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint
 from sidecar.registry.sources.source import Wanted
 
-WEB = Wanted("shop", "web")
 ME = RegistrationSettings(
     "web", "consul", "10.0.0.8", 8080, "web/10.0.0.8:8080", HealthSettings(), weight=3, zone="a", tags=("v2",)
 )

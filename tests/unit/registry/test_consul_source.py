@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 from support.clock import FakeClock
-from support.consul import ConsulAgent, headers, news, source_of
+from support.consul import ConsulAgent
+from support.consul_faults import headers
+from support.consul_source import WEB, news, source_of
 from support.ports import has_ipv6
 
 from sidecar.errors import SourceError
@@ -19,7 +21,6 @@ from sidecar.model import Endpoint, Snapshot
 from sidecar.registry.sources import consul
 from sidecar.registry.sources.source import Wanted
 
-WEB = Wanted("shop", "web")
 FIRST, SECOND = Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80)
 
 
