@@ -191,8 +191,6 @@ class Conversation:
             raise SourceError(f"{where}: no whole answer within {within:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise SourceError(f"{where}: {_without(token, _words(error))}") from None
-        except RecursionError:  # json's, for what is nested thousands of levels deep
-            raise SourceError(f"{where}: the answer is no JSON of Consul's") from None
 
 
 async def _refusal(response: aiohttp.ClientResponse, where: str, right: str) -> SourceError:

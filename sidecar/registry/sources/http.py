@@ -126,16 +126,18 @@ async def read_json(response: aiohttp.ClientResponse) -> Any:
     async for part in response.content.iter_any():
         body += part
         if len(body) > MAX_ANSWER:
-            raise SourceError(f"{where} at {response.host}: the answer is longer than {MAX_ANSWER} bytes")
+            raise SourceError(
+                f"{where} at {response.url.authority}: the answer is longer than {MAX_ANSWER} bytes"
+            )
     if not 200 <= response.status <= 299:
         said = " ".join(body[:SHOWN].decode("utf-8", "replace").split())
         raise SourceError(
-            f"{where} at {response.host}: status {response.status}{f': {said}' if said else ''}"
+            f"{where} at {response.url.authority}: status {response.status}{f': {said}' if said else ''}"
         )
     try:
         return json.loads(body)
-    except ValueError:
-        raise SourceError(f"{where} at {response.host}: the answer is no JSON") from None
+    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
+        raise SourceError(f"{where} at {response.url.authority}: the answer is no JSON") from None
 
 
 async def lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -152,7 +154,7 @@ async def lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                 yield line
         if len(held) > MAX_ANSWER:
             raise SourceError(
-                f"{response.url.path} at {response.host}: a line is longer than {MAX_ANSWER} bytes"
+                f"{response.url.path} at {response.url.authority}: a line is longer than {MAX_ANSWER} bytes"
             )
     if held.strip():
         yield bytes(held)

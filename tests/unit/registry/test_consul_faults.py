@@ -46,7 +46,6 @@ async def agent() -> AsyncIterator[ConsulAgent]:
         (headers(X_Consul_KnownLeader="false"), "it knows no leader"),
         (say(b"null"), "the answer is no list"),
         (say(b'{"web": []}'), "the answer is no list"),
-        (say(b"[" * 100_000), "the answer is no JSON of Consul's"),
     ],
 )
 async def test_an_answer_that_cannot_be_used_is_told_in_one_line(
@@ -56,7 +55,7 @@ async def test_an_answer_that_cannot_be_used_is_told_in_one_line(
     assert await error_of(source_of(agent)) == f"{asked(agent)}: {said}"
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[1, 2", b"\xff\xfe[]", b"9" * 5000])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[1, 2", b"\xff\xfe[]", b"9" * 5000, b"[" * 100_000])
 async def test_garbage_is_no_json(agent: ConsulAgent, body: bytes) -> None:
     agent.always = say(body)
     assert "the answer is no JSON" in await error_of(source_of(agent))
