@@ -97,13 +97,17 @@ class NameServer(asyncio.DatagramProtocol):
         self._server = await asyncio.start_server(self._talk, self.host, self.port)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        assert self._transport is not None
+    async def close_tcp(self) -> None:
+        """From now on nobody answers over TCP."""
         assert self._server is not None
-        self._closed = asyncio.get_running_loop().create_future()
-        self._transport.close()
         self._server.close()
         await self._server.wait_closed()
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._transport is not None
+        self._closed = asyncio.get_running_loop().create_future()
+        self._transport.close()
+        await self.close_tcp()
         for task in self._conversations:
             task.cancel()
         await asyncio.gather(*self._conversations, return_exceptions=True)

@@ -30,6 +30,7 @@ AT_ONCE = (
 )
 AVOIDED = 30.0  # seconds for which a server that kept silent is asked after the others
 LONGEST_REPLY = 4096  # bytes of a datagram that are looked at; more than `answer.UDP_PAYLOAD` nobody may send
+AT_A_TIME = 16  # datagrams that are taken before others have their turn: anybody may send many
 REPORTED = 4  # servers that a message names
 _SILENT = "no answer"
 
@@ -227,11 +228,12 @@ class _Datagrams:
         """Wait until all has come, or it is clear that it will not, or `seconds` are over."""
         loop = self._done.get_loop()
         timer = loop.call_later(seconds, self._end, "")
-        loop.add_reader(self._sock, self._readable)
+        descriptor = self._sock.fileno()  # of a socket asyncio makes the text each time
+        loop.add_reader(descriptor, self._readable)
         try:
             await self._done
         finally:
-            loop.remove_reader(self._sock)
+            loop.remove_reader(descriptor)
             timer.cancel()
         if self._strange and not self.problem and len(self.replies) < self._count:
             self.problem = (
@@ -247,14 +249,15 @@ class _Datagrams:
 
     def _readable(self) -> None:
         try:
-            while len(self.replies) < self._count:
+            for _ in range(AT_A_TIME):
                 self._take(self._sock.recv(LONGEST_REPLY))
+                if len(self.replies) == self._count:
+                    self._end("")
+                    return
         except BlockingIOError:
             return
         except OSError as error:  # nobody listens there, or no way leads there
             self._end(f"{_SILENT} ({_words(error)})")
-        else:
-            self._end("")
 
     def _take(self, reply: bytes) -> None:
         question, extended = self._asked.get(int.from_bytes(reply[:2], "big"), (None, False))

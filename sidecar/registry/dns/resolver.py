@@ -27,6 +27,7 @@ __all__ = ["Addresses", "Located", "Resolver", "Services"]
 
 ATTEMPT = 10.0  # seconds of one round: resolv.conf's own bound with its usual 5 s and two tries
 MAX_FOLLOWED = 8  # questions more for one chain of CNAMEs, where a server does not tell it to its end
+MAX_NAME = 253  # characters, without the dot at its end (RFC 1035 2.3.4: 255 octets on the wire)
 FOR_EVER = 0x7FFFFFFF  # seconds: what an address literal is good for
 
 _log = logging.getLogger("sidecar.registry")
@@ -127,7 +128,8 @@ class Resolver:
         directions = await self._name_servers.now()
         if name.count(".") >= directions.ndots:
             return [name]
-        return [*(f"{name}.{domain}" for domain in directions.search), name]
+        longer = (f"{name}.{domain}" for domain in directions.search)
+        return [*(candidate for candidate in longer if len(candidate) <= MAX_NAME), name]
 
     async def _addresses_of(self, name: str) -> Addresses:
         first, second = await self._ask(name, A, AAAA)
@@ -169,10 +171,7 @@ class Resolver:
         key = name, kind
         question = self._questions.get(key) or self._earlier.get(key)
         if question is None:
-            try:
-                question = Question(name, kind)
-            except ValueError as error:
-                raise SourceError(str(error)) from None
+            question = Question(name, kind)
         self._questions[key] = question
         return question
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.config.addresses import parse_host, parse_port
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint, Snapshot
-from sidecar.registry.dns.answer import by_number
+from sidecar.registry.dns.answer import by_number, serves_nobody
 from sidecar.registry.dns.client import Client
 from sidecar.registry.dns.directions import TIMEOUT, NameServers
 from sidecar.registry.dns.resolver import Resolver
@@ -168,8 +167,7 @@ class DnsSource(Source):
         """Those that one can connect to: 0.0.0.0, which filters answer for names that they block, is this machine."""
         usable = []
         for address in addresses:
-            parsed = ip_address(address)
-            if parsed.is_unspecified or parsed.is_multicast:
+            if serves_nobody(address):
                 self._tell(
                     wanted, f"{name} {address}", f"{name} has the address {address}, which serves nobody"
                 )

@@ -64,10 +64,11 @@ class Names:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.says: Any = "10.0.0.7"
+        self.waits = False
 
     async def resolve(self, host: str, port: int) -> list[Any]:
         self.asked.append(host)
-        await asyncio.sleep(0)
+        await (asyncio.Event().wait() if self.waits else asyncio.sleep(0))
         if isinstance(self.says, Exception):
             raise self.says
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (self.says, port))]
@@ -111,6 +112,14 @@ async def test_no_name_server_at_all_says_which_and_why() -> None:
         SourceError, match=r"^no name server can be asked: consul\.example: connection refused$"
     ):
         await of.now()
+
+
+async def test_a_name_servers_own_name_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directions, "LONGEST_TIMEOUT", 0.05)
+    names = Names()
+    of = name_servers(names, Address("slow.example", 0), Address("10.0.0.1", 0))
+    names.waits = True
+    assert await servers(of) == ["10.0.0.1:53"]
 
 
 async def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:

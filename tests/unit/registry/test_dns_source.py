@@ -273,6 +273,12 @@ async def test_nobody_there_is_known_at_once() -> None:
     assert error == f"backend.example (A): no answer (connection refused) from 127.0.0.1:{port}"
 
 
+async def test_nobody_there_is_known_at_once_of_one_question_too() -> None:
+    async with asyncio.timeout(5):
+        error = await Asking(free_port(), timeout=60.0).error(SERVICE)
+    assert f"{SERVICE.service} (SRV): no answer (connection refused)" in error
+
+
 async def test_the_second_server_answers_for_the_first_that_keeps_silent(
     server: NameServer, other: NameServer
 ) -> None:
@@ -360,6 +366,12 @@ async def test_what_answers_another_question_is_no_answer(server: NameServer) ->
     assert await Asking(server).first() == endpoints("10.0.0.1")
 
 
+async def test_a_flood_of_such_ends_with_the_answer(server: NameServer) -> None:
+    flood = [b"garbage"] * 100
+    server.does("backend.example", "A", lambda query: [*flood, query.wire("backend.example 5 A 10.0.0.1")])
+    assert await Asking(server, timeout=10.0).first() == endpoints("10.0.0.1")
+
+
 async def test_nothing_but_such_is_told(server: NameServer) -> None:
     server.does("backend.example", "A", lambda query: [b"garbage", b"and more"])
     error = await Asking(server).error()
@@ -399,6 +411,13 @@ async def test_what_is_truncated_is_asked_for_over_tcp(server: NameServer) -> No
     found = await Asking(server).first()
     assert len(found) == 600
     assert server.asked.count("tcp A backend.example") == 1
+
+
+async def test_a_server_without_tcp_cannot_say_more(server: NameServer) -> None:
+    server.does("backend.example", "A", lambda query: [truncated(query)])
+    await server.close_tcp()
+    error = await Asking(server).error()
+    assert "backend.example (A): no answer over TCP (connection refused)" in error
 
 
 @pytest.mark.parametrize(
@@ -454,6 +473,8 @@ async def test_a_chain_that_goes_in_a_circle_is_a_failure(server: NameServer) ->
     server.says("b.example", "A", circle[1])
     assert "the chain of CNAMEs that leads there does not end" in await Asking(server).error()
     assert len(server.asked) < 30
+    server.says("b.example", "A", rcode="SERVFAIL")
+    assert "b.example (A): SERVFAIL" in await Asking(server).error()
 
 
 # Services
@@ -544,6 +565,37 @@ async def test_weights_keep_their_proportions(
     assert [endpoint.weight for endpoint in found] == weights
 
 
+async def test_a_target_without_a_port_is_left_out(
+    server: NameServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = (f"{SERVICE.service} 20 SRV 0 0 0 a.example.", f"{SERVICE.service} 20 SRV 0 0 80 b.example.")
+    beside = ("a.example 20 A 10.0.0.1", "b.example 20 A 10.0.0.2")
+    server.says(SERVICE.service, "SRV", *lines, beside=beside)
+    assert await Asking(server).first(SERVICE) == (Endpoint("10.0.0.2", 80),)
+    assert "the target a.example (SRV) has port 0; left out" in caplog.text
+
+
+async def test_a_target_with_no_address_but_unusable_ones_is_left_out(server: NameServer) -> None:
+    lines = (f"{SERVICE.service} 20 SRV 0 0 80 a.example.", f"{SERVICE.service} 20 SRV 0 0 80 b.example.")
+    unusable = ("0.0.0.0", "224.0.0.1", "239.9.9.9"), ("::", "ff02::1", "::ffff:0.0.0.0", "::ffff:224.0.0.1")
+    beside = [f"a.example 20 A {ip}" for ip in unusable[0]] + [
+        f"a.example 20 AAAA {ip}" for ip in unusable[1]
+    ]
+    server.says(SERVICE.service, "SRV", *lines, beside=(*beside, "b.example 20 AAAA ::2"))
+    assert await Asking(server).first(SERVICE) == (Endpoint("::2", 80),)
+
+
+async def test_what_was_told_is_remembered_within_bounds(
+    server: NameServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_source, "MAX_TOLD", 2)
+    server.says("backend.example", "A", *(f"backend.example 1 A 224.0.0.{n}" for n in range(3)))
+    asking = Asking(server)
+    async with asking.watch() as stream:
+        await anext(stream)
+    assert len(asking.source._told) == 1
+
+
 # What is asked
 
 
@@ -612,6 +664,15 @@ async def test_short_names_go_through_the_search_list(
     assert [one for one in server.asked if " A " in one] == ["udp A a.b.c", "udp A backend"]
     server.says("backend.two.example", "A", rcode="NXDOMAIN")
     assert await asking.first(Wanted("api", "backend", default_port=80)) == endpoints("10.0.0.4", port=80)
+
+
+async def test_a_domain_that_makes_a_name_too_long_is_passed_over(
+    server: NameServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = ".".join(["d" * 49] * 5)  # 249 characters
+    asking = await searching(tmp_path, server, monkeypatch, f"search {long} two.example")
+    server.says("backend.two.example", "A", "backend.two.example 5 A 10.0.0.2")
+    assert await asking.first(Wanted("api", "backend", default_port=80)) == endpoints("10.0.0.2", port=80)
 
 
 async def test_a_search_domain_that_fails_is_not_passed_over(
