@@ -29,18 +29,29 @@ class Query:
         self.kind = str(question.rdtype.name)
 
     def response(
-        self, *lines: str, rcode: str = "NOERROR", beside: tuple[str, ...] = ()
+        self,
+        *lines: str,
+        rcode: str = "NOERROR",
+        beside: tuple[str, ...] = (),
+        authority: tuple[str, ...] = (),
     ) -> dns.message.Message:
         """A response with these records as its answer. beside: its additional section."""
         made = dns.message.make_response(self.message)
         made.set_rcode(dns.rcode.from_text(rcode))
         made.answer += rrsets(*lines)
         made.additional += rrsets(*beside)
+        made.authority += rrsets(*authority)
         return made
 
-    def wire(self, *lines: str, rcode: str = "NOERROR", beside: tuple[str, ...] = ()) -> bytes:
+    def wire(
+        self,
+        *lines: str,
+        rcode: str = "NOERROR",
+        beside: tuple[str, ...] = (),
+        authority: tuple[str, ...] = (),
+    ) -> bytes:
         """The same as bytes, whole however long it is."""
-        return self.response(*lines, rcode=rcode, beside=beside).to_wire(max_size=65535)
+        return self.response(*lines, rcode=rcode, beside=beside, authority=authority).to_wire(max_size=65535)
 
 
 def rrsets(*lines: str) -> list[dns.rrset.RRset]:
@@ -76,10 +87,18 @@ class NameServer(asyncio.DatagramProtocol):
         self._conversations: set[asyncio.Task[Any]] = set()
 
     def says(
-        self, name: str, kind: str, *lines: str, rcode: str = "NOERROR", beside: tuple[str, ...] = ()
+        self,
+        name: str,
+        kind: str,
+        *lines: str,
+        rcode: str = "NOERROR",
+        beside: tuple[str, ...] = (),
+        authority: tuple[str, ...] = (),
     ) -> None:
         """From now on, to this question."""
-        self.does(name, kind, lambda query: [query.wire(*lines, rcode=rcode, beside=beside)])
+        self.does(
+            name, kind, lambda query: [query.wire(*lines, rcode=rcode, beside=beside, authority=authority)]
+        )
 
     def does(self, name: str, kind: str, reply: Reply) -> None:
         """From now on, to this question: whatever `reply` gives."""

@@ -124,6 +124,16 @@ async def test_the_ttl_within_its_bounds_is_the_pause(server: NameServer, ttl: i
     assert asking.pauses == [pause]
 
 
+async def test_the_ttl_of_the_family_that_ends_first_is_the_pause(server: NameServer) -> None:
+    server.says("backend.example", "A", "backend.example 9 A 10.0.0.1")
+    server.says("backend.example", "AAAA", "backend.example 4 AAAA ::2")
+    asking = Asking(server)
+    async with asking.watch() as stream:
+        await anext(stream)
+        await anext(stream)
+    assert asking.pauses == [4.0]
+
+
 async def test_the_pause_is_made_shorter_by_chance_alone(server: NameServer) -> None:
     server.says("backend.example", "A", "backend.example 10 A 10.0.0.1")
     asking = Asking(server)
@@ -344,6 +354,16 @@ async def test_aaaa_that_fails_from_the_start_leaves_a(server: NameServer) -> No
     assert await Asking(server).first() == endpoints("10.0.0.1")
 
 
+async def test_aaaa_that_fails_is_tried_once_more_and_no_longer_waited_for(
+    server: NameServer, other: NameServer
+) -> None:
+    for one in (server, other):
+        one.says("backend.example", "A", "backend.example 5 A 10.0.0.1")
+        one.does("backend.example", "AAAA", silence)
+    assert await Asking(server, other).first() == endpoints("10.0.0.1")
+    assert [one.asked.count("udp AAAA backend.example") for one in (server, other)] == [1, 1]
+
+
 async def test_aaaa_that_fails_and_no_a_is_a_failure(server: NameServer) -> None:
     server.says("backend.example", "AAAA", rcode="REFUSED")
     assert "backend.example (AAAA): REFUSED" in await Asking(server).error()
@@ -352,17 +372,41 @@ async def test_aaaa_that_fails_and_no_a_is_a_failure(server: NameServer) -> None
 # Messages that are not what they should be
 
 
-async def test_what_answers_another_question_is_no_answer(server: NameServer) -> None:
-    def spoofed(query: Query) -> list[bytes]:
-        evil = "backend.example 5 A 6.6.6.6"
-        wire = query.wire(evil)
-        wrong_number = bytes((wire[0] ^ 1,)) + wire[1:]
-        not_a_response = wire[:2] + bytes((wire[2] & 0x7F,)) + wire[3:]
-        other_name = query.message.id.to_bytes(2, "big") + wire[2:].replace(b"backend", b"backenb")
-        messages = [wrong_number, not_a_response, other_name, b"", b"\x00", wire[:2], bytes(range(64))]
-        return [*messages, query.wire("backend.example 5 A 10.0.0.1")]
+def respond_not(wire: bytes) -> bytes:
+    return wire[:2] + bytes((wire[2] & 0x7F,)) + wire[3:]
 
-    server.does("backend.example", "A", spoofed)
+
+EVIL = f"{SERVICE.service} 5 SRV 0 0 6666 a.example."
+
+
+@pytest.mark.parametrize(
+    "spoof",
+    [
+        lambda query: bytes((query.wire(EVIL)[0] ^ 1,)) + query.wire(EVIL)[1:],
+        lambda query: respond_not(query.wire(EVIL)),
+        lambda query: query.wire(EVIL).replace(b"backend", b"backenb"),
+        lambda query: query.wire(EVIL).replace(
+            b"\x00\x21\x00\x01", b"\x00\x10\x00\x01", 1
+        ),  # as if TXT were asked
+        lambda query: query.wire()[:2] + b"\x81\x80" + bytes(8),  # nothing, of no question
+        lambda query: query.wire()[:2] + b"\x81\x83" + bytes(8),
+        lambda query: query.wire()[:2],
+        lambda query: query.wire()[:11],
+        lambda query: b"",
+    ],
+)
+async def test_what_answers_another_question_is_no_answer(server: NameServer, spoof: Any) -> None:
+    right = (f"{SERVICE.service} 5 SRV 0 0 80 a.example.",)
+    server.says("a.example", "A", "a.example 5 A 10.0.0.1")
+    server.does(SERVICE.service, "SRV", lambda query: [spoof(query), query.wire(*right), query.wire(EVIL)])
+    assert await Asking(server, timeout=10.0).first(SERVICE) == endpoints("10.0.0.1", port=80)
+
+
+async def test_of_two_answers_the_first_holds(server: NameServer) -> None:
+    server.does("backend.example", "AAAA", silence)  # so that it goes on listening
+    server.does(
+        "backend.example", "A", lambda query: [query.wire(f"backend.example 5 A 10.0.0.{n}") for n in (1, 2)]
+    )
     assert await Asking(server).first() == endpoints("10.0.0.1")
 
 
@@ -425,6 +469,7 @@ async def test_a_server_without_tcp_cannot_say_more(server: NameServer) -> None:
     [
         (lambda query: [truncated(query)], "an answer over TCP that cannot be used"),
         (lambda query: [b"garbage"], "an answer over TCP that cannot be used"),
+        (lambda query: [b"no" + query.wire(MANY[0])[2:]], "an answer over TCP that cannot be used"),
         (lambda query: [query.wire(*MANY)[:100]], "an answer that cannot be read"),
         (lambda query: [b""], "an answer over TCP that breaks off"),
         (silence, "no answer over TCP within 0.2 s"),
@@ -465,6 +510,14 @@ async def test_a_chain_that_leaves_the_answer_is_followed(server: NameServer) ->
     assert asking.pauses == [2.0]
 
 
+async def test_a_chain_whose_end_is_known_to_have_nothing_is_not_followed(server: NameServer) -> None:
+    zone = ("example 60 SOA ns.example. admin.example. 1 60 60 60 60",)
+    for kind in ("A", "AAAA"):
+        server.says("backend.example", kind, "backend.example 20 CNAME b.example", authority=zone)
+    assert await Asking(server).first() == ()
+    assert len(server.asked) == 2
+
+
 async def test_a_chain_that_goes_in_a_circle_is_a_failure(server: NameServer) -> None:
     circle = ["backend.example 20 CNAME b.example", "b.example 20 CNAME backend.example"]
     server.says("backend.example", "A", *circle)
@@ -486,10 +539,10 @@ async def test_the_lowest_priority_is_used_with_addresses_that_came_along_or_are
     server.says(
         SERVICE.service,
         "SRV",
-        f"{SERVICE.service} 20 SRV 1 5 8001 a.example.",
+        f"{SERVICE.service} 20 SRV 1 5 8001 A.Example.",
         f"{SERVICE.service} 20 SRV 1 0 8002 b.example.",
         f"{SERVICE.service} 20 SRV 2 9 8003 c.example.",
-        beside=("A.example 8 A 10.0.0.1",),
+        beside=("a.example 8 A 10.0.0.1",),
     )
     server.says("b.example", "A", "b.example 6 A 10.0.0.2")
     asking = Asking(server)
@@ -521,14 +574,18 @@ async def test_the_next_priority_serves_where_no_target_of_the_lowest_has_an_add
         "dns: api: the target gone.example of backend.example (SRV) has no address; left out",
         "dns: api: the target no\\032name.example of backend.example (SRV) has no address; left out",
     ]
+    assert not any("name.example" in asked for asked in server.asked)
 
 
 @pytest.mark.parametrize(
     "lines", [(), (f"{SERVICE.service} 20 SRV 0 0 0 .",), (f"{SERVICE.service} 20 SRV 0 0 80 gone.example.",)]
 )
-async def test_a_service_that_is_nowhere_is_empty(server: NameServer, lines: tuple[str, ...]) -> None:
+async def test_a_service_that_is_nowhere_is_empty(
+    server: NameServer, lines: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
     server.says(SERVICE.service, "SRV", *lines)
     assert await Asking(server).first(SERVICE) == ()
+    assert len(caplog.records) == sum("gone" in line for line in lines)  # `.` is no mistake
 
 
 async def test_a_target_that_fails_fails_the_service(server: NameServer) -> None:
