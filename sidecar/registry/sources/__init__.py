@@ -2,6 +2,6 @@
 
 `source` says what all have in common, `http` what those share that are asked over HTTP: consul, etcd and kubernetes.
 `dns` asks with what is in `registry/dns/`.
-`catalogue` makes them. Nobody here waits after a failure before asking again, remembers what was said before, or decides what an error
-means: that is `registry.supervisor`'s, the same for all.
+`catalogue` makes them. Nobody here waits after a failure before asking again, remembers what was said before, or
+decides what an error means: that is `registry.supervisor`'s, the same for all.
 """
