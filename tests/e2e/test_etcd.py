@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from support.clock import FakeClock
 from support.etcd import Etcd, cluster
 
-from sidecar.config.settings import HealthSettings, RegistrationSettings, RegistrySettings
+from sidecar.config.settings import HealthSettings, RegistrationSettings, RegistrySettings, TlsSettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint, Snapshot
 from sidecar.registry.sources import etcd_gateway, etcd_watch
@@ -387,6 +388,44 @@ async def test_who_may_not_is_told_so(etcd: Etcd, environ: dict[str, str], usern
         said = await told.failure()
     assert words in said
     assert not any(secret in said for secret in environ.values())
+
+
+# TLS
+
+
+def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
+    """A certificate of `name` that vouches for itself, and its key, for a day."""
+    certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
+    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN={name}"
+    names = ["-addext", f"subjectAltName=DNS:{name}"]
+    subprocess.run(
+        [*command.split(), *names, "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    return certificate, key
+
+
+@pytest.mark.server("openssl")
+async def test_over_tls_with_the_certificate_of_another_name(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "etcd.internal")
+    good = TlsSettings(True, str(certificate), str(certificate), str(key), "etcd.internal")
+    with Etcd(tmp_path / "etcd", certificate=(certificate, key)) as etcd:
+        etcd.put("/services/api/1", ONE)
+        source = source_of(etcd, tls=good)
+        async with watching(source, "api") as told:
+            assert await told.next() == ("api", (AT_ONE,))
+            etcd.put("/services/api/2", TWO)
+            assert await told.next() == ("api", (AT_ONE, AT_TWO))
+        for tls, words in (
+            (replace(good, server_name=""), "certificate"),
+            (replace(good, server_name="other.internal"), "certificate"),
+            (replace(good, ca=""), "certificate"),
+            (replace(good, ca=str(tmp_path / "none")), "(tls.ca): no such file"),
+            (TlsSettings(), f"http://{etcd.address}/v3/kv/range: "),
+        ):
+            async with watching(source_of(etcd, tls=tls), "api") as told:
+                assert words in await told.failure()
+        async with watching(source_of(etcd, tls=replace(good, cert="", key="")), "api") as told:
+            await told.failure()
 
 
 # Announcing

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import urllib.error
 import urllib.request
 from base64 import b64decode, b64encode
@@ -29,15 +30,23 @@ class RefusedError(Exception):
 class Etcd(Server):
     """One member. A restart has the same data and ports.
 
-    name: its own. peers: name to peer port, of all members; alone by default.
+    name: its own. peers: name to peer port, of all members; alone by default. certificate: files of a certificate,
+    which is an authority's too, and its key: clients have to show it, and are shown it.
     """
 
     program = "etcd"
 
-    def __init__(self, directory: Path, name: str = "a", peers: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str = "a",
+        peers: Mapping[str, int] | None = None,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         super().__init__(directory, [free_port()])
         self.name = name
         self.peers = dict(peers or {name: free_port()})
+        self.certificate = certificate
         self.token = ""
 
     @property
@@ -48,7 +57,7 @@ class Etcd(Server):
     def command(self) -> list[str | Path]:
         program = find_program(self.program)
         assert program is not None, 'etcd is not installed; mark the test @pytest.mark.server("etcd")'
-        client = f"http://127.0.0.1:{self.ports[0]}"
+        client = f"{self._scheme}://127.0.0.1:{self.ports[0]}"
         peer = f"http://127.0.0.1:{self.peers[self.name]}"
         options = {
             "name": self.name,
@@ -63,8 +72,12 @@ class Etcd(Server):
             "heartbeat-interval": 50,  # milliseconds; half of the usual, so that a leader is elected sooner
             "election-timeout": 500,
         }
+        if self.certificate:
+            certificate, key = self.certificate
+            options |= {"cert-file": certificate, "key-file": key, "trusted-ca-file": certificate}
         flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-        return ["timeout", str(LONGEST), program, *flags]
+        verify = ["--client-cert-auth"] if self.certificate else []
+        return ["timeout", str(LONGEST), program, *flags, *verify]
 
     def start(self) -> None:
         """Start it, alone: until it has a leader, which a member of several waits for without being asked."""
@@ -78,10 +91,24 @@ class Etcd(Server):
 
     def _well(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{self.address}/health", timeout=2) as response:
+            with urllib.request.urlopen(
+                f"{self._scheme}://{self.address}/health", timeout=2, context=self._context()
+            ) as response:
                 return bool(json.load(response)["health"] == "true")
         except (OSError, ValueError):
             return False
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.certificate else "http"
+
+    def _context(self) -> ssl.SSLContext | None:
+        if self.certificate is None:
+            return None
+        context = ssl.create_default_context(cafile=str(self.certificate[0]))
+        context.check_hostname = False  # its certificate has a name, and it is asked by its address
+        context.load_cert_chain(*self.certificate)
+        return context
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, such as SIGSTOP, to all of it."""
@@ -94,10 +121,10 @@ class Etcd(Server):
         """One question to the gateway. Raises RefusedError."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": self.token} if self.token else {})
         request = urllib.request.Request(
-            f"http://{self.address}{path}", json.dumps(message).encode(), headers
+            f"{self._scheme}://{self.address}{path}", json.dumps(message).encode(), headers
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as response:
+            with urllib.request.urlopen(request, timeout=20, context=self._context()) as response:
                 return dict(json.load(response))
         except urllib.error.HTTPError as error:
             with error:
