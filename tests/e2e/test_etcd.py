@@ -275,7 +275,8 @@ async def test_a_server_that_hangs_is_noticed(etcd: Etcd) -> None:
         await told.sign()
         etcd.signal(signal.SIGSTOP)
         try:
-            assert "/v3/kv/range: no answer" in await told.failure()
+            async with asyncio.timeout(8):  # 0.6 s to the look, 2 s for its answer
+                assert "/v3/kv/range: no answer" in await told.failure()
         finally:
             etcd.signal(signal.SIGCONT)
 
@@ -500,6 +501,14 @@ async def test_what_the_registry_has_lost_is_announced_again(
         assert len(etcd.leases()) == 1
         await source.withdraw(registration())
         assert etcd.get("/services/api/here") is None
+
+
+async def test_what_is_gone_already_is_withdrawn_in_peace(etcd: Etcd) -> None:
+    async with announcing(etcd) as source:
+        await source.announce(registration())
+        _lose_lease(etcd)
+        await source.withdraw(registration())
+        assert etcd.leases() == []
 
 
 async def test_what_an_earlier_process_has_left_is_withdrawn(etcd: Etcd) -> None:

@@ -392,6 +392,16 @@ async def test_a_member_that_breaks_under_a_watch_is_followed_by_the_next() -> N
         assert (await waiting).endpoints == at(second)
 
 
+async def test_a_look_makes_good_what_has_failed_before() -> None:
+    """Members may break one after the other for ever, as long as each is well for a while."""
+    first, second = Member(), Member()
+    async with serving(first, second), watching(source_of(first, second, stale_after=0.15)) as stream:
+        for member in (first, second, first, second, first):
+            while (said := await anext(stream)) is not None:
+                assert said.endpoints == at(member)
+            member.said.put_nowait(None)
+
+
 async def test_members_that_break_again_and_again_are_not_asked_for_ever() -> None:
     members = [Member(), Member()]
     for member in members:
@@ -409,18 +419,17 @@ async def test_whoever_leaves_leaves_nothing_open(member: Member, path: str, how
     member.answers[path] = member.hang
     user = {"username": "u", "password_env": "P"} if "auth" in path else {}
     stream = source_of(member, environ={"P": "secret"}, **user).watch([Wanted("api", "api")])
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(BOUND) as bound:
         if path in ("/v3/watch", ""):
             assert await anext(stream)
-        if how == "close" and path in ("/v3/watch", ""):
-            await stream.aclose()
-            return
-        waiting = asyncio.create_task(anext(stream))
-        await (member.hung if path else member.watching).wait()
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        if how == "cancel" or path not in ("/v3/watch", ""):  # what waits cannot be closed
+            waiting = asyncio.create_task(anext(stream))
+            await (member.hung if path else member.watching).wait()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
         await stream.aclose()
+    assert not bound.expired()
 
 
 async def test_a_look_shows_that_the_member_is_there(member: Member) -> None:
@@ -447,7 +456,10 @@ async def test_a_watch_that_does_not_tell_of_what_is_gone_ends(member: Member) -
 # Users
 
 
-def users(member: Member, *tokens: object) -> None:
+OVER = ("etcdserver: invalid auth token", 16, 401)
+
+
+def users(member: Member, *tokens: object, over: tuple[str, int, int] = OVER) -> None:
     """It asks for the first of the tokens, then for the second where that is asked for, and so on."""
     given = iter(tokens)
     valid: list[object] = []
@@ -458,14 +470,23 @@ def users(member: Member, *tokens: object) -> None:
 
     async def guarded(request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != tokens[-1]:
-            return reply({"error": "etcdserver: invalid auth token", "code": 16}, 401)
+            words, code, status = over
+            return reply({"error": words, "code": code}, status)
         return reply(member.range(json.loads(await request.text())))
 
     member.answers |= {"/v3/auth/authenticate": authenticate, "/v3/kv/range": guarded}
 
 
-async def test_a_token_that_is_over_is_replaced_once(member: Member) -> None:
-    users(member, "old.1", "new.2")
+@pytest.mark.parametrize(
+    "over",
+    [
+        OVER,
+        ("etcdserver: user name is empty", 3, 400),
+        ("etcdserver: revision of auth store is old", 3, 400),
+    ],
+)
+async def test_a_token_that_is_over_is_replaced_once(member: Member, over: tuple[str, int, int]) -> None:
+    users(member, "old.1", "new.2", over=over)
     source = source_of(member, environ={"P": "secret"}, username="u", password_env="P")
     async with watching(source) as stream:
         assert (await anext(stream)).endpoints == at(member)
