@@ -20,8 +20,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, TypeVar
 
+from sidecar.config.files import PART, open_regular
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from watchfiles._rust_notify import RustNotify
 
@@ -55,7 +57,7 @@ def digest(path: str) -> bytes:
     return _read(path)[1]
 
 
-async def changes(path: str, known: bytes | None = None, every: float = LOOK) -> AsyncIterator[bool]:
+async def changes(path: str, known: bytes | None = None, every: float = LOOK) -> AsyncGenerator[bool, None]:
     """True whenever `path` holds something else than before, False when it has been read and does not.
 
     known: the digest of what the caller has read already. Without one the first True comes at once.
@@ -296,23 +298,14 @@ def _signed(found: os.stat_result) -> _Signature:
 
 
 def _read(path: str) -> tuple[_Signature, bytes]:
-    """What a file is and the digest of what it holds. Raises OSError.
-
-    A pipe that nobody writes to would hold up whoever opens it.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", path)
-        content = hashlib.sha256()
-        left = MAX_DIGESTED
-        while left > 0 and (part := os.read(descriptor, min(left, 1 << 20))):
+    """What a file is and the digest of what it holds. Raises OSError."""
+    content = hashlib.sha256()
+    left = MAX_DIGESTED
+    with open_regular(path) as (descriptor, found):
+        while left > 0 and (part := os.read(descriptor, min(left, PART))):
             content.update(part)
             left -= len(part)
-        signature = _signed(found)
-        if found.st_size > MAX_DIGESTED:
-            content.update(repr(signature).encode())
-        return signature, content.digest()
-    finally:
-        os.close(descriptor)
+    signature = _signed(found)
+    if found.st_size > MAX_DIGESTED:
+        content.update(repr(signature).encode())
+    return signature, content.digest()
