@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import errno
 from contextlib import suppress
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["in_thread"]
+__all__ = ["in_thread", "pause", "with_pauses"]
+
+PAUSE = 0.0005  # seconds: enough for a loop that waits for the interpreter to get it
+_NEVER = Event()
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 async def in_thread(what: str, work: Callable[[], T]) -> T:
@@ -46,7 +50,21 @@ async def in_thread(what: str, work: Callable[[], T]) -> T:
     return await answer
 
 
-R = TypeVar("R")
+def pause() -> None:
+    """Let other threads run.
+
+    One that computes is interrupted once in 5 ms (`sys.getswitchinterval`), which would be the least that each turn of
+    the loop waits for meanwhile.
+    """
+    _NEVER.wait(PAUSE)
+
+
+def with_pauses(items: Iterable[T], between: int) -> Iterator[T]:
+    """The items, with a pause after each `between` of them."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if not number % between:
+            pause()
 
 
 def _succeed(answer: asyncio.Future[T], result: T) -> None:

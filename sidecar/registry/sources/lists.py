@@ -15,6 +15,7 @@ it stands for, no copy.
 from __future__ import annotations
 
 import json
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
@@ -23,16 +24,17 @@ from sidecar.config.findings import escaped, key_text, shown
 from sidecar.errors import SourceError
 from sidecar.registry.sources.entries import endpoint_from_fields, endpoint_from_text
 from sidecar.registry.sources.source import MAX_ENDPOINTS
+from sidecar.registry.threads import pause, with_pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sidecar.model import Endpoint
 
 __all__ = ["Node", "Problem", "listed", "read_lists"]
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster
-_DEPTH: Final = 4  # mapping of services, list, mapping of fields, field
+_LIST, _FIELDS, _FIELD = 1, 2, 3  # depths in the mapping of services
 MAX_PROBLEMS: Final = 100  # of one service that are told apart: a file may hold a million
 _NULLS: Final = ("", "~", "null", "Null", "NULL")  # https://yaml.org/type/null.html
 
@@ -41,11 +43,22 @@ class _Pairs(list["tuple[str, Node]"]):
     """A mapping as it is written, doubles included."""
 
 
+class _Wrong(Enum):
+    """What stands for the value of a field that has none."""
+
+    NESTED = "is no single value"
+    TWICE = "is there twice"
+
+
 class Node(NamedTuple):
-    """A value. line: where it begins, from 1; 0 in JSON. data: None where it is nested too deep to be anything here."""
+    """A value. line: where it begins, from 1; 0 in JSON. data: None where it is nested too deep to be anything here.
+
+    Of the fields of an entry there is nothing but text: a hundred thousand nodes more would hold up the whole process
+    when garbage is collected, to which texts and mappings of texts are nothing.
+    """
 
     line: int
-    data: str | list[Node] | _Pairs | None
+    data: str | list[Node] | _Pairs | dict[str, str | _Wrong] | None
 
 
 class Problem(NamedTuple):
@@ -80,13 +93,13 @@ def listed(file: str, name: str, node: Node, default_port: int) -> tuple[tuple[E
     default_port: of entries without one; 0 if they have to have it. Raises SourceError for what is no list, and for a
     list with entries of which none can be used: that is no word that there are none.
     """
-    if isinstance(node.data, _Pairs) or not isinstance(node.data, list):
+    if not isinstance(node.data, list):
         raise SourceError(
             _placed(file, node.line, (name,), "is no list of endpoints; write [] where there is none")
         )
     found: dict[tuple[str, int], Endpoint] = {}
     problems: list[Problem] = []
-    for position, entry in enumerate(node.data):
+    for position, entry in enumerate(with_pauses(node.data, 100)):
         if len(found) >= MAX_ENDPOINTS:
             text = f"has more than {MAX_ENDPOINTS} endpoints; those from here on are left out"
             problems.append(Problem(f"{name} too many", _placed(file, entry.line, (name, position), text)))
@@ -120,15 +133,13 @@ def _endpoint(entry: Node, default_port: int, complaints: list[str]) -> Endpoint
     """One entry's. Raises ValueError."""
     if isinstance(entry.data, str):
         return endpoint_from_text(entry.data, default_port)
-    if not isinstance(entry.data, _Pairs):
+    if not isinstance(entry.data, dict):
         raise ValueError("is neither host:port nor {host: ..., port: ...}")  # noqa: TRY004 - no mistake of the program
-    fields: dict[str, str] = {}
-    for name, value in entry.data:
-        if not isinstance(value.data, str):
-            raise ValueError(f"{shown(name)} is no single value")  # noqa: TRY004 - as above
-        if name in fields:
-            raise ValueError(f"{shown(name)} is there twice")
-        fields[name] = value.data
+    fields = {}
+    for name, value in entry.data.items():
+        if isinstance(value, _Wrong):
+            raise ValueError(f"{shown(name)} {value.value}")  # noqa: TRY004 - as above
+        fields[name] = value
     return endpoint_from_fields(fields, default_port, complaints.append)
 
 
@@ -154,7 +165,7 @@ def _root(file: str, content: bytes) -> Node:
     named_json = file.endswith(".json")
     if named_json or text.lstrip()[:1] == "{":
         try:
-            return _from_json(json.loads(text, object_pairs_hook=_JsonPairs), 0)
+            return _from_json(json.loads(text, object_pairs_hook=_Objects()), 0)
         except (ValueError, RecursionError) as error:
             if named_json:
                 place = f"{file}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else file
@@ -172,6 +183,22 @@ def _root(file: str, content: bytes) -> Node:
         raise SourceError(f"{file}: is not valid YAML: {escaped(said)}") from None
 
 
+class _Objects:
+    """Builds the objects of JSON: as a dict, or as pairs where a name is there twice."""
+
+    __slots__ = ("_built",)
+
+    def __init__(self) -> None:
+        self._built = 0
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any] | _JsonPairs:
+        self._built += 1
+        if not self._built % 100:
+            pause()
+        found = dict(pairs)
+        return found if len(found) == len(pairs) else _JsonPairs(pairs)
+
+
 class _JsonPairs(list[tuple[str, Any]]):
     """An object, to be told from an array."""
 
@@ -181,13 +208,25 @@ def _from_json(value: object, depth: int) -> Node:
         return Node(0, value)
     if value is None:
         return Node(0, "")
+    if isinstance(value, (dict, _JsonPairs)):
+        pairs = value.items() if isinstance(value, dict) else value
+        if not depth:
+            return Node(0, _Pairs([(name, _from_json(item, _LIST)) for name, item in pairs]))
+        if depth == _FIELDS:
+            return Node(0, _fields((name, _from_json(item, _FIELD)) for name, item in pairs))
+        return Node(0, None)
     if isinstance(value, list):
-        if depth >= _DEPTH - 1:
-            return Node(0, None)
-        if isinstance(value, _JsonPairs):
-            return Node(0, _Pairs((name, _from_json(item, depth + 1)) for name, item in value))
-        return Node(0, [_from_json(item, depth + 1) for item in value])
+        listing = depth <= _LIST
+        return Node(0, [_from_json(item, depth + 1) for item in with_pauses(value, 100)] if listing else None)
     return Node(0, json.dumps(value))
+
+
+def _fields(pairs: Iterable[tuple[str, Node]]) -> dict[str, str | _Wrong]:
+    fields: dict[str, str | _Wrong] = {}
+    for name, value in pairs:
+        data = value.data if isinstance(value.data, str) else _Wrong.NESTED
+        fields[name] = _Wrong.TWICE if name in fields else data
+    return fields
 
 
 class _YamlReader:
@@ -196,7 +235,7 @@ class _YamlReader:
     __slots__ = ("_anchors", "_events")
 
     def __init__(self, text: str) -> None:
-        self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
+        self._events: Iterator[Any] = with_pauses(yaml.parse(text, Loader=_LOADER), 1000)
         self._anchors: dict[str, Node] = {}
 
     def root(self) -> Node:
@@ -224,26 +263,25 @@ class _YamlReader:
         if isinstance(event, yaml.ScalarEvent):
             null = event.implicit[0] and event.value in _NULLS
             node = Node(line, "" if null else event.value)
-        elif depth >= _DEPTH - 1:
+        elif isinstance(event, yaml.SequenceStartEvent) and depth <= _LIST:
+            node = Node(line, [self._node(item, depth + 1) for item in self._items()])
+        elif isinstance(event, yaml.MappingStartEvent) and not depth:
+            node = Node(line, _Pairs(self._pairs(_LIST)))
+        elif isinstance(event, yaml.MappingStartEvent) and depth == _FIELDS:
+            node = Node(line, _fields(self._pairs(_FIELD)))
+        else:
             self._pass_over()
             node = Node(line, None)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            node = Node(line, [self._node(item, depth + 1) for item in self._items()])
-        else:
-            node = Node(line, self._pairs(depth))
         if anchor is not None:
             self._anchors[anchor] = node
         return node
 
-    def _pairs(self, depth: int) -> _Pairs:
-        pairs = _Pairs()
+    def _pairs(self, depth: int) -> Iterator[tuple[str, Node]]:
         for event in self._items():
-            key = self._node(event, _DEPTH)
-            value = self._node(next(self._events), depth + 1)
+            key = self._node(event, _FIELD)
             if not isinstance(key.data, str):
                 raise _invalid("a list or a mapping stands where a name should", event)
-            pairs.append((key.data, Node(key.line, value.data)))
-        return pairs
+            yield key.data, Node(key.line, self._node(next(self._events), depth).data)
 
     def _items(self) -> Iterator[Any]:
         """Events until the collection that has just begun ends; who takes one takes all that belongs to it."""
