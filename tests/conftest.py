@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import io
 import threading
+import time
 import tomllib
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
@@ -129,6 +130,11 @@ def leaks() -> Iterator[None]:
     left += [f"child process {_command(pid)} (pid {pid})" for pid in sorted(_children() - children)]
     if _descriptors() - descriptors:
         gc.collect()  # what only a reference cycle holds is reported by its own ResourceWarning
+        # watchfiles' thread closes its own some microseconds after it was told to, and is none of Python's.
+        for _ in range(100):
+            if not _descriptors() - descriptors:
+                break
+            time.sleep(0.01)
     left += [f"descriptor {number} {target}" for (number, target) in sorted(_descriptors() - descriptors)]
     if left:
         pytest.fail("left behind: " + "; ".join(left), pytrace=False)

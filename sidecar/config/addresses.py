@@ -25,7 +25,7 @@ _LOCALHOST: Final = ("127.0.0.1", "::1")
 
 def parse_host(text: str) -> str:
     """A host name or an IP address, IPv6 without brackets. Raises `ValueError` that says what to write."""
-    if is_address(text) or _NAME.fullmatch(text):
+    if _NAME.fullmatch(text) or is_address(text):  # names first: they are the most, and the quicker to tell
         return text
     if text.startswith("["):
         raise ValueError("is no host; write an IPv6 address without brackets")
