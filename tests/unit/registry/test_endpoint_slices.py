@@ -112,6 +112,14 @@ def test_an_address_in_two_slices_counts_once_and_the_ready_one_is_believed() ->
     assert addresses(ready, down) == addresses(down, ready) == ["10.0.0.1:8080"]
 
 
+def test_an_address_that_drains_in_one_slice_and_is_down_in_another_drains() -> None:
+    drains, down = (
+        slice_of(endpoint("10.0.0.1", DRAINING)),
+        slice_of(endpoint("10.0.0.1", DOWN), name="api-2"),
+    )
+    assert addresses(drains, down) == addresses(down, drains) == ["10.0.0.1:8080"]
+
+
 def test_of_two_that_are_ready_the_newer_is_believed() -> None:
     old, new = (
         slice_of(endpoint("10.0.0.1", zone="old")),
@@ -146,6 +154,8 @@ def test_a_pod_with_an_address_of_each_family_counts_once() -> None:
         family="IPv6",
     )
     assert addresses(four, six) == ["10.0.0.1:8080", "[fd00::2]:8080", "[fd00::3]:8080"]
+    unnamed = slice_of(endpoint("10.0.0.3"), name="api-4")  # whose pod it is nobody says
+    assert "[fd00::3]:8080" in addresses(unnamed, six)
 
 
 def test_endpoints_are_in_the_order_of_their_addresses_whatever_that_of_the_slices() -> None:
@@ -214,6 +224,11 @@ def test_several_ports_and_none_chosen_leaves_all_out_and_names_them() -> None:
             )
         ],
     )
+
+
+def test_what_two_slices_lack_is_said_once() -> None:
+    slices = read(slice_of(endpoint("10.0.0.1")), slice_of(endpoint("10.0.0.2"), name="api-2"))
+    assert len(endpoints_of(slices, Wanted("api", "api", "grpc"))[1]) == 1
 
 
 def test_a_message_names_a_few_of_many_ports() -> None:
