@@ -410,11 +410,11 @@ def answer(body: bytes, code: int = 200) -> Fault:
     return fault
 
 
-def stream(*parts: bytes | dict[str, Any], cut: bool = False) -> Fault:
-    """Answer 200 with these bytes or events, each by itself, and end. cut: by closing the connection in the middle."""
+def stream(*parts: bytes | dict[str, Any], code: int = 200, cut: bool = False) -> Fault:
+    """Answer with these bytes or events, each by itself, and end. cut: by closing the connection in the middle."""
 
     async def fault(server: FakeKubernetes, request: web.Request) -> web.StreamResponse:
-        response = await _open(request)
+        response = await _open(request, code)
         for part in parts:
             await response.write(part if isinstance(part, bytes) else json.dumps(part).encode() + b"\n")
             await asyncio.sleep(0)
@@ -439,11 +439,11 @@ async def hang(server: FakeKubernetes, request: web.Request) -> web.StreamRespon
     raise AssertionError
 
 
-def silent(*parts: bytes | dict[str, Any]) -> Fault:
-    """Answer 200 with these, and then nothing until the client leaves."""
+def silent(*parts: bytes | dict[str, Any], code: int = 200) -> Fault:
+    """Answer with these, and then nothing until the client leaves."""
 
     async def fault(server: FakeKubernetes, request: web.Request) -> web.StreamResponse:
-        response = await _open(request)
+        response = await _open(request, code)
         for part in parts:
             await response.write(part if isinstance(part, bytes) else json.dumps(part).encode() + b"\n")
         await asyncio.Event().wait()
@@ -465,10 +465,10 @@ def _status(code: int, reason: str, message: str) -> dict[str, Any]:
     }
 
 
-async def _open(request: web.Request) -> web.StreamResponse:
+async def _open(request: web.Request, code: int = 200) -> web.StreamResponse:
     """The head of a watch's answer."""
     response = web.StreamResponse(
-        headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+        status=code, headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
     )
     response.enable_chunked_encoding()
     await response.prepare(request)

@@ -109,7 +109,7 @@ class KubernetesApi:
                 server_hostname=self._access.server_name or None,
             )
         except TimeoutError as error:
-            raise TimeoutError(f"GET {url}: {error or f'no answer within {seconds:g} s'}") from None
+            raise TimeoutError(f"GET {url}: {str(error) or f'no answer within {seconds:g} s'}") from None
         _keep_alive(response)
         return response
 

@@ -87,12 +87,13 @@ def test_a_pod_knows_its_server_its_namespace_and_its_token(account: Path) -> No
     assert access.tls.verify_mode is ssl.CERT_REQUIRED
     assert access.tls.check_hostname
     assert len(access.tls.get_ca_certs()) == 1  # and not those of the whole world
+    assert access.tls.minimum_version is ssl.TLSVersion.TLSv1_2
     assert not access.tls.verify_flags & ssl.VERIFY_X509_STRICT
 
 
 def test_the_token_of_a_pod_is_read_each_time(account: Path) -> None:
     access = find(POD, account)
-    (account / "token").write_text("next-token\n")
+    (account / "token").write_text(" next-token \n")
     assert access.token.read({}) == "next-token"
     assert not access.token.lasts
 
@@ -305,6 +306,17 @@ def test_a_token_file_is_newer_than_the_token_beside_it(tmp_path: Path) -> None:
     assert token.origin == str(tmp_path / "secrets" / "token")  # beside the file, as kubectl looks for it
 
 
+def test_what_is_there_and_empty_is_not_there(tmp_path: Path) -> None:
+    user = {"username": "", "exec": None, "auth-provider": {}, "tokenFile": "", "token": "t"}
+    assert find(kubeconfig=str(kubeconfig(tmp_path, user=user))).token.read({}) == "t"
+
+
+def test_base64_may_be_in_several_lines(tmp_path: Path, authority: Authority) -> None:
+    lines = base64.encodebytes(authority.ca.read_bytes()).decode()
+    file = kubeconfig(tmp_path, cluster={"server": "https://x:1", "certificate-authority-data": lines})
+    assert find(kubeconfig=str(file)).tls is not None
+
+
 def test_numbers_may_be_names_and_tokens(tmp_path: Path) -> None:
     assert find(kubeconfig=str(kubeconfig(tmp_path, user={"token": 12345}))).token.read({}) == "12345"
 
@@ -349,6 +361,7 @@ def test_a_key_that_was_given_as_text_leaves_no_file(
 
     def look(context: ssl.SSLContext, path: str, *rest: Any, **more: Any) -> None:
         loaded.append(str(Path(path).readlink()))
+        assert more == {"password": ""}  # None would be to ask at the terminal
         load(context, path, *rest, **more)
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", look)
@@ -425,6 +438,7 @@ def test_certificates_of_nonsense_are_refused_and_not_shown(
         ({"server": ""}, "clusters[0].cluster.server: is no URL of an API server"),
         ({"server": "10.0.0.1:6443"}, "clusters[0].cluster.server: is no URL of an API server, such as"),
         ({"server": "https://me:sesame@x"}, "clusters[0].cluster.server: "),
+        ({"server": "https://:sesame@x"}, "clusters[0].cluster.server: "),
         ({"server": "https://x:99999"}, "clusters[0].cluster.server: "),
         ({"server": "https://x/?a=b"}, "clusters[0].cluster.server: "),
         ({"server": "unix:///x"}, "clusters[0].cluster.server: "),

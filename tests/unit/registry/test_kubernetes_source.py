@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -284,7 +285,9 @@ async def test_what_changes_between_two_watches_is_not_missed(server: FakeKubern
     assert len(server.of("list")) == 1
 
 
-async def test_a_bookmark_is_a_sign_of_life_and_where_the_next_watch_begins(server: FakeKubernetes) -> None:
+async def test_a_bookmark_is_a_sign_of_life_and_where_the_next_watch_begins(
+    server: FakeKubernetes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with watching(source_of(server)) as seen:
         await seen.addresses()
         sign = asyncio.ensure_future(seen.next())
@@ -299,6 +302,7 @@ async def test_a_bookmark_is_a_sign_of_life_and_where_the_next_watch_begins(serv
         assert await seen.addresses() == ["10.0.0.1:8080"]
     assert len(server.of("list")) == 1
     assert server.of("watch")[1].query["resourceVersion"] == str(version)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(
@@ -367,7 +371,9 @@ async def test_a_server_that_does_not_answer_is_given_up(
     monkeypatch.setattr(kubernetes, "LIST_TIMEOUT", 0.2)
     server.faults["list"].append(hang)
     async with watching(source_of(server)) as seen:
-        assert f"GET {server.url}/apis/" in await seen.failure(TimeoutError)
+        said = await seen.failure(TimeoutError)
+    assert said.startswith(f"GET {server.url}/apis/")
+    assert said.endswith(": no answer within 0.2 s")
 
 
 async def test_a_connection_is_kept_alive_by_tcp(
@@ -580,6 +586,17 @@ async def test_more_slices_than_there_may_be_are_an_error(
         assert "there are more than 2 EndpointSlices of these services" in await seen.failure()
 
 
+async def test_slices_that_were_not_asked_for_do_not_count(
+    server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "MAX_SLICES", 1)
+    items = [slice_object("api", "10.0.0.1"), slice_object("web", "10.0.0.2"), slice_object("db", "10.0.0.3")]
+    page = {"metadata": {"resourceVersion": "100"}, "items": items}
+    server.faults["list"].append(answer(json.dumps(page).encode()))
+    async with watching(source_of(server)) as seen:
+        assert await seen.addresses() == ["10.0.0.1:8080"]
+
+
 async def test_a_list_without_end_is_an_error(
     server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -616,6 +633,8 @@ async def test_a_list_without_end_is_an_error(
         ),
         (refuse(500, message="ill"), "status 500: ill"),
         (answer(b"<h1>Bad\ngateway</h1>" + b"x" * 100_000, 502), "status 502: <h1>Bad gateway</h1>xxx"),
+        (stream(b"<h1>", b"x" * 100_000, code=502, cut=True), "status 502"),
+        (silent(b"<h1>", b"x" * 100_000, code=502), "status 502: <h1>xxx"),
         (refuse(302, Location="http://127.0.0.1:1/"), "status 302"),
     ],
 )
@@ -949,13 +968,25 @@ async def test_a_stream_that_is_cancelled_leaves_nothing_open(server: FakeKubern
 
 
 async def test_a_stream_that_is_closed_leaves_nothing_open(server: FakeKubernetes) -> None:
+    """Nor any generator of its own, which the loop would have to close in a task."""
+    left: list[Any] = []
+    before = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=lambda generator: None, finalizer=left.append)
+    try:
+        await _watch_until_a_bookmark(server)
+    finally:
+        sys.set_asyncgen_hooks(*before)
+    assert left == []
+    await server.until(lambda it: not it.watching)
+
+
+async def _watch_until_a_bookmark(server: FakeKubernetes) -> None:
     async with watching(source_of(server)) as seen:
         await seen.addresses()
         sign = asyncio.ensure_future(seen.next())
         await server.until(lambda it: it.watching)
         server.bookmark()
         await sign
-    await server.until(lambda it: not it.watching)
 
 
 async def test_several_streams_of_one_source_go_on_at_the_same_time(server: FakeKubernetes) -> None:
