@@ -132,10 +132,12 @@ class KubernetesSource(Source):
                             gone = 0
                             for snapshot in self._changed(view, services):
                                 yield snapshot
-            except GoneError:
+            except GoneError as error:
                 gone += 1
                 if gone == TOO_OFTEN:
-                    raise
+                    raise SourceError(
+                        f"{error}; {TOO_OFTEN} times in a row, although listed anew each time"
+                    ) from None
 
     async def _list(self, api: KubernetesApi, path: str, view: _View) -> None:
         """Take in all slices there are, and the version to watch from."""

@@ -15,6 +15,8 @@ from sidecar.config.settings import Address, RegistrySettings, TlsSettings
 from sidecar.errors import SourceError
 from sidecar.registry.sources.kubeconfig import Access, Token, find_access
 
+pytestmark = pytest.mark.server("openssl")
+
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 
 

@@ -121,6 +121,7 @@ async def _until(seen: Stream, server: FakeKubernetes, verb: str, count: int) ->
 # List and watch
 
 
+@pytest.mark.every_loop
 async def test_what_is_listed_comes_first_and_then_what_changes(server: FakeKubernetes) -> None:
     server.put(slice_object("api", "10.0.0.1"))
     server.put(slice_object("other", "10.9.9.9"))
@@ -442,7 +443,9 @@ async def test_what_is_gone_again_and_again_is_an_error(server: FakeKubernetes) 
     )
     async with watching(source_of(server)) as seen:
         await seen.addresses()
-        assert "410: too old resource version" in await seen.failure()
+        said = await seen.failure()
+    assert "410: too old resource version" in said
+    assert said.endswith("; 3 times in a row, although listed anew each time")
     assert [one.verb for one in server.asked] == ["list", "watch"] * 3
 
 
@@ -781,6 +784,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
+@pytest.mark.every_loop
+@pytest.mark.server("openssl")
 async def test_in_a_pod_the_service_account_is_all_there_is_to_know(
     authority: Authority, tmp_path: Path
 ) -> None:
@@ -799,6 +804,7 @@ async def test_in_a_pod_the_service_account_is_all_there_is_to_know(
         assert {one.namespace for one in server.asked} == {"shop"}
 
 
+@pytest.mark.server("openssl")
 async def test_a_server_that_another_authority_has_signed_is_not_told_the_token(
     authority: Authority, tmp_path: Path
 ) -> None:
@@ -811,6 +817,7 @@ async def test_a_server_that_another_authority_has_signed_is_not_told_the_token(
         assert server.asked == []
 
 
+@pytest.mark.server("openssl")
 async def test_a_server_is_known_by_the_name_that_it_is_to_have(authority: Authority) -> None:
     tls = authority.server_context(authority.issue("named", "DNS:kubernetes.default.svc"))
     async with FakeKubernetes(tls) as server:
@@ -826,6 +833,7 @@ async def test_a_server_is_known_by_the_name_that_it_is_to_have(authority: Autho
 
 
 @pytest.mark.parametrize("data", [True, False])
+@pytest.mark.server("openssl")
 async def test_a_kubeconfig_shows_the_client_certificate(
     authority: Authority, tmp_path: Path, data: bool
 ) -> None:
@@ -931,6 +939,7 @@ async def test_the_namespace_is_the_nearest_that_is_named(
         assert await seen.addresses() == ["10.0.0.1:8080"]
 
 
+@pytest.mark.server("openssl")
 async def test_a_namespace_of_the_pod_that_is_none_is_an_error(
     server: FakeKubernetes, tmp_path: Path
 ) -> None:
@@ -967,6 +976,7 @@ async def test_a_stream_that_is_cancelled_leaves_nothing_open(server: FakeKubern
     await server.until(lambda it: not it.watching)
 
 
+@pytest.mark.every_loop
 async def test_a_stream_that_is_closed_leaves_nothing_open(server: FakeKubernetes) -> None:
     """Nor any generator of its own, which the loop would have to close in a task."""
     left: list[Any] = []
