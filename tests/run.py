@@ -60,6 +60,7 @@ PROGRAMS = {
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "node": "nodejs",
+    "openssl": "openssl",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "wrk": "wrk",

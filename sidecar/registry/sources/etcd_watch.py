@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -144,8 +145,11 @@ class _Watch:
                 return
 
     async def _read(self, body: bytes) -> None:
-        async with self._gateway.stream(self._member, "/v3/watch", body) as response:
-            async for line in lines(response):
+        async with (
+            self._gateway.stream(self._member, "/v3/watch", body) as response,
+            aclosing(lines(response)) as told,
+        ):
+            async for line in told:
                 snapshots = self._take(line)
                 if snapshots:
                     await self._items.put(snapshots)

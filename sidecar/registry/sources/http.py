@@ -14,7 +14,7 @@ from sidecar.errors import SourceError
 from sidecar.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from aiohttp.abc import ResolveResult
 
@@ -55,7 +55,8 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
         raise SourceError(f"{tls.ca} (tls.ca): {_words(error)}") from None
     try:
         if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key or None)
+            # A password, which is wrong: a key that needs one is an error then, and no prompt at the terminal.
+            context.load_cert_chain(tls.cert, tls.key or None, password="")
     except (OSError, ssl.SSLError) as error:
         raise SourceError(f"{tls.cert} (tls.cert): {_words(error)}") from None
     return context
@@ -140,8 +141,11 @@ async def read_json(response: aiohttp.ClientResponse) -> Any:
         raise SourceError(f"{where} at {response.url.authority}: the answer is no JSON") from None
 
 
-async def lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The lines of a body that has no end, without their line breaks. Raises SourceError for one without end."""
+async def lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """The lines of a body that has no end, without their line breaks; whoever stops before it closes it (`aclosing`).
+
+    Raises SourceError for a line that has no end.
+    """
     held = bytearray()
     async for part in response.content.iter_any():
         begin = len(held)

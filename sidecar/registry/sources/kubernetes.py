@@ -13,7 +13,7 @@ import json
 import logging
 import re
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sidecar.config.findings import escaped, shown
 from sidecar.errors import SourceError
@@ -178,7 +178,7 @@ class KubernetesSource(Source):
             async with api.get(path, query, seconds + GRACE) as response:
                 where = f"GET {path} at {response.host}"
                 # `lines` is such a generator: one that is not closed would be by a task of the loop's, later.
-                async with aclosing(cast("AsyncGenerator[bytes, None]", lines(response))) as events:
+                async with aclosing(lines(response)) as events:
                     async for line in events:
                         kind, item = _event(line, where)
                         services = self._apply(kind, item, path, view)
