@@ -22,13 +22,13 @@ def static_endpoints(upstream: UpstreamSettings) -> tuple[Endpoint, ...]:
     return tuple(Endpoint(found.host, found.port, found.weight, found.zone) for found in upstream.endpoints)
 
 
-def wanted_of(upstream: UpstreamSettings) -> Wanted:
-    """What registries are asked for."""
+def wanted_of(upstream: UpstreamSettings, kind: str) -> Wanted:
+    """What a registry of that kind is asked for: dns, unless told otherwise, for the hosts that the file names."""
     source = upstream.source
     own = upstream.endpoints[0].port if upstream.endpoints else upstream.listen_port
     return Wanted(
         upstream=upstream.name,
-        service=source.service,
+        service=source.service or ("" if kind == "dns" else upstream.name),
         port=source.port,
         default_port=own or 0,
         endpoints=static_endpoints(upstream),

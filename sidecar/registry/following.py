@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from sidecar.registry.last_good import LastGood
 from sidecar.registry.look_ups import LookUps
 from sidecar.registry.sources.source import Surroundings
 from sidecar.registry.supervisor import SourceSupervisor
@@ -31,10 +32,14 @@ def source_supervisor(
     environ: Mapping[str, str] = os.environ,
 ) -> SourceSupervisor:
     """The supervisor of what `settings` name. It has not begun."""
+    kept = settings.sidecar.last_good
+    last_good = LastGood(kept.file, kept.max_age, clock)
     return SourceSupervisor(
         settings.upstreams,
         settings.registries,
         surroundings_of(clock, environ),
         apply,
         wait=settings.sidecar.registry_wait,
+        saved=last_good.load(),
+        save=last_good.save if kept.file else None,
     )

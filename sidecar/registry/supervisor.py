@@ -16,6 +16,7 @@ from sidecar.errors import SourceError
 from sidecar.model.registry import RESULTS, FeedStatus, SourceStatus
 from sidecar.registry.combine import combined, wanted_of
 from sidecar.registry.feeds import Feed, Registry, Stream
+from sidecar.registry.last_good import Saved
 from sidecar.registry.sources.catalogue import make_source
 from sidecar.registry.telling import about, tell, words
 from sidecar.resilience.backoff import full_jitter
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from sidecar.config.settings import RegistrySettings, UpstreamSettings
-    from sidecar.model import Endpoint, Snapshot
+    from sidecar.model import Snapshot
+    from sidecar.registry.last_good import Kept
     from sidecar.registry.sources.source import Source, Surroundings, Wanted
 
     Make = Callable[[RegistrySettings, Surroundings], Source]
 
-__all__ = ["Saved", "SourceSupervisor"]
+__all__ = ["SourceSupervisor"]
 
 # Seconds before a stream that has failed is opened again: up to the first, doubled each time, never above the longest.
 FIRST_BACKOFF = 0.5
@@ -43,12 +45,12 @@ COALESCE = (
     0.05  # seconds for which an upstream that has changed is left alone: a roll-out changes it many times
 )
 SAVE_AFTER = 1.0  # seconds after a change at which it is written down, with all others until then
+SAVE_EVERY = (
+    60.0  # and without a change: what is written tells how old it is, and it is confirmed all the time
+)
 
 _CHANGED, _UNCHANGED, _EMPTY, _ERROR = range(len(RESULTS))
 _log = logging.getLogger("sidecar.registry")
-
-# What a source said of an upstream, and the wall time of its last sign of life: (source, upstream) to both.
-Saved = dict[tuple[str, str], tuple[tuple["Endpoint", ...], float]]
 
 
 class SourceSupervisor:
@@ -67,8 +69,8 @@ class SourceSupervisor:
         apply: Callable[[Snapshot], None],
         *,
         wait: float = 0.0,
-        saved: Saved | None = None,
-        save: Callable[[Saved], None] | None = None,
+        saved: Kept | None = None,
+        save: Callable[[Kept], Coroutine[Any, Any, None]] | None = None,
         make: Make = make_source,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -79,7 +81,7 @@ class SourceSupervisor:
         self._save = save
         self._make = make
         self._sleep = sleep
-        self._saved = saved or {}
+        self._saved = dict(saved or {})
         self._upstreams: dict[str, UpstreamSettings] = {}
         self._registries: dict[str, Registry] = {}
         self._feeds: dict[tuple[str, str], Feed] = {}
@@ -103,6 +105,7 @@ class SourceSupervisor:
         """Ask, from now until `close`."""
         self._started = True
         self._settle_by = self._clock.monotonic() + self._wait
+        self._save_in(SAVE_EVERY)
         for registry in self._registries.values():
             for stream in registry.streams:
                 self._open(stream)
@@ -123,12 +126,13 @@ class SourceSupervisor:
         for handle in (self._look, self._saving):
             if handle is not None:
                 handle.cancel()
-        if self._saving is not None:
-            self._write_down()
         for registry in self._registries.values():
             self._end(registry.streams)
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
+        if self._save is not None and self._saving is not None:
+            await self._save(self._kept())
+        self._saving = None
         for registry in self._registries.values():
             await registry.source.close()
 
@@ -146,7 +150,11 @@ class SourceSupervisor:
                 if old is not None:
                     registry.counts = old.counts
             self._registries[settings.name] = registry
-            wanted = [wanted_of(one) for one in self._upstreams.values() if settings.name in one.source.use]
+            wanted = [
+                wanted_of(one, settings.kind)
+                for one in self._upstreams.values()
+                if settings.name in one.source.use
+            ]
             for one in wanted:
                 self._feeds[settings.name, one.upstream] = self._feed(settings.name, one, feeds_before)
             there = {stream.wanted: stream for stream in registry.streams}
@@ -313,20 +321,34 @@ class SourceSupervisor:
         self._applied[name] = snapshot
         self._apply(snapshot)
         tell(before, snapshot)
-        if self._save is not None and self._started and self._saving is None:
-            self._saving = asyncio.get_running_loop().call_later(SAVE_AFTER, self._write_down)
+        if self._started:
+            self._save_in(SAVE_AFTER)
+
+    def _save_in(self, seconds: float) -> None:
+        """Write down what is known then, if not before."""
+        if self._save is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._saving is not None:
+            if self._saving.when() <= loop.time() + seconds:
+                return
+            self._saving.cancel()
+        self._saving = loop.call_later(seconds, self._write_down)
 
     def _write_down(self) -> None:
         self._saving = None
         assert self._save is not None
+        self._run(self._save(self._kept()))
+        self._save_in(SAVE_EVERY)
+
+    def _kept(self) -> Kept:
+        """What is known, with the wall time of the last sign of life."""
         now, wall = self._clock.monotonic(), self._clock.wall()
-        self._save(
-            {
-                key: (feed.endpoints, feed.saved_at if feed.saved else wall - (now - (feed.heard_at or now)))
-                for key, feed in self._feeds.items()
-                if feed.endpoints
-            }
-        )
+        return {
+            key: Saved(feed.endpoints, feed.saved_at if feed.saved else wall - (now - (feed.heard_at or now)))
+            for key, feed in self._feeds.items()
+            if feed.endpoints
+        }
 
     # Being asked
 

@@ -28,7 +28,8 @@ MAX_ENDPOINTS = 5000
 class Wanted:
     """What is asked for one upstream.
 
-    service: what the registry calls it. port: a port's number or name, empty for whichever there is.
+    service: what the registry calls it; empty only with dns, see `endpoints`.
+    port: a port's number or name, empty for whichever there is.
     default_port: the upstream's own, where the registry knows none; 0 if it has none.
     endpoints: what the configuration names (dns resolves their hosts where `service` is empty).
     tags, datacenter, namespace: as in `SourceSettings`.

@@ -11,8 +11,9 @@ from support.sources import ScriptedSource, endpoints, registry, upstream
 from sidecar.config.settings import RegistrySettings, UpstreamSettings
 from sidecar.errors import SourceError
 from sidecar.model import Snapshot
+from sidecar.registry.last_good import Kept, Saved
 from sidecar.registry.sources.source import Surroundings
-from sidecar.registry.supervisor import LEAST_BACKOFF, LONGEST_BACKOFF, STEADY, Saved, SourceSupervisor
+from sidecar.registry.supervisor import LEAST_BACKOFF, LONGEST_BACKOFF, STEADY, SourceSupervisor
 
 CHANGED, UNCHANGED, EMPTY, ERROR = range(4)
 
@@ -29,10 +30,10 @@ class Following:
         self.sources: dict[str, ScriptedSource] = {}
         self.applied: list[Snapshot] = []
         self.waits: list[float] = []
-        self.saved: list[Saved] = []
+        self.saved: list[Kept] = []
         self.each = False
         self.wait = 5.0
-        self.before: Saved = {}
+        self.before: Kept = {}
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
         self.supervisor: SourceSupervisor | None = None
@@ -47,6 +48,9 @@ class Following:
         self.clock.advance(seconds)
         await asyncio.sleep(0)
 
+    async def _save(self, kept: Kept) -> None:
+        self.saved.append(kept)
+
     async def start(
         self, upstreams: list[UpstreamSettings], registries: list[RegistrySettings]
     ) -> SourceSupervisor:
@@ -57,7 +61,7 @@ class Following:
             self.applied.append,
             wait=self.wait,
             saved=self.before,
-            save=self.saved.append,
+            save=self._save,
             make=self._make,
             sleep=self._sleep,
         )
@@ -284,7 +288,6 @@ async def test_readiness_waits_for_a_first_word_on_each_but_not_for_ever(followi
     assert not supervisor.settled
     following.clock.advance(5.0)
     assert supervisor.settled
-    following.clock.advance(-0.0)
     following.sources["consul"].say("web", "w:1")
     await turns()
     assert supervisor.settled
@@ -322,8 +325,8 @@ async def test_silence_makes_stale(following: Following) -> None:
 
 async def test_what_was_saved_serves_until_the_registry_speaks(following: Following) -> None:
     following.before = {
-        ("consul", "api"): (endpoints("old:1"), 1234.0),
-        ("consul", "gone"): (endpoints("x:1"), 1.0),
+        ("consul", "api"): Saved(endpoints("old:1"), 1234.0),
+        ("consul", "gone"): Saved(endpoints("x:1"), 1.0),
     }
     supervisor = await following.start([upstream("api", "consul")], [registry("consul")])
     assert following.last == ["old:1"]
@@ -341,7 +344,7 @@ async def test_what_was_saved_serves_until_the_registry_speaks(following: Follow
 
 
 async def test_what_is_known_is_written_down(following: Following) -> None:
-    following.before = {("consul", "web"): (endpoints("old:1"), 1234.0)}
+    following.before = {("consul", "web"): Saved(endpoints("old:1"), 1234.0)}
     supervisor = await following.start(
         [upstream("api", "consul"), upstream("web", "consul")], [registry("consul")]
     )
@@ -351,7 +354,7 @@ async def test_what_is_known_is_written_down(following: Following) -> None:
     (saved,) = following.saved
     assert saved == {
         ("consul", "api"): (endpoints("a:1"), following.clock.wall()),
-        ("consul", "web"): (endpoints("old:1"), 1234.0),
+        ("consul", "web"): Saved(endpoints("old:1"), 1234.0),
     }
 
 
