@@ -16,7 +16,7 @@ from support.ports import free_port
 from sidecar.config.settings import Address, HealthSettings, RegistrationSettings, RegistrySettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint
-from sidecar.registry.sources import etcd_watch, http
+from sidecar.registry.sources import etcd_entries, etcd_watch, http
 from sidecar.registry.sources.etcd import EtcdSource
 from sidecar.registry.sources.etcd_gateway import Gateway, to_base64
 from sidecar.registry.sources.source import Surroundings, Wanted
@@ -299,6 +299,29 @@ async def test_lines_that_say_nothing_of_ours_are_passed_over(member: Member) ->
     async with watching(source_of(member)) as stream:
         assert (await anext(stream)).endpoints == at(member)
         assert (await anext(stream)).endpoints == (Endpoint("10.0.0.9", 1),)
+
+
+async def test_those_for_which_there_was_no_room_are_listed_once_there_is(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_entries, "MAX_ENDPOINTS", 2)
+    listings = iter((["1", "2"], ["2", "3"]))  # of three, then of the two that are left
+
+    async def listing(request: web.Request) -> web.Response:
+        whole = member.range({"key": json.loads(await request.text())["key"]})
+        kvs = [
+            whole["kvs"][0]
+            | {"key": to_base64(f"/services/api/{port}"), "value": to_base64(f"10.0.0.1:{port}")}
+            for port in next(listings)
+        ]
+        return reply(whole | {"kvs": kvs, "count": "3"})
+
+    member.answers["/v3/kv/range"] = listing
+    gone = {"key": to_base64("/services/api/1"), "mod_revision": "9"}
+    member.said.put_nowait(line({"watch_id": "1", "events": [{"type": "DELETE", "kv": gone}]}).decode())
+    async with watching(source_of(member)) as stream:
+        assert [endpoint.port for endpoint in (await anext(stream)).endpoints] == [1, 2]
+        assert [endpoint.port for endpoint in (await anext(stream)).endpoints] == [2, 3]
 
 
 async def test_watches_that_the_gateway_has_lost_are_asked_for_again(
