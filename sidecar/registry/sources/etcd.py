@@ -6,6 +6,7 @@ who is asked when a member fails; `etcd_leases` announces.
 
 from __future__ import annotations
 
+import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sidecar.registry.sources.source import Surroundings, Wanted
 
 __all__ = ["EtcdSource"]
+
+_log = logging.getLogger("sidecar.registry")
 
 # Listings in a row without a look at the member between them. A history that is compacted faster than it can be
 # followed is no history.
@@ -63,6 +66,7 @@ class EtcdSource(Source, Registrar):
                     self._first = at + 1
                     if len(failures) >= len(gateway.members):
                         raise together(failures) from None
+                    _log.warning("%s: %s; the next member is asked", self.name, error)
 
     async def _follow(
         self, gateway: Gateway, member: str, services: Sequence[Service]

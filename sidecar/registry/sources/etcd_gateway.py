@@ -264,15 +264,21 @@ async def _refusal(response: aiohttp.ClientResponse, member: str, path: str) -> 
         said = json.loads(body)
     except (ValueError, RecursionError):
         said = None
-    if isinstance(said, dict) and said.get("error"):
+    if isinstance(said, dict) and (said.get("error") or said.get("message")):
         return _spoken(said, member, path, f"status {response.status}")
     words = _one_line(body.decode("utf-8", "replace"))
+    if response.status == 404:
+        words += " (it takes etcd 3.4 or later, with its gRPC gateway enabled)"
     return GatewayError(f"{member}{path}: status {response.status}{f': {words}' if words else ''}")
 
 
 def _spoken(said: dict[str, Any], member: str, path: str, otherwise: str) -> GatewayError:
-    """The error of a refusal (`error` is its text, `code` beside it) or of a stream (`error` is an object)."""
-    error = said["error"]
+    """The error of a refusal (a text, with `code` beside it) or of a stream (an object).
+
+    etcd 3.4 and 3.5 have grpc-gateway 1: `error` and `message` are the same text, and a stream says `grpc_code`. 3.6
+    has grpc-gateway 2: `message` alone, and `code` in both.
+    """
+    error = said.get("error") or said.get("message")
     if isinstance(error, dict):
         words, code = error.get("message"), error.get("grpc_code", error.get("code"))
     else:
@@ -299,6 +305,8 @@ class _Told:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, TimeoutError):
             raise GatewayError(f"{self._where}: no answer within {ANSWER_TIMEOUT:g} s") from None
+        if isinstance(error, aiohttp.ClientPayloadError):
+            raise GatewayError(f"{self._where}: the answer has broken off") from None
         if isinstance(error, (OSError, aiohttp.ClientError)):
             raise GatewayError(f"{self._where}: {_one_line(str(error)) or type(error).__name__}") from None
 

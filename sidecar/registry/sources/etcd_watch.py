@@ -45,7 +45,7 @@ MAX_REQUESTS = 61440  # bytes of them in a body; some 400
 # Seconds without a confirmation until what lacks it is asked for again. The gateway has read what it ever will before
 # its first answer; the rest is a member's time to set watches up.
 CONFIRMED_WITHIN = 0.5
-MAX_ROUNDS = 20  # of asking, each of which gets one confirmation at least
+MAX_FRUITLESS = 10  # rounds of asking in a row without any: 5 s, as for every other answer
 UNREAD = 64  # items that wait for whoever iterates; then reading stops
 LOOK_EVERY, JITTER = 10.0, 0.2  # seconds between two looks, ±20 %: a silent member is noticed within 17 s
 
@@ -124,15 +124,16 @@ class _Watch:
 
     async def _keep_watching(self) -> None:
         async with asyncio.TaskGroup() as streams:
-            for _ in range(MAX_ROUNDS):
+            fruitless = 0
+            while self._missing:
+                before = len(self._missing)
                 for body in _bodies(self._missing):
                     streams.create_task(self._read(body))
                 await self._settle()
-                if not self._missing:
-                    break
-            else:
-                where = next(iter(self._missing.values())).named
-                raise SourceError(f"{self._member}/v3/watch: a watch of {where} is not set up")
+                fruitless = fruitless + 1 if len(self._missing) == before else 0
+                if fruitless == MAX_FRUITLESS:
+                    where = next(iter(self._missing.values())).named
+                    raise SourceError(f"{self._member}/v3/watch: a watch of {where} is not set up")
 
     async def _settle(self) -> None:
         """Until all is confirmed, or nothing more will be."""

@@ -16,7 +16,7 @@ from support.ports import free_port
 from sidecar.config.settings import Address, HealthSettings, RegistrationSettings, RegistrySettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint
-from sidecar.registry.sources import etcd_watch, http
+from sidecar.registry.sources import etcd_entries, etcd_watch, http
 from sidecar.registry.sources.etcd import EtcdSource
 from sidecar.registry.sources.etcd_gateway import Gateway, to_base64
 from sidecar.registry.sources.source import Surroundings, Wanted
@@ -233,6 +233,12 @@ async def test_the_kernel_probes_a_watch_s_connection(member: Member) -> None:
         ("[]", 200, "the answer is no object"),
         ('{"header": {}, "kvs": 5}', 200, "the listing of /services/api/ is none"),
         ('{"error": "etcdserver: no leader", "code": 14}', 503, "/v3/kv/range: etcdserver: no leader"),
+        (
+            '{"code": 14, "message": "etcdserver: no leader", "details": []}',
+            503,
+            "range: etcdserver: no leader",
+        ),
+        ("404 page not found", 404, "status 404: 404 page not found (it takes etcd 3.4 or later"),
         ('{"error": "", "code": 14}', 503, "/v3/kv/range: status 503: "),
         ('{"error": {}, "code": 14}', 500, "/v3/kv/range: status 500"),
         ('{"error": ["x"], "code": "y"}', 500, "/v3/kv/range: status 500"),
@@ -261,6 +267,7 @@ async def test_a_listing_that_cannot_be_used(member: Member, answer: str, status
         ("[]\n", "the answer is no object"),
         ("{}\n", "a line of the stream has no result"),
         ('{"error": {"grpc_code": 14, "message": "etcdserver:\\n no leader"}}\n', "etcdserver: no leader"),
+        ('{"error": {"code": 14, "message": "etcdserver: no leader"}}\n', "etcdserver: no leader"),
         ('{"result": {"canceled": true}}\n', "cancelled: no reason given"),
         ('{"result": {"canceled": true, "cancel_reason": "for\\nfun"}}\n', "cancelled: for fun"),
         ('{"result": {"watch_id": "x"}}\n', "watch_id in an answer is no number"),
@@ -294,6 +301,29 @@ async def test_lines_that_say_nothing_of_ours_are_passed_over(member: Member) ->
         assert (await anext(stream)).endpoints == (Endpoint("10.0.0.9", 1),)
 
 
+async def test_those_for_which_there_was_no_room_are_listed_once_there_is(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_entries, "MAX_ENDPOINTS", 2)
+    listings = iter((["1", "2"], ["2", "3"]))  # of three, then of the two that are left
+
+    async def listing(request: web.Request) -> web.Response:
+        whole = member.range({"key": json.loads(await request.text())["key"]})
+        kvs = [
+            whole["kvs"][0]
+            | {"key": to_base64(f"/services/api/{port}"), "value": to_base64(f"10.0.0.1:{port}")}
+            for port in next(listings)
+        ]
+        return reply(whole | {"kvs": kvs, "count": "3"})
+
+    member.answers["/v3/kv/range"] = listing
+    gone = {"key": to_base64("/services/api/1"), "mod_revision": "9"}
+    member.said.put_nowait(line({"watch_id": "1", "events": [{"type": "DELETE", "kv": gone}]}).decode())
+    async with watching(source_of(member)) as stream:
+        assert [endpoint.port for endpoint in (await anext(stream)).endpoints] == [1, 2]
+        assert [endpoint.port for endpoint in (await anext(stream)).endpoints] == [2, 3]
+
+
 async def test_watches_that_the_gateway_has_lost_are_asked_for_again(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,7 +354,7 @@ async def test_a_watch_that_is_never_confirmed_is_an_error(
     member.confirms = lambda body, position: False
     async with watching(source_of(member)) as stream:
         assert "/v3/watch: a watch of /services/api/ is not set up" in await failure(stream)
-    assert member.bodies == etcd_watch.MAX_ROUNDS
+    assert member.bodies == etcd_watch.MAX_FRUITLESS
 
 
 async def test_requests_for_many_are_several_bodies(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,6 +410,20 @@ async def test_a_refusal_that_all_would_give_is_not_asked_for_again() -> None:
     async with serving(first, second), watching(source_of(first, second)) as stream:
         assert "permission denied" in await failure(stream)
     assert second.asked == []
+
+
+async def test_an_answer_that_breaks_off(member: Member) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"{")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    member.answers["/v3/kv/range"] = cut
+    async with watching(source_of(member)) as stream:
+        assert (await failure(stream)).endswith(f":{member.port}/v3/kv/range: the answer has broken off")
 
 
 async def test_a_member_that_breaks_under_a_watch_is_followed_by_the_next() -> None:
