@@ -88,7 +88,9 @@ def test_no_request_fails_whatever_the_registry_does(play: Play) -> None:
             wait_until(lambda: play.metric("registry_stale") == 1, f"{trouble} to show as stale", 20.0)
             wait_until(lambda: play.feed()["error"], "the error in /upstreams")
             assert play.feed()["stale"] is True
-        assert play.known() == {one, two}
+        # Kubernetes cannot take two slices away at once: what is left of them last is kept.
+        assert play.known() <= {one, two}
+        assert play.known() == {one, two} or (trouble, play.stage.kind) == ("empty", "kubernetes")
         play.let_pass(0.5)
         play.stage.mend()
         wait_until(lambda: play.metric("registry_stale") == 0, f"the end of {trouble}", 25.0)

@@ -6,6 +6,7 @@ nobody (`empty`). `mend` ends it. What they know is the upstream `api`.
 
 import json
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -129,10 +130,17 @@ class EtcdStage(_Behind):
         self.place(stack, self._etcd.ports[0])
 
     def change(self, come: Iterable[int], gone: Iterable[int]) -> None:
+        """All at once: what is told one after the other is also true one after the other."""
+        operations = []
         for port in come:
-            self._etcd.put(f"/services/api/{port}", json.dumps({"host": "127.0.0.1", "port": port}))
-        for port in gone:
-            self._etcd.delete(f"/services/api/{port}")
+            value = _base64(json.dumps({"host": "127.0.0.1", "port": port}))
+            operations.append({"requestPut": {"key": _base64(f"/services/api/{port}"), "value": value}})
+        operations += [{"requestDeleteRange": {"key": _base64(f"/services/api/{port}")}} for port in gone]
+        self._etcd.call("/v3/kv/txn", {"success": operations})
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode()
 
 
 class KubernetesStage(_Behind):
@@ -144,7 +152,7 @@ class KubernetesStage(_Behind):
         self._server = self._background.enter(FakeKubernetes())
         self.place(stack, self._server.port)
         token = self.directory / "token"
-        token.write_text("a token\n")
+        token.write_text("a-token\n")
 
     @property
     def where(self) -> str:
