@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-__all__ = ["REGISTRATION_RESULTS", "RESULTS", "FeedStatus", "RegistrationStatus", "SourceStatus"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "REGISTRATION_RESULTS",
+    "RESULTS",
+    "FeedStatus",
+    "Registered",
+    "RegistrationStatus",
+    "SourceStatus",
+]
 
 RESULTS = ("changed", "unchanged", "empty", "error")  # what may come of asking a registry, as metrics call it
 REGISTRATION_RESULTS = ("announced", "renewed", "withdrawn", "error")  # the same of telling one what is here
@@ -57,3 +68,11 @@ class RegistrationStatus:
     error: str
     since: float
     registered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """All registrations, and what has come of them by registry: counts by position in `REGISTRATION_RESULTS`."""
+
+    statuses: tuple[RegistrationStatus, ...] = ()
+    counts: Mapping[str, Sequence[int]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A process's own `SourceSupervisor`: what it needs of the process, put together."""
+"""A process's own `SourceSupervisor` and `Announcer`: what they need of the process, put together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sidecar.registry.look_ups import LookUps
+from sidecar.registry.registration import Announcer
 from sidecar.registry.sources.source import Surroundings
 from sidecar.registry.supervisor import SourceSupervisor
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Settings
     from sidecar.model import Snapshot
 
-__all__ = ["source_supervisor", "surroundings_of"]
+__all__ = ["announcer", "source_supervisor", "surroundings_of"]
 
 
 def surroundings_of(clock: Clock, environ: Mapping[str, str] = os.environ) -> Surroundings:
@@ -38,3 +39,8 @@ def source_supervisor(
         apply,
         wait=settings.sidecar.registry_wait,
     )
+
+
+def announcer(settings: Settings, clock: Clock, environ: Mapping[str, str] = os.environ) -> Announcer:
+    """Who announces what `settings` name under `register`. It has not started."""
+    return Announcer(settings.registrations, settings.registries, surroundings_of(clock, environ))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
-from sidecar.model.registry import REGISTRATION_RESULTS
+from sidecar.model.registry import REGISTRATION_RESULTS, Registered
 from sidecar.registry.announcement import UNDER_WAY, Announcement
 from sidecar.registry.sources.catalogue import make_source
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sidecar.config.settings import RegistrationSettings, RegistrySettings
-    from sidecar.model.registry import RegistrationStatus
     from sidecar.registry.announcement import Sleep
     from sidecar.registry.sources.source import Registrar, Source, Surroundings
 
@@ -45,10 +44,7 @@ class _Registry:
 
 
 class Announcer:
-    """Announces `registrations` in those of `registries` that they name.
-
-    counts: by registry, then by position in `REGISTRATION_RESULTS`; they only grow.
-    """
+    """Announces `registrations` in those of `registries` that they name."""
 
     def __init__(
         self,
@@ -59,7 +55,7 @@ class Announcer:
         make: Make = make_source,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self.counts: dict[str, list[int]] = {}
+        self._counts: dict[str, list[int]] = {}  # they only grow, whatever is followed
         self._surroundings = surroundings
         self._make = make
         self._sleep = sleep
@@ -86,6 +82,8 @@ class Announcer:
         self._registries = self._wanted(registrations, registries)
         for settings in registrations:
             key = (settings.registry, settings.name, settings.port)
+            if key in self._announcements:
+                continue  # it is there already; the configuration lets none pass twice
             registry = self._registries[settings.registry]
             old = before.pop(key, None)
             same = old is not None and registries_before.get(settings.registry) is registry
@@ -97,7 +95,7 @@ class Announcer:
                 registry.settings,
                 registry.registrar,
                 self._surroundings,
-                self.counts.setdefault(settings.registry, [0] * len(REGISTRATION_RESULTS)),
+                self._counts.setdefault(settings.registry, [0] * len(REGISTRATION_RESULTS)),
                 self._sleep,
             )
             after: asyncio.Task[None] | None = None
@@ -191,9 +189,9 @@ class Announcer:
 
     # Being asked
 
-    def statuses(self) -> list[RegistrationStatus]:
-        """How each registration is, in their order."""
-        return [one.status() for one in self._announcements.values()]
+    def registered(self) -> Registered:
+        """How each registration is, in their order, and what has come of all."""
+        return Registered(tuple(one.status() for one in self._announcements.values()), self._counts)
 
 
 def _place(settings: RegistrationSettings) -> tuple[str, str]:

@@ -76,13 +76,13 @@ class Machine:
     @property
     def status(self) -> RegistrationStatus:
         assert self.announcer is not None
-        (status,) = self.announcer.statuses()
+        (status,) = self.announcer.registered().statuses
         return status
 
     @property
     def counts(self) -> list[int]:
         assert self.announcer is not None
-        return self.announcer.counts["etcd"]
+        return list(self.announcer.registered().counts["etcd"])
 
 
 @pytest.fixture
@@ -312,7 +312,7 @@ async def test_draining_withdraws_everything_and_stops(machine: Machine) -> None
 
     assert machine.etcd.known == {}
     assert [what for what, _ in machine.etcd.told] == ["announce", "announce", "withdraw", "withdraw"]
-    assert [one.state for one in announcer.statuses()] == ["withdrawn", "withdrawn"]
+    assert [one.state for one in announcer.registered().statuses] == ["withdrawn", "withdrawn"]
     assert len(machine.asked) == 2
     await announcer.drain()
     assert len(machine.etcd.told) == 4
@@ -415,7 +415,7 @@ async def test_what_is_the_same_goes_on(machine: Machine) -> None:
     await turns()
     assert [what for what, _ in machine.etcd.told] == ["announce", "announce"]
     assert len(machine.registrars) == 1
-    assert [one.name for one in announcer.statuses()] == ["api", "web"]
+    assert [one.name for one in announcer.registered().statuses] == ["api", "web"]
 
 
 async def test_what_has_gone_is_withdrawn_and_its_registry_closed(machine: Machine) -> None:
@@ -430,7 +430,7 @@ async def test_what_has_gone_is_withdrawn_and_its_registry_closed(machine: Machi
     assert other.known == {}
     assert other.closed
     assert list(etcd.known) == ["api-10.0.0.7-8080"]
-    assert announcer.counts["consul"] == [1, 0, 1, 0], "counts only grow"
+    assert announcer.registered().counts["consul"] == [1, 0, 1, 0], "counts only grow"
 
 
 async def test_what_changes_in_its_place_is_told_over_the_old_one(machine: Machine) -> None:
