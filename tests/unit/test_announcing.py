@@ -199,7 +199,10 @@ async def test_a_registry_that_is_silent_holds_up_the_end_for_a_bounded_time(
     assert started.registrar.cancelled == 1
 
 
-async def test_a_third_signal_waits_for_no_withdrawal(started: Started) -> None:
+async def test_a_third_signal_waits_for_no_withdrawal(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration_module, "GRACE", 1000.0)
     started.registrar.answers.clear()
     started.registrar.asked.clear()
     signal.raise_signal(signal.SIGINT)

@@ -216,16 +216,29 @@ async def test_what_cannot_be_asked_stays_as_it_is(
     assert all(record.exc_info is None for record in caplog.records)
 
 
-async def test_a_change_during_an_announcement_is_followed(machine: Machine) -> None:
+async def test_a_change_during_an_announcement_is_followed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await machine.start(registration(check=HealthSettings(kind="tcp", interval=1.0, rise=1, fall=1)))
     machine.etcd.answers.clear()
     await machine.time.advance(5.0)  # a renewal is under way
     machine.finding = UNWELL
     await machine.time.advance(1.0)
     assert machine.status.state == "unwell"
+    may_withdraw = asyncio.Event()
+    withdraw = machine.etcd.withdraw
+
+    async def slowly(service: RegistrationSettings) -> None:
+        await may_withdraw.wait()
+        await withdraw(service)
+
+    monkeypatch.setattr(machine.etcd, "withdraw", slowly)
     machine.etcd.answers.set()
     await turns()
-
+    assert machine.etcd.known
+    assert (machine.status.state, machine.status.error) == ("unwell", "connection refused")
+    may_withdraw.set()
+    await turns()
     assert machine.etcd.known == {}
     assert machine.status.state == "unwell"
 
@@ -275,6 +288,24 @@ async def test_a_withdrawal_that_fails_is_tried_again(machine: Machine) -> None:
     assert machine.etcd.known == {}
     assert machine.status.state == "unwell"
     assert machine.status.error == "connection refused"
+
+
+async def test_the_first_failure_after_a_success_is_the_first_again(machine: Machine) -> None:
+    await machine.start(registration(check=HealthSettings(kind="tcp", interval=1000.0)))
+    for _ in range(3):
+        machine.etcd.errors = [OSError("unreachable")]
+        await machine.time.advance(5.25)
+    assert machine.time.slept == [1000.0, 5.0, *([0.25, 5.0] * 3)]
+
+
+async def test_what_may_have_arrived_is_withdrawn_when_unwell(machine: Machine) -> None:
+    machine.error = TimeoutError()
+    await machine.start(registration(check=HealthSettings(kind="tcp", interval=0.2, rise=1, fall=1)))
+    machine.finding = UNWELL
+    await machine.time.advance(0.2)
+    machine.etcd.error = None
+    await machine.time.advance(5.0)
+    assert machine.etcd.told[-1][0] == "withdraw"
 
 
 async def test_an_announcement_that_failed_may_have_arrived_and_is_withdrawn(machine: Machine) -> None:
@@ -387,11 +418,13 @@ async def test_draining_with_a_registry_that_is_down(machine: Machine) -> None:
     assert machine.status.error == "ConnectionRefusedError: [Errno 111] Connection refused"
 
 
-async def test_closing_ends_everything_at_once(machine: Machine) -> None:
+async def test_closing_ends_everything_at_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announcement, "UNDER_WAY", 1000.0)
     announcer = await machine.start(registration())
     machine.etcd.answers.clear()
     await machine.time.advance(5.0)
-    await announcer.close()
+    async with asyncio.timeout(5.0):
+        await announcer.close()
     assert machine.etcd.cancelled == 1
     assert [what for what, _ in machine.etcd.told] == ["announce", "announce"]
 
@@ -416,6 +449,12 @@ async def test_what_is_the_same_goes_on(machine: Machine) -> None:
     assert [what for what, _ in machine.etcd.told] == ["announce", "announce"]
     assert len(machine.registrars) == 1
     assert [one.name for one in announcer.registered().statuses] == ["api", "web"]
+
+
+async def test_the_same_twice_is_announced_once(machine: Machine) -> None:
+    announcer = await machine.start(registration(), registration())
+    assert machine.etcd.told == [("announce", "api-10.0.0.7-8080")]
+    assert len(announcer.registered().statuses) == 1
 
 
 async def test_what_has_gone_is_withdrawn_and_its_registry_closed(machine: Machine) -> None:
