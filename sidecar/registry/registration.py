@@ -77,9 +77,8 @@ class Announcer:
         """Go by another configuration: what is the same goes on, what has gone is withdrawn, what is new announced."""
         if self._draining is not None:
             return
+        registries_before, self._registries = self._registries, self._wanted(registrations, registries)
         before, self._announcements = self._announcements, {}
-        registries_before = self._registries
-        self._registries = self._wanted(registrations, registries)
         for settings in registrations:
             key = (settings.registry, settings.name, settings.port)
             if key in self._announcements:
