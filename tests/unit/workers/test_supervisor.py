@@ -434,6 +434,37 @@ async def test_it_announces_for_all_and_no_worker_stops_accepting_before_it_has_
         await worker.opening
 
 
+async def test_a_reload_announces_what_is_named_now(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etcd = registry("etcd", "etcd", hosts=(Address("127.0.0.1", 2379),))
+    registrar = ScriptedRegistrar(etcd)
+    check = HealthSettings(kind="tcp", interval=1000.0)
+
+    def announcer(made: Settings, clock: Clock) -> Announcer:
+        surroundings = following.surroundings_of(clock, {})
+        return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
+
+    monkeypatch.setattr(following, "announcer", announcer)
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        port = service.getsockname()[1]
+        named = [
+            replace(SETTINGS, registries=(etcd,), registrations=(registration(name, port, check=check),))
+            for name in ("first", "second")
+        ]
+        supervisor = Supervisor(SETTINGS, lambda: named.pop(0), spawn=workers.spawn)
+        await supervisor.start()
+        try:
+            for name in ("first", "second"):
+                supervisor._on_sighup()
+                await until(lambda name=name: list(registrar.known) == [f"{name}-10.0.0.7-{port}"])
+        finally:
+            await supervisor.close()
+    assert registrar.known == {}
+    for worker in workers.made:
+        await worker.opening
+
+
 async def test_a_worker_announces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(following, "announcer")
     app = WorkerApp(replace(SETTINGS, registrations=(registration(),)), {}, [], Channel(print, print))
