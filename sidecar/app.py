@@ -3,6 +3,7 @@
 settings ─► a Cluster for each upstream ─► a Snapshot from its source ─► a Listener on its localhost port
                  │                           (a SourceSupervisor follows registries, where there are any)
                  ├─► a Checker asks its endpoints whether they are well
+                 │             an Announcer tells registries of local services, where any are to be announced
                  └─► metrics and admin servers read it
 """
 
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Address, Settings, UpstreamSettings
     from sidecar.health.checker import Checker
     from sidecar.model import EndpointState
-    from sidecar.model.registry import FeedStatus, SourceStatus
+    from sidecar.model.registry import FeedStatus, Registered, SourceStatus
+    from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
 
 __all__ = ["App", "run_loop"]
@@ -79,6 +81,8 @@ class App:
         self._servers: list[AdminServer] = []
         self._checker: Checker | None = None
         self._registry: SourceSupervisor | None = None
+        self._announcer: Announcer | None = None
+        self._withdrawal: asyncio.Task[None] | None = None
         self._stage = 0
         self._stage_changed = asyncio.Event()
 
@@ -114,6 +118,7 @@ class App:
         context.sweep.start()
         self._start_checks(context)
         await self._serve_own(context)
+        self._register()
         self.ready = True
         self._settle()
 
@@ -184,6 +189,16 @@ class App:
         self._checker = Checker(watches, self.clock, context.checks)
         context.sweep.members.add(self._checker)
 
+    def _register(self) -> None:
+        """Announce what `register` names, and nothing else, from now until the end."""
+        if self._announcer is not None:
+            self._announcer.follow(self.settings.registrations, self.settings.registries)
+        elif self.settings.registrations and not self._stage:
+            from sidecar.registry.following import announcer
+
+            self._announcer = announcer(self.settings, self.clock)
+            self._announcer.start()
+
     async def _bind_own(self) -> None:
         """Bind the metrics and admin servers' sockets: a taken port is to end the start before anything is served."""
         where = self.settings.sidecar
@@ -220,7 +235,12 @@ class App:
         from sidecar.observe.metrics import Metrics
 
         metrics = Metrics(
-            self.clusters, context, compiled=is_compiled(), sources=self._sources, clock=self.clock
+            self.clusters,
+            context,
+            compiled=is_compiled(),
+            sources=self._sources,
+            registered=self._registered,
+            clock=self.clock,
         )
         return (
             metrics_app(metrics.render, metrics.content_type, self._is_ready),
@@ -249,6 +269,9 @@ class App:
     def _feeds(self, upstream: str) -> list[FeedStatus]:
         return [] if self._registry is None else self._registry.feeds(upstream)
 
+    def _registered(self) -> Registered | None:
+        return None if self._announcer is None else self._announcer.registered()
+
     def view(self) -> dict[str, Any]:
         """What `/upstreams` shows."""
         return upstreams_view(
@@ -257,6 +280,7 @@ class App:
             mode=self.settings.mode.value,
             draining=bool(self._stage),
             feeds=self._feeds,
+            registered=self._registered(),
         )
 
     def explain(self, name: str) -> dict[str, Any]:
@@ -340,14 +364,34 @@ class App:
         )
 
     def _hurry(self, stage: int) -> None:
-        """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once."""
+        """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once.
+
+        With the first of them what is announced is withdrawn, and the second closes no listener before that is done.
+        """
         self._stage = stage
         self._say(stage)
         if self._context is not None:
             self._context.draining = True
-        if stage >= 2:
+        self._withdraw()
+        if stage >= 3 or (stage == 2 and not self._withdrawing):
             self._stop_accepting()
         self._stage_changed.set()
+
+    def _withdraw(self) -> None:
+        if self._announcer is not None and self._withdrawal is None:
+            self._withdrawal = asyncio.get_running_loop().create_task(self._announcer.drain())
+
+    @property
+    def _withdrawing(self) -> bool:
+        return self._withdrawal is not None and not self._withdrawal.done()
+
+    async def _until_withdrawn(self) -> None:
+        """Wait until nobody is sent here any more, and do what has waited for that. `Announcer` bounds its time."""
+        while self._withdrawing and self._stage < 3:
+            assert self._withdrawal is not None
+            await asyncio.wait([self._withdrawal], timeout=DRAIN_POLL)
+        if self._stage >= 2:
+            self._stop_accepting()
 
     def _say(self, stage: int) -> None:
         said = {
@@ -369,6 +413,7 @@ class App:
         timeout = self.settings.sidecar.drain_timeout
         deadline = self.clock.monotonic() + timeout
         last_call = deadline - timeout * LAST_CALL
+        await self._until_withdrawn()
         seen, quiet_since = self._handled(), self.clock.monotonic()
         while self._stage < 3:
             now = self.clock.monotonic()
@@ -409,8 +454,9 @@ class App:
         )
 
     async def close(self) -> None:
-        """Close everything at once; safe to call at any time and again."""
+        """Close everything at once, what is announced withdrawn before; safe to call at any time and again."""
         self.ready = False
+        await self._stop_announcing()
         self._stop_accepting()
         if self._registry is not None:
             await self._registry.close()
@@ -431,6 +477,16 @@ class App:
         self._servers.clear()
         self._sockets.clear()
         self._listeners.clear()
+
+    async def _stop_announcing(self) -> None:
+        announcer, self._announcer = self._announcer, None
+        if announcer is None:
+            return
+        if self._stage < 3:
+            await announcer.drain()
+        await announcer.close()
+        if self._withdrawal is not None:
+            await asyncio.wait([self._withdrawal])
 
 
 def _load_servers() -> None:

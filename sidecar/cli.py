@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="listen on this address instead of sidecar.bind's; may be given several times",
     )
+    _add_register(command)
     command.add_argument(
         "--log-format",
         choices=("auto", "text", "json"),
@@ -129,7 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         help="auto is text on a terminal and JSON lines elsewhere",
     )
 
-    commands.add_parser("check", parents=[configured], help="check a configuration and list every finding")
+    command = commands.add_parser(
+        "check", parents=[configured], help="check a configuration and list every finding"
+    )
+    _add_register(command)
 
     command = commands.add_parser("url", parents=[configured], help="print the URL of a service")
     command.add_argument("name", metavar="NAME")
@@ -176,6 +180,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_register(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--register",
+        metavar="NAME=PORT",
+        type=_registration,
+        action="append",
+        default=[],
+        help="announce what listens on PORT here as NAME, beside the file's register; may be given several times",
+    )
+
+
+def _registration(text: str) -> tuple[str, int]:
+    from sidecar.config.addresses import parse_port
+    from sidecar.config.rules import Unusable, UpstreamName
+
+    name, equals, port = text.partition("=")
+    try:
+        if equals:
+            return UpstreamName().accept(name), parse_port(port)
+    except Unusable as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+    except ValueError:
+        said = f"{text!r} has no port between 1 and 65535; write for example api=8080"
+        raise argparse.ArgumentTypeError(said) from None
+    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PORT; write for example api=8080")
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -195,6 +226,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         environ=os.environ,
         mode=DeploymentMode(options.mode) if options.mode else None,
         bind=getattr(options, "bind", ()),
+        register=getattr(options, "register", ()),
     )
 
 
@@ -244,6 +276,8 @@ def _worker(arguments: Sequence[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from sidecar.config.settings import Address
+
     try:
         settings = _settings(options)
     except UnreadableError:
@@ -258,6 +292,11 @@ def _check(options: argparse.Namespace) -> int:
     for upstream in settings.upstreams:
         if upstream.skipped:
             print(f"note: {upstream.name} will not listen: {upstream.skipped}")
+    for one in settings.registrations:
+        from sidecar.health.probes import probe_of
+
+        asked = f"{probe_of(one.check, 'endpoint').question} at {Address(one.check_host, one.port)}"
+        print(f"note: {one.name} will be announced in {one.registry} while its check passes ({asked})")
     print(f"{settings.origin}: fine: mode {settings.mode.value}, {len(settings.upstreams)} upstreams")
     return FINE
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
     from sidecar.model import CheckResult, EndpointState, WorkerCounts
-    from sidecar.model.registry import FeedStatus
+    from sidecar.model.registry import FeedStatus, Registered, RegistrationStatus
     from sidecar.resilience import Breaker, Transition
 
 __all__ = ["moment", "upstreams_view"]
@@ -33,6 +33,7 @@ def upstreams_view(
     draining: bool,
     workers: WorkerCounts | None = None,
     feeds: Callable[[str], list[FeedStatus]] | None = None,
+    registered: Registered | None = None,
 ) -> dict[str, Any]:
     """Every upstream with its endpoints, in configuration order.
 
@@ -40,7 +41,8 @@ def upstreams_view(
     by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending, sessions: {...},
     bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`. Counts grow from the
     start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give the inner shapes.
-    With `feeds`, upstreams that registries are asked for have `registries` (`_feed`).
+    With `feeds`, upstreams that registries are asked for have `registries` (`_feed`). Where services are announced,
+    there is `registrations` (`_registration`).
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
     """
     now = clock.monotonic()
@@ -59,7 +61,26 @@ def upstreams_view(
         said = feeds(upstream["name"]) if feeds is not None else []
         if said:
             upstream["registries"] = [_feed(feed, now, epoch) for feed in said]
+    if registered is not None and registered.statuses:
+        view["registrations"] = [_registration(status, epoch) for status in registered.statuses]
     return view
+
+
+def _registration(status: RegistrationStatus, epoch: float) -> dict[str, Any]:
+    """One service that is announced while it is well.
+
+    address: where others reach it, null before that is known. state, since: announced, unwell, failing or withdrawn,
+    see `RegistrationStatus`. registered: the registry should know it now. error: null while it is announced.
+    """
+    return {
+        "name": status.name,
+        "registry": status.registry,
+        "address": status.address or None,
+        "state": status.state,
+        "since": moment(epoch + status.since),
+        "registered": status.registered,
+        "error": status.error or None,
+    }
 
 
 def _feed(feed: FeedStatus, now: float, epoch: float) -> dict[str, Any]:

@@ -189,7 +189,11 @@ def _registrations(
     found = reader.read(_or(root.register, ()), ("register",), alone=alone)
     flagged = Registrations(registries, Document("flags", None, {}), findings, zone)
     named = tuple(Registration(name=name, port=port) for name, port in flags)
-    found += flagged.read(named, ("--register",), alone=False)
+    # The same in both is no contradiction: the file says more of it.
+    there = {(one.name, one.registry, one.port) for one in found}
+    for one in flagged.read(named, ("--register",), alone=False):
+        if (one.name, one.registry, one.port) not in there:
+            found.append(one)
     return tuple(found)
 
 

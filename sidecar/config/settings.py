@@ -302,8 +302,9 @@ class SourceSettings:
 class RegistrationSettings:
     """One entry of `register`: a local service to announce while it is well.
 
-    name: as which service. registry: the name of a consul or etcd registry. host, port: where others reach it.
-    identity: which one of the service's it is. check: how it is asked whether it is well, at check_host.
+    name: as which service. registry: the name of a consul or etcd registry. host, port: where others reach it; an empty
+    host is found (`registry/own_host.py`). identity: which one of the service's it is; empty for name, host and port.
+    check: how it is asked whether it is well, at check_host.
     ttl: seconds after which it is forgotten when this sidecar says nothing more.
     """
 

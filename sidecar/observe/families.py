@@ -17,14 +17,14 @@ from prometheus_client.metrics_core import (
 )
 
 from sidecar.model import CloseReason, EndpointState, Limit, Outcome
-from sidecar.model.registry import RESULTS
+from sidecar.model.registry import REGISTRATION_RESULTS, RESULTS
 from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, RETRY_REASONS
 from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.model import CheckCounts, WorkerCounts
-    from sidecar.model.registry import SourceStatus
+    from sidecar.model.registry import Registered, SourceStatus
 
 __all__ = [
     "bounds",
@@ -33,6 +33,7 @@ __all__ = [
     "connections",
     "counter",
     "gauge",
+    "registrations",
     "registries",
     "requests",
     "sessions",
@@ -349,6 +350,30 @@ def registries(sources: list[SourceStatus], epoch: float) -> Iterator[Metric]:
         "1 while a registry errs or says nothing, so that what it said before is used.",
         ("source",),
         (((source.name,), source.stale) for source in sources),
+    )
+
+
+def registrations(registered: Registered) -> Iterator[Metric]:
+    """Of the services that registries are told of."""
+    known: dict[tuple[str, ...], bool] = {}
+    for status in registered.statuses:
+        key = (status.name, status.registry)
+        known[key] = known.get(key, True) and status.registered
+    yield gauge(
+        "registered",
+        "1 while a registry should know a local service, on all ports that it is announced with.",
+        ("service", "registry"),
+        known.items(),
+    )
+    yield counter(
+        "registrations_total",
+        "What has come of announcing local services in a registry.",
+        ("registry", "result"),
+        (
+            ((registry, result), count)
+            for registry, counts in registered.counts.items()
+            for result, count in zip(REGISTRATION_RESULTS, counts, strict=True)
+        ),
     )
 
 

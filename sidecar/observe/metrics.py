@@ -23,6 +23,7 @@ from sidecar.observe.families import (
     connections,
     counter,
     gauge,
+    registrations,
     registries,
     requests,
     sessions,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
     from sidecar.model import WorkerCounts
-    from sidecar.model.registry import SourceStatus
+    from sidecar.model.registry import Registered, SourceStatus
     from sidecar.proxy.context import ProxyContext
 
 __all__ = ["Metrics"]
@@ -52,6 +53,7 @@ class Metrics:
     compiled: whether the hot modules run compiled.
     workers: of the supervisor of several worker processes; None where there is one process.
     sources: how the registries are; None where none is asked. clock: tells their moments in wall time.
+    registered: what is announced in registries; None, or giving None, where nothing is.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -64,13 +66,22 @@ class Metrics:
         compiled: bool,
         workers: WorkerCounts | None = None,
         sources: Callable[[], list[SourceStatus]] | None = None,
+        registered: Callable[[], Registered | None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         # A registry of its own: the library's global one would add its process and garbage collector metrics,
         # and would make two sidecars in one process (as tests run them) share what they report.
         self._registry = CollectorRegistry()
         self._registry.register(
-            _Collector(clusters, context, compiled=compiled, workers=workers, sources=sources, clock=clock)
+            _Collector(
+                clusters,
+                context,
+                compiled=compiled,
+                workers=workers,
+                sources=sources,
+                registered=registered,
+                clock=clock,
+            )
         )
 
     def render(self) -> bytes:
@@ -89,6 +100,7 @@ class _Collector:
         compiled: bool,
         workers: WorkerCounts | None = None,
         sources: Callable[[], list[SourceStatus]] | None = None,
+        registered: Callable[[], Registered | None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clusters = clusters
@@ -96,6 +108,7 @@ class _Collector:
         self._compiled = compiled
         self._workers = workers
         self._sources = sources
+        self._registered = registered
         self._clock = clock
 
     def describe(self) -> list[Metric]:
@@ -120,6 +133,9 @@ class _Collector:
         sources = self._sources() if self._sources is not None else []
         if sources and self._clock is not None:
             yield from registries(sources, self._clock.wall() - self._clock.monotonic())
+        registered = self._registered() if self._registered is not None else None
+        if registered is not None:
+            yield from registrations(registered)
         yield from self._process()
         if self._workers is not None:
             yield from workers(self._workers)

@@ -1,4 +1,4 @@
-"""A process's own `SourceSupervisor`: what it needs of the process, put together."""
+"""A process's own `SourceSupervisor` and `Announcer`: what they need of the process, put together."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.registry.last_good import LastGood
 from sidecar.registry.look_ups import LookUps
+from sidecar.registry.registration import Announcer
 from sidecar.registry.sources.source import Surroundings
 from sidecar.registry.supervisor import SourceSupervisor
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Settings
     from sidecar.model import Snapshot
 
-__all__ = ["source_supervisor", "surroundings_of"]
+__all__ = ["announcer", "source_supervisor", "surroundings_of"]
 
 
 def surroundings_of(clock: Clock, environ: Mapping[str, str] = os.environ) -> Surroundings:
@@ -43,3 +44,8 @@ def source_supervisor(
         saved=last_good.load(),
         save=last_good.save if kept.file else None,
     )
+
+
+def announcer(settings: Settings, clock: Clock, environ: Mapping[str, str] = os.environ) -> Announcer:
+    """Who announces what `settings` name under `register`. It has not started."""
+    return Announcer(settings.registrations, settings.registries, surroundings_of(clock, environ))

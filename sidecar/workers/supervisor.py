@@ -119,6 +119,7 @@ class Supervisor(App):
             raise
         for slot, worker in zip(self._slots, workers, strict=True):
             slot.worker = worker
+        self._register()
         self.ready = True
         self._settle()
 
@@ -135,6 +136,7 @@ class Supervisor(App):
             compiled=is_compiled(),
             workers=self.counts,
             sources=self._sources,
+            registered=self._registered,
             clock=self.clock,
         )
         return (
@@ -314,6 +316,7 @@ class Supervisor(App):
             draining=bool(self._stage),
             workers=self.counts,
             feeds=self._feeds,
+            registered=self._registered(),
         )
 
     def explain(self, name: str) -> dict[str, Any]:
@@ -394,6 +397,7 @@ class Supervisor(App):
             slot.worker = worker
         before.close(but=ports)
         self._show(settings)
+        self._register()
         self._say_where()
         self._whole.forget_all_but(self.clusters)
         for known in (self._moves, self._tripped):
@@ -436,6 +440,7 @@ class Supervisor(App):
 
     def _hurry(self, stage: int) -> None:
         self._stage = stage
+        self._withdraw()
         for slot in self._slots:
             slot.cancel()
         for worker in tuple(self._workers):
@@ -443,10 +448,12 @@ class Supervisor(App):
         super()._hurry(stage)
 
     def _tell_stage(self, worker: WorkerProcess) -> None:
+        """How far it is to be in ending: not in the second stage before nobody is sent here any more."""
+        stage = 1 if self._stage == 2 and self._withdrawing else self._stage
         if self._stage >= 2 and not worker.ready.done():
             worker.kill()  # it has nothing to finish
         else:
-            worker.tell({"kind": "stage", "stage": self._stage})
+            worker.tell({"kind": "stage", "stage": stage})
 
     def _stop_accepting(self) -> None:
         self._ports.close()
@@ -457,6 +464,9 @@ class Supervisor(App):
         deadline = self.clock.monotonic() + timeout
         last_call = deadline - timeout * LAST_CALL
         end = deadline + GRACE
+        await self._until_withdrawn()
+        for worker in tuple(self._workers):
+            self._tell_stage(worker)
         while self._workers:
             now = self.clock.monotonic()
             if self._stage == 1 and all(slot.worker.quiet for slot in self._slots if slot.worker):
@@ -476,6 +486,7 @@ class Supervisor(App):
             await asyncio.sleep(DRAIN_POLL)
 
     async def close(self) -> None:
+        await self._stop_announcing()
         self._stage = self._stage or 3  # from here on nobody is started again
         for slot in self._slots:
             slot.cancel()

@@ -93,6 +93,9 @@ class WorkerApp(App):
         for snapshot in self._snapshots:
             self.apply(snapshot)
 
+    def _register(self) -> None:
+        """The supervisor announces, once for all."""
+
     async def _bind_own(self) -> None:
         """What is known of endpoints comes before the first request."""
         for move in self._moves:

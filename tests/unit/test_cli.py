@@ -117,6 +117,16 @@ def stub_app(monkeypatch: pytest.MonkeyPatch) -> type[StubApp]:
         (["url"], "sidecar url: the following arguments are required: NAME"),
         (["check", "--strict"], "sidecar: unrecognized arguments: --strict"),
         (["run", "--log-format", "xml"], "sidecar run: argument --log-format: invalid choice: 'xml'"),
+        (["run", "--register", "api"], "sidecar run: argument --register: 'api' is not NAME=PORT; write for"),
+        (["run", "--register", "=80"], "sidecar run: argument --register: `` cannot be a name; start with"),
+        (["check", "--register", "a/b=80"], "sidecar check: argument --register: `a/b` cannot be a name; "),
+        *(
+            (
+                ["run", "--register", f"api={port}"],
+                f"sidecar run: argument --register: 'api={port}' has no port between 1 and 65535; write for",
+            )
+            for port in ("", "0", "65536", "-1", "x", "\u0661", "9" * 5000)
+        ),
         *(
             (
                 ["demo", "--seconds", text],
@@ -279,6 +289,38 @@ def test_run_hands_the_settings_over(stub_app: type[StubApp], good: str) -> None
     assert settings.origin == "good.yml"
     assert settings.mode.value == "kubernetes"
     assert settings.sidecar.bind == ("127.0.0.2", "::1")
+
+
+ETCD = "external_registry: {type: etcd, host: etcd.example}\n" + GOOD
+
+
+def test_run_registers_what_is_named(stub_app: type[StubApp], tmp_path: Path) -> None:
+    (tmp_path / "etcd.yml").write_text(ETCD + "register: {name: api, port: 8080, weight: 7}\n")
+    named = ["--register", "web=81", "--register", "api=8081", "--register", "api=8080"]
+    assert run(["run", "--config", "etcd.yml", *named]) == 0
+    (settings,) = stub_app.made
+    found = [(one.name, one.port, one.registry, one.weight) for one in settings.registrations]
+    assert found == [("api", 8080, "etcd", 7), ("web", 81, "etcd", 1), ("api", 8081, "etcd", 1)]
+
+
+def test_there_has_to_be_somewhere_to_register(stub_app: type[StubApp], good: str, capsys: Captured) -> None:
+    assert run(["run", "--config", good, "--register", "api=8080"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "sidecar: flags: --register[0]: there is nowhere to announce it; add a consul or etcd"
+    )
+    assert said.count("\n") == 1
+    assert stub_app.made == []
+
+
+def test_check_says_what_will_be_announced(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "etcd.yml").write_text(ETCD + "register: {name: api, port: 8080, health_check: /health}\n")
+    assert run(["check", "--config", "etcd.yml", "--register", "redis=6379"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "note: api will be announced in etcd while its check passes (GET /health at 127.0.0.1:8080)" in lines
+    )
+    assert "note: redis will be announced in etcd while its check passes (connect at 127.0.0.1:6379)" in lines
 
 
 @pytest.mark.parametrize(("form", "is_json"), [("auto", True), ("json", True), ("text", False)])

@@ -18,6 +18,7 @@ from sidecar.model import (
     UpstreamPolicy,
     WorkerCounts,
 )
+from sidecar.model.registry import Registered, RegistrationStatus
 from sidecar.version import __version__
 
 POLICY = UpstreamPolicy(
@@ -48,6 +49,37 @@ def test_several_workers_are_named() -> None:
     workers.running, workers.restarts = 3, 7
     view = upstreams_view({}, FakeClock(), mode="local", draining=False, workers=workers)
     assert view["workers"] == {"configured": 4, "running": 3, "leaving": 0, "silent": 0, "restarts": 7}
+
+
+def test_what_is_announced_is_shown_where_anything_is() -> None:
+    clock = FakeClock(now=1000.0, epoch=1_700_000_000.0)
+    statuses = (
+        RegistrationStatus("api", "etcd", "10.0.0.7:80", "announced", "", 999.0, registered=True),
+        RegistrationStatus("web", "consul", "", "failing", "no leader", 998.5, registered=False),
+    )
+    view = upstreams_view({}, clock, mode="local", draining=False, registered=Registered(statuses))
+    assert json.loads(json.dumps(view["registrations"])) == [
+        {
+            "name": "api",
+            "registry": "etcd",
+            "address": "10.0.0.7:80",
+            "state": "announced",
+            "since": "2023-11-14T22:29:59.000Z",
+            "registered": True,
+            "error": None,
+        },
+        {
+            "name": "web",
+            "registry": "consul",
+            "address": None,
+            "state": "failing",
+            "since": "2023-11-14T22:29:58.500Z",
+            "registered": False,
+            "error": "no leader",
+        },
+    ]
+    nothing = upstreams_view({}, clock, mode="local", draining=False, registered=Registered())
+    assert "registrations" not in nothing
 
 
 def test_an_upstream_that_has_done_nothing() -> None:

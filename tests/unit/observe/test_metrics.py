@@ -10,6 +10,7 @@ from support.clock import FakeClock
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
 from sidecar.model import CheckCounts, CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model.registry import Registered, RegistrationStatus
 from sidecar.model.stats import METHODS
 from sidecar.observe.metrics import Metrics
 from sidecar.version import __version__
@@ -356,3 +357,27 @@ def test_health_checks_are_counted_where_there_are_any_from_the_start() -> None:
     assert _value(found, "health_checks_total", upstream="api", result="success") == 5
     assert _value(found, "health_checks_total", upstream="api", result="unknown") == 7
     assert (_value(found, "health_checks_running"), _value(found, "health_checks_limit")) == (2, 128)
+
+
+def test_what_is_announced_is_counted_where_anything_is() -> None:
+    def status(name: str, *, known: bool) -> RegistrationStatus:
+        return RegistrationStatus(name, "etcd", "10.0.0.7:80", "announced", "", 0.0, registered=known)
+
+    statuses = (status("api", known=True), status("web", known=True), status("api", known=False))
+    registered = Registered(statuses, {"etcd": [1, 2, 3, 4], "consul": [5, 0, 0, 0]})
+    metrics = Metrics({}, None, compiled=False, registered=lambda: registered)
+    lines = metrics.render().decode().splitlines()
+    assert [line for line in lines if line.startswith("sidecar_regist")] == [
+        'sidecar_registered{registry="etcd",service="api"} 0.0',
+        'sidecar_registered{registry="etcd",service="web"} 1.0',
+        'sidecar_registrations_total{registry="etcd",result="announced"} 1.0',
+        'sidecar_registrations_total{registry="etcd",result="renewed"} 2.0',
+        'sidecar_registrations_total{registry="etcd",result="withdrawn"} 3.0',
+        'sidecar_registrations_total{registry="etcd",result="error"} 4.0',
+        'sidecar_registrations_total{registry="consul",result="announced"} 5.0',
+        'sidecar_registrations_total{registry="consul",result="renewed"} 0.0',
+        'sidecar_registrations_total{registry="consul",result="withdrawn"} 0.0',
+        'sidecar_registrations_total{registry="consul",result="error"} 0.0',
+    ]
+    nothing = Metrics({}, None, compiled=False, registered=lambda: None).render().decode()
+    assert "sidecar_regist" not in nothing

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from support.registrars import ScriptedRegistrar, registration
+from support.sources import registry
 
+from sidecar.clock import Clock
 from sidecar.config.settings import (
     Address,
     DeploymentMode,
@@ -26,10 +29,13 @@ from sidecar.config.settings import (
     UpstreamSettings,
 )
 from sidecar.errors import ConfigurationError, StartError, UnknownUpstreamError
+from sidecar.registry import following
+from sidecar.registry.registration import Announcer
 from sidecar.workers import process as process_module
 from sidecar.workers.channel import Channel, Message
 from sidecar.workers.process import Program
 from sidecar.workers.supervisor import Supervisor
+from sidecar.workers.worker import WorkerApp
 
 UPSTREAM = UpstreamSettings(
     "api",
@@ -383,3 +389,84 @@ async def test_a_reload_asked_for_during_one_comes_after_it(supervisor: Supervis
     assert supervisor.clusters == {}
     await until(lambda: {"kind": "leave"} in workers.made[0].told)
     assert {"kind": "leave"} in workers.made[1].told
+
+
+async def test_it_announces_for_all_and_no_worker_stops_accepting_before_it_has_withdrawn(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etcd = registry("etcd", "etcd", hosts=(Address("127.0.0.1", 2379),))
+    registrar = ScriptedRegistrar(etcd)
+    check = HealthSettings(kind="tcp", interval=1000.0)
+
+    def announcer(made: Settings, clock: Clock) -> Announcer:
+        surroundings = following.surroundings_of(clock, {})
+        return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
+
+    monkeypatch.setattr(following, "announcer", announcer)
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        own = registration(port=service.getsockname()[1], check=check)
+        settings = replace(SETTINGS, registries=(etcd,), registrations=(own,))
+        supervisor = Supervisor(settings, lambda: settings, spawn=workers.spawn)
+        await supervisor.start()
+        try:
+            await until(lambda: registrar.known)
+            assert [shown["state"] for shown in supervisor.view()["registrations"]] == ["announced"]
+            registrar.answers.clear()
+            registrar.asked.clear()
+            supervisor._hurry(2)
+            draining = asyncio.get_running_loop().create_task(supervisor._drain())
+            async with asyncio.timeout(5.0):
+                await registrar.asked.wait()
+            await until(lambda: all(worker.told for worker in workers.made))
+            stages = [[told["stage"] for told in worker.told] for worker in workers.made]
+            assert stages == [[1], [1]]
+            assert supervisor._ports.by_upstream["api"][0].sockets[0].fileno() >= 0
+            registrar.answers.set()
+            await until(lambda: all(worker.told[-1]["stage"] == 2 for worker in workers.made))
+            assert registrar.known == {}
+            for worker in workers.made:
+                worker.die(0)
+            await draining
+        finally:
+            await supervisor.close()
+    assert registrar.closed
+    for worker in workers.made:
+        await worker.opening
+
+
+async def test_a_reload_announces_what_is_named_now(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etcd = registry("etcd", "etcd", hosts=(Address("127.0.0.1", 2379),))
+    registrar = ScriptedRegistrar(etcd)
+    check = HealthSettings(kind="tcp", interval=1000.0)
+
+    def announcer(made: Settings, clock: Clock) -> Announcer:
+        surroundings = following.surroundings_of(clock, {})
+        return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
+
+    monkeypatch.setattr(following, "announcer", announcer)
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        port = service.getsockname()[1]
+        named = [
+            replace(SETTINGS, registries=(etcd,), registrations=(registration(name, port, check=check),))
+            for name in ("first", "second")
+        ]
+        supervisor = Supervisor(SETTINGS, lambda: named.pop(0), spawn=workers.spawn)
+        await supervisor.start()
+        try:
+            for name in ("first", "second"):
+                supervisor._on_sighup()
+                await until(lambda name=name: list(registrar.known) == [f"{name}-10.0.0.7-{port}"])
+        finally:
+            await supervisor.close()
+    assert registrar.known == {}
+    for worker in workers.made:
+        await worker.opening
+
+
+async def test_a_worker_announces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(following, "announcer")
+    app = WorkerApp(replace(SETTINGS, registrations=(registration(),)), {}, [], Channel(print, print))
+    app._register()
+    assert app._announcer is None

@@ -1,0 +1,155 @@
+"""`sidecar run --register`: a local service is in a real etcd while it is well, and gone before the sidecar is."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.etcd import Etcd
+from support.http import get
+from support.ports import free_port
+from support.proxy import Sidecar
+from support.servers import Nginx, answers
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.server("etcd", "nginx")
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    with Etcd(tmp_path / "etcd") as server:
+        yield server
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Nginx]:
+    """A local service, which answers `a`."""
+    with Nginx(tmp_path / "web", "a") as server:
+        yield server
+
+
+def configured(etcd: Etcd, listen: int, *, register: str = "", workers: int = 1) -> str:
+    """One upstream that is looked up in etcd, `web`."""
+    return f"""external_registry: {{type: etcd, host: "{etcd.address}"}}
+services: {{web: {{port: 80, source: {{use: etcd, service: web}}}}}}
+{f"register: [{register}]" if register else ""}
+sidecar:
+  {{bind: [127.0.0.1], ports: {{{listen}: web}}, admin: "127.0.0.1:ADMIN", metrics: "127.0.0.1:METRICS",
+    workers: {workers}, drain_timeout: 5}}
+"""
+
+
+def checked(port: int, ttl: float = 15) -> str:
+    """A registration that follows its service at once."""
+    check = "{type: tcp, interval: 0.1, rise: 1, fall: 2}"
+    return f"{{name: web, port: {port}, ttl: {ttl:g}, weight: 7, health_check: {check}}}"
+
+
+def key(port: int) -> str:
+    return f"/services/web/web-127.0.0.1-{port}"
+
+
+def shown(running: Sidecar) -> dict[str, Any]:
+    """The only registration of /upstreams."""
+    (found,) = get(running.admin, "/upstreams").json["registrations"]
+    assert isinstance(found, dict)
+    return found
+
+
+def count(running: Sidecar, result: str) -> float:
+    return running.metrics()[f'sidecar_registrations_total{{registry="etcd",result="{result}"}}']
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_announces_is_found_by_others_until_it_drains(
+    etcd: Etcd, web: Nginx, tmp_path: Path, workers: int
+) -> None:
+    own, others = free_port(), free_port()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "others").mkdir()
+    flag = ("--register", f"web={web.port}")
+    with (
+        Sidecar(tmp_path / "others", configured(etcd, others)) as other,
+        Sidecar(tmp_path / "own", configured(etcd, own, workers=workers), arguments=flag) as one,
+    ):
+        wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
+        value = json.loads(etcd.get(key(web.port)) or "")
+        assert (value["host"], value["port"]) == ("127.0.0.1", web.port)
+        wait_until(lambda: other.upstream("web")["endpoints"], "the other sidecar has heard of it")
+        assert get(others, "/").text == "a\n"
+        assert shown(one)["state"] == "announced"
+        assert len(etcd.leases()) == 1, "workers announce nothing"
+
+        one.send(signal.SIGTERM)
+        wait_until(lambda: etcd.get(key(web.port)) is None, "the service is withdrawn")
+        assert answers(own), "the listener is there yet"
+        wait_until(lambda: not other.upstream("web")["endpoints"], "the other sidecar has heard of that")
+        assert one.process.wait() == 0
+        assert etcd.leases() == []
+
+
+def test_it_follows_its_service(etcd: Etcd, web: Nginx, tmp_path: Path) -> None:
+    with Sidecar(tmp_path, configured(etcd, free_port(), register=checked(web.port))) as one:
+        wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
+        web.stop()
+        wait_until(lambda: etcd.get(key(web.port)) is None, "the service is withdrawn")
+        found = wait_until(lambda: shown(one) if not shown(one)["registered"] else None, "it is shown")
+        assert (found["state"], found["error"]) == ("unwell", "connection refused")
+        web.start()
+        wait_until(lambda: etcd.get(key(web.port)), "the service is announced again")
+        assert json.loads(etcd.get(key(web.port)) or "")["weight"] == 7
+
+
+def test_it_is_renewed_and_forgotten_when_nobody_does(etcd: Etcd, web: Nginx, tmp_path: Path) -> None:
+    with Sidecar(tmp_path, configured(etcd, free_port(), register=checked(web.port, ttl=3))) as one:
+        wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
+        before = etcd.leases()
+        wait_until(lambda: count(one, "renewed") >= 5, "longer than its ttl has passed")
+        assert etcd.leases() == before
+        assert (count(one, "announced"), count(one, "error")) == (1, 0)
+        one.process.kill()
+        wait_until(lambda: etcd.get(key(web.port)) is None, "its lease has ended")
+        one.start()
+        wait_until(lambda: etcd.get(key(web.port)), "another announces it again")
+
+
+def test_what_etcd_has_forgotten_is_announced_again(etcd: Etcd, web: Nginx, tmp_path: Path) -> None:
+    with Sidecar(tmp_path, configured(etcd, free_port(), register=checked(web.port, ttl=3))):
+        wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
+        (lease,) = etcd.leases()
+        etcd.revoke(lease)
+        assert etcd.get(key(web.port)) is None
+        wait_until(lambda: etcd.get(key(web.port)), "it is announced again")
+
+
+def test_an_etcd_that_is_down_holds_up_neither_start_nor_end(etcd: Etcd, web: Nginx, tmp_path: Path) -> None:
+    etcd.stop()
+    (tmp_path / "own").mkdir()
+    with Sidecar(tmp_path / "own", configured(etcd, free_port(), register=checked(web.port, ttl=3))) as one:
+        found = wait_until(lambda: shown(one) if shown(one)["state"] == "failing" else None, "it is told")
+        assert not found["registered"]
+        assert str(etcd.address) in found["error"]
+        etcd.start()
+        wait_until(lambda: etcd.get(key(web.port)), "it is announced once etcd is there")
+        wait_until(lambda: shown(one)["state"] == "announced", "that is shown")
+        assert one.process.stderr.count("cannot be announced") == 1
+        etcd.stop()
+        one.send(signal.SIGTERM)
+        assert one.process.wait(8.0) == 0
+
+
+def test_an_etcd_that_is_silent_holds_up_the_end_for_two_seconds(
+    etcd: Etcd, web: Nginx, tmp_path: Path
+) -> None:
+    with Sidecar(tmp_path, configured(etcd, free_port(), register=checked(web.port))) as one:
+        wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
+        etcd.signal(signal.SIGSTOP)
+        try:
+            one.send(signal.SIGTERM)
+            assert one.process.wait(4.0) == 0
+        finally:
+            etcd.signal(signal.SIGCONT)
+        said = "web: etcd has not answered its withdrawal within 2 s; it is forgotten when its ttl of 15 s is over"
+        assert said in one.process.stderr
