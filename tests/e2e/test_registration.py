@@ -33,7 +33,7 @@ def web(tmp_path: Path) -> Iterator[Nginx]:
 def configured(etcd: Etcd, listen: int, *, register: str = "", workers: int = 1) -> str:
     """One upstream that is looked up in etcd, `web`."""
     return f"""external_registry: {{type: etcd, host: "{etcd.address}"}}
-services: {{web: {{port: 80, source: {{use: etcd, service: web}}}}}}
+services: {{web: {{port: 80, source: etcd}}}}
 {f"register: [{register}]" if register else ""}
 sidecar:
   {{bind: [127.0.0.1], ports: {{{listen}: web}}, admin: "127.0.0.1:ADMIN", metrics: "127.0.0.1:METRICS",
