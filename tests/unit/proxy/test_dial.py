@@ -461,7 +461,7 @@ def test_a_dial_that_is_cancelled_as_it_connects_leaves_nothing() -> None:
 
             def factory() -> Connection:
                 made.set()
-                return Connection(context, target, 65536)
+                return Connection(context, target)
 
             dials.append(Dial(context, target, factory, 5.0, Asker()))
             await made.wait()
