@@ -193,7 +193,7 @@ def test_panic_and_who_is_used_follow() -> None:
 
 
 def test_sessions_that_are_no_longer_to_end_with_their_endpoint() -> None:
-    cluster = cluster_of(close_on_unhealthy=True)
+    cluster = cluster_of(5, close_on_unhealthy=True)
     sessions = Session(), Session()
     state_of(cluster, "a").sessions.add(sessions[0])
     change(cluster, timeout=1.0)
