@@ -23,6 +23,7 @@ from sidecar.observe.families import (
     connections,
     counter,
     gauge,
+    reloads,
     requests,
     sessions,
     workers,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from sidecar.cluster import Cluster
-    from sidecar.model import WorkerCounts
+    from sidecar.model import ReloadCounts, WorkerCounts
     from sidecar.proxy.context import ProxyContext
 
 __all__ = ["Metrics"]
@@ -48,6 +49,7 @@ class Metrics:
     context: the data path's shared state; None leaves out what is known of clients and draining.
     compiled: whether the hot modules run compiled.
     workers: of the supervisor of several worker processes; None where there is one process.
+    reload_counts: of the configuration; None leaves them out.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -59,11 +61,14 @@ class Metrics:
         *,
         compiled: bool,
         workers: WorkerCounts | None = None,
+        reload_counts: ReloadCounts | None = None,
     ) -> None:
         # A registry of its own: the library's global one would add its process and garbage collector metrics,
         # and would make two sidecars in one process (as tests run them) share what they report.
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(clusters, context, compiled=compiled, workers=workers))
+        self._registry.register(
+            _Collector(clusters, context, compiled=compiled, workers=workers, reload_counts=reload_counts)
+        )
 
     def render(self) -> bytes:
         """One scrape's answer, to be sent with `content_type`."""
@@ -80,11 +85,13 @@ class _Collector:
         *,
         compiled: bool,
         workers: WorkerCounts | None = None,
+        reload_counts: ReloadCounts | None = None,
     ) -> None:
         self._clusters = clusters
         self._context = context
         self._compiled = compiled
         self._workers = workers
+        self._reloads = reload_counts
 
     def describe(self) -> list[Metric]:
         """Empty: registering must not need a walk, and no other collector shares the registry."""
@@ -106,6 +113,8 @@ class _Collector:
             checked = [cluster for cluster in clusters if cluster.policy.checked]
             yield from checks(checked, self._context.checks)
         yield from self._process()
+        if self._reloads is not None:
+            yield from reloads(self._reloads)
         if self._workers is not None:
             yield from workers(self._workers)
 
