@@ -56,7 +56,12 @@ class UpstreamChange:
 
     @property
     def line(self) -> str:
-        """For whoever asked for it, such as `api: strategy, timeout`."""
+        """For whoever asked for it, such as `api: strategy, timeout`.
+
+        With another scheme nothing is as it was, be it called the same.
+        """
+        if self.scheme:
+            return f"{self.after.name}: scheme"
         return f"{self.after.name}: {', '.join(part.removeprefix('policy.') for part in self.parts)}"
 
 

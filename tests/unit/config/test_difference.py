@@ -106,6 +106,7 @@ def test_what_follows_from_what_has_changed(
 def test_a_change_is_told_in_one_line() -> None:
     found = of_api(strategy="random", policy=PolicySettings(timeout=1.0))
     assert found.lines == ["api: timeout, strategy"]
+    assert of_api(strategy="random", scheme="tcp").lines == ["api: scheme"]
 
 
 def test_the_process() -> None:

@@ -9,7 +9,16 @@ from support.clock import FakeClock
 
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CheckCounts, CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model import (
+    CheckCounts,
+    CloseReason,
+    Endpoint,
+    Limit,
+    Outcome,
+    ReloadCounts,
+    Snapshot,
+    UpstreamPolicy,
+)
 from sidecar.model.stats import METHODS
 from sidecar.observe.metrics import Metrics
 from sidecar.version import __version__
@@ -356,3 +365,22 @@ def test_health_checks_are_counted_where_there_are_any_from_the_start() -> None:
     assert _value(found, "health_checks_total", upstream="api", result="success") == 5
     assert _value(found, "health_checks_total", upstream="api", result="unknown") == 7
     assert (_value(found, "health_checks_running"), _value(found, "health_checks_limit")) == (2, 128)
+
+
+def test_reloads() -> None:
+    counts = ReloadCounts()
+    counts.success, counts.failure, counts.unchanged = 3, 2, 1
+    told = Metrics({}, None, compiled=False, reload_counts=counts).render().decode()
+    for line in (
+        'sidecar_config_reloads_total{result="success"} 3.0',
+        'sidecar_config_reloads_total{result="failure"} 2.0',
+        'sidecar_config_reloads_total{result="unchanged"} 1.0',
+        "sidecar_config_last_reload_success 1.0",
+    ):
+        assert line in told.splitlines()
+    counts.last_success = False
+    assert (
+        "sidecar_config_last_reload_success 0.0"
+        in Metrics({}, None, compiled=False, reload_counts=counts).render().decode()
+    )
+    assert "reload" not in Metrics({}, None, compiled=False).render().decode()
