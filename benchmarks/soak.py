@@ -145,7 +145,7 @@ class Soak:
         self._reloads += 1
         sidecar.path.write_text(sidecar.path.read_text().replace(before, self._policy()))
         sidecar.send(signal.SIGHUP)
-        name = 'sidecar_config_reloads_total{result="succeeded"}'
+        name = 'sidecar_config_reloads_total{result="success"}'
         wait_until(lambda: sidecar.metrics()[name] == self._reloads, f"reload {self._reloads}", 30.0)
         self._supervisor.append(_resident(sidecar.process.pid)[sidecar.process.pid])
 

@@ -5,6 +5,9 @@ settings ─► a Cluster for each upstream ─► a Snapshot from its source �
                  ├─► a Checker asks its endpoints whether they are well
                  │             an Announcer tells registries of local services, where any are to be announced
                  └─► metrics and admin servers read it
+
+Read again, other settings are followed as a difference: what is in both keeps its sockets, connections, breakers and
+counts.
 """
 
 from __future__ import annotations
@@ -24,24 +27,32 @@ from sidecar.admin.explain import explain_view, next_of
 from sidecar.admin.views import upstreams_view
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
+from sidecar.config.difference import as_far_as_possible, difference
 from sidecar.config.resolved import upstream_policy
 from sidecar.config.settings import STATIC
+from sidecar.errors import StartError
+from sidecar.leaving import Leaving
 from sidecar.model import Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
+from sidecar.ports import Ports, cannot_listen
 from sidecar.proxy import Listener, ProxyContext
+from sidecar.proxy.follow import follow_policy, follow_times
+from sidecar.reload import NotNowError, Reloads
 from sidecar.version import build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
 
     from sidecar.admin.server import AdminServer
+    from sidecar.config.difference import Difference
     from sidecar.config.settings import Address, Settings, UpstreamSettings
     from sidecar.health.checker import Checker
     from sidecar.model import EndpointState
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
+    from sidecar.reload import Changes, Load
 
 __all__ = ["App", "run_loop"]
 
@@ -63,11 +74,19 @@ _log = logging.getLogger("sidecar")
 class App:
     """One sidecar process.
 
+    load: reads the configuration again, raises ConfigurationError; None where there is nothing to read.
+    changes: see `reload.Changes`; None where nobody looks.
     clusters: by upstream name. listening: (upstream name, "host:port") of every listener.
     admin_address, metrics_address: "host:port" once started.
     """
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        load: Load | None = None,
+        changes: Changes | None = None,
+    ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
         self.clusters: dict[str, Cluster] = {}
@@ -75,8 +94,12 @@ class App:
         self.admin_address: str | None = None
         self.metrics_address: str | None = None
         self.ready = False
+        self.reloads = Reloads(load, self.reload)
+        self._changes = changes
         self._context: ProxyContext | None = None
-        self._listeners: list[Listener] = []
+        self._ports = Ports(1)
+        self._listeners: dict[str, Listener] = {}
+        self._leaving: Leaving | None = None
         self._sockets: list[socket.socket] = []  # of the metrics and admin servers
         self._servers: list[AdminServer] = []
         self._checker: Checker | None = None
@@ -109,17 +132,21 @@ class App:
             min_body_rate=settings.sidecar.min_body_rate,
             max_clients=settings.sidecar.max_clients,
         )
+        self._leaving = Leaving(context, self._gone)
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
         self._ask_registries()
         await self._bind_own()
+        self._ports = self._open_ports()
         for upstream in settings.upstreams:
-            await self._listen(upstream)
+            await self._listen(upstream.name, self._sockets_for(upstream.name, self._ports))
+        self.listening[:] = self._ports.listening
         context.sweep.start()
-        self._start_checks(context)
+        self._follow_checks()
         await self._serve_own(context)
         self._register()
         self.ready = True
+        self._follow_watch()
         self._settle()
 
     def _settle(self) -> None:
@@ -152,12 +179,15 @@ class App:
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names unless a registry is to be asked."""
         policy = upstream_policy(upstream, self.settings.sidecar.zone)
-        cluster = self.clusters[upstream.name] = Cluster(upstream.name, upstream.scheme, policy, self.clock)
+        self.clusters[upstream.name] = Cluster(upstream.name, upstream.scheme, policy, self.clock)
         if upstream.source.is_static:
-            endpoints = tuple(
-                Endpoint(found.host, found.port, found.weight, found.zone) for found in upstream.endpoints
-            )
-            cluster.apply(Snapshot(upstream.name, endpoints, STATIC))
+            self._apply_static(upstream)
+
+    def _apply_static(self, upstream: UpstreamSettings) -> None:
+        endpoints = tuple(
+            Endpoint(found.host, found.port, found.weight, found.zone) for found in upstream.endpoints
+        )
+        self.clusters[upstream.name].apply(Snapshot(upstream.name, endpoints, STATIC))
 
     def _ask_registries(self) -> None:
         """Follow the registries of upstreams that have one, from now on until the process ends."""
@@ -175,10 +205,12 @@ class App:
         if cluster is not None:
             cluster.apply(snapshot)
 
-    def _start_checks(self, context: ProxyContext) -> None:
+    def _follow_checks(self) -> None:
         """Check the endpoints of upstreams with `health_check`, from now until nothing is accepted any more."""
+        context = self._context
+        assert context is not None
         checked = [upstream for upstream in self.settings.upstreams if upstream.health.active]
-        if not checked:
+        if not checked and self._checker is None:
             return
         from sidecar.health.checker import Checker, watch_of
 
@@ -186,8 +218,11 @@ class App:
             watch_of(self.clusters[upstream.name], upstream.health, context.resolver.resolve, self.clock)
             for upstream in checked
         ]
-        self._checker = Checker(watches, self.clock, context.checks)
-        context.sweep.members.add(self._checker)
+        if self._checker is not None:
+            self._checker.follow(watches)
+        else:
+            self._checker = Checker(watches, self.clock, context.checks)
+            context.sweep.members.add(self._checker)
 
     def _register(self) -> None:
         """Announce what `register` names, and nothing else, from now until the end."""
@@ -241,23 +276,41 @@ class App:
             sources=self._sources,
             registered=self._registered,
             clock=self.clock,
+            reload_counts=self.reloads.counts,
         )
         return (
             metrics_app(metrics.render, metrics.content_type, self._is_ready),
-            admin_app(self.view, self.control, self.explain),
+            admin_app(self.view, self.control, self.explain, reload=self._answer_reload),
         )
 
-    async def _listen(self, upstream: UpstreamSettings) -> None:
-        if upstream.listen_port is None or upstream.skipped:
+    def _open_ports(self) -> Ports:
+        return self._ports.open(self.settings.upstreams, self.settings.sidecar.bind)
+
+    def _sockets_for(self, name: str, ports: Ports) -> list[tuple[str, socket.socket]]:
+        """(host, socket) of each place of the upstream `name`: of sockets that stay open when these are closed.
+
+        Raises StartError, and leaves none of them open then.
+        """
+        made: list[tuple[str, socket.socket]] = []
+        for place in ports.by_upstream.get(name, ()):
+            try:
+                made.append((place.host, place.sockets[0].dup()))
+            except OSError as error:  # no descriptor is left
+                _close(made)
+                raise cannot_listen(name, place.host, place.port, error) from None
+        return made
+
+    async def _listen(self, name: str, sockets: list[tuple[str, socket.socket]]) -> None:
+        """Accept for the upstream `name`, on sockets that are its listener's from now on."""
+        if not sockets:
             return
         assert self._context is not None
-        listener = Listener(
-            self._context, self.clusters[upstream.name], self.settings.sidecar.bind, upstream.listen_port
-        )
-        self._listeners.append(listener)
-        await listener.start()
-        for host, port in listener.bound:
-            self.listening.append((upstream.name, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+        listener = self._listeners[name] = Listener(self._context, self.clusters[name])
+        try:
+            while sockets:
+                await listener.adopt(*sockets.pop(0))
+        finally:
+            _close(sockets)
 
     def _is_ready(self) -> bool:
         known = self._registry is None or self._registry.settled
@@ -303,6 +356,137 @@ class App:
 
     def _do(self, action: str, cluster: Cluster, states: list[EndpointState]) -> None:
         ACTIONS[action](cluster, states, self.clock.monotonic())
+
+    # Reading the configuration again
+
+    async def _answer_reload(self) -> tuple[int, dict[str, Any]]:
+        return (await self.reloads.result()).answer
+
+    def _follow_watch(self) -> None:
+        """Read the configuration again when its file changes, or no longer, as `sidecar.watch` says."""
+        self.reloads.watch(self._changes if self.settings.sidecar.watch else None)
+
+    async def reload(self, wanted: Settings) -> list[str]:
+        """Go by `wanted` from now on, as far as a running sidecar can; a line for each thing that has changed.
+
+        Raises SidecarError, and nothing has changed then.
+        """
+        if self._stage or not self.ready:
+            raise NotNowError(f"not reloading: the sidecar is {'ending' if self._stage else 'starting'}")
+        settings, warnings = as_far_as_possible(self.settings, wanted)
+        for warning in warnings:
+            _log.warning("%s", warning)
+        found = difference(self.settings, settings)
+        if found:
+            await self._switch(settings, found)
+            for note in settings.notes:
+                _log.info("%s", note)
+        return found.lines
+
+    async def _switch(self, settings: Settings, found: Difference) -> None:
+        """What may fail comes first: then there is nothing to undo but what was opened for it."""
+        before, after = self._ports, self._ports.open(settings.upstreams, settings.sidecar.bind)
+        opened: dict[str, list[tuple[str, socket.socket]]] = {}
+        try:
+            for name in _other_listeners(before, after, found):
+                opened[name] = self._sockets_for(name, after)
+        except StartError:
+            for sockets in opened.values():
+                _close(sockets)
+            after.close(but=before)
+            raise
+        self._ports = after
+        self._follow(settings, found)
+        # Who connects meanwhile waits in the queue of a socket that is open all the time, if the port stays.
+        for name in opened:
+            if name in self._listeners:
+                self._listeners.pop(name).close()
+        for name, sockets in opened.items():
+            await self._listen(name, sockets)
+        before.close(but=after)
+        self.listening[:] = after.listening
+        if self._stage >= 2:  # told to end meanwhile
+            self._stop_accepting()
+
+    def _follow(self, settings: Settings, found: Difference) -> None:
+        """All of a reload but for the listeners."""
+        wanted_before = self._descriptors_wanted()
+        self.settings = settings
+        if self._descriptors_wanted() > wanted_before:
+            App._raise_descriptor_limit(self)
+        drain = settings.sidecar.drain_timeout
+        for upstream in found.removed:
+            self._dismiss(upstream.name, drain)
+        for change in found.changed:
+            if change.scheme:
+                # Its clients come back, and are to find the new one: until late nobody is cut off between two requests.
+                self._dismiss(change.after.name, drain, drain * (1.0 - LAST_CALL))
+                self._add_upstream(change.after)
+                if self._registry is not None:
+                    self._registry.forget(change.after.name)
+            elif (change.endpoints or change.source) and change.after.source.is_static:
+                self._apply_static(change.after)
+        for upstream in found.added:
+            self._add_upstream(upstream)
+        self._order()
+        self._follow_policies()
+        self._follow_registries(settings)
+        self._follow_checks()
+        self._follow_process(found)
+
+    def _dismiss(self, name: str, within: float, quiet: float = 0.0) -> None:
+        assert self._leaving is not None
+        self._leaving.add(self.clusters[name], within, quiet)
+
+    def _gone(self, cluster: Cluster) -> None:
+        """Nothing of an upstream that is not configured any more is left."""
+        assert self._context is not None
+        if self.clusters.get(cluster.name) is cluster:
+            del self.clusters[cluster.name]
+            self._context.hedge_timers.pop(cluster.name, None)
+
+    def _order(self) -> None:
+        """Show the clusters as they are configured, then those that leave; whoever reads them has this very mapping."""
+        known = dict(self.clusters)
+        self.clusters.clear()
+        for upstream in self.settings.upstreams:
+            self.clusters[upstream.name] = known.pop(upstream.name)
+        self.clusters.update(known)
+
+    def _follow_policies(self) -> None:
+        assert self._context is not None
+        changed = []
+        for upstream in self.settings.upstreams:
+            cluster = self.clusters[upstream.name]
+            policy = upstream_policy(upstream, self.settings.sidecar.zone)
+            if policy != cluster.policy:
+                cluster.reconfigure(policy)
+                changed.append(cluster)
+        if changed:
+            follow_policy(self._context, changed)
+
+    def _follow_registries(self, settings: Settings) -> None:
+        """Ask other registries, or for other upstreams, and announce other services."""
+        if self._registry is None:
+            self._ask_registries()
+        else:
+            self._registry.follow(settings.upstreams, settings.registries)
+        self._register()
+
+    def _follow_process(self, found: Difference) -> None:
+        context, sidecar = self._context, self.settings.sidecar
+        assert context is not None
+        follow_times(
+            context,
+            head=sidecar.head_timeout,
+            idle=sidecar.idle_timeout,
+            body_rate=sidecar.min_body_rate,
+        )
+        context.max_clients = sidecar.max_clients
+        if "log_level" in found.process:
+            logging.getLogger().setLevel(self.settings.log_level)
+        if "sidecar.watch" in found.process:
+            self._follow_watch()
 
     # Running
 
@@ -359,9 +543,7 @@ class App:
         self._hurry(max(2, self._stage + 1))
 
     def _on_sighup(self) -> None:
-        _log.warning(
-            "SIGHUP: the configuration is not read again; that needs sidecar.workers above 1, or a restart"
-        )
+        self.reloads.ask()
 
     def _hurry(self, stage: int) -> None:
         """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once.
@@ -401,8 +583,9 @@ class App:
         _log.info("%s", said.get(stage, "ending at once"))
 
     def _stop_accepting(self) -> None:
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.close()
+        self._ports.close()
 
     async def _drain(self) -> None:
         """Wait until there is nothing to finish, at most drain_timeout.
@@ -444,9 +627,8 @@ class App:
         return bool(busy)
 
     def _in_flight(self) -> int:
-        return sum(
-            cluster.stats.in_flight + cluster.stats.sessions_active for cluster in self.clusters.values()
-        )
+        clusters = {*self.clusters.values(), *(self._leaving or ())}
+        return sum(cluster.stats.in_flight + cluster.stats.sessions_active for cluster in clusters)
 
     def _handled(self) -> int:
         return sum(
@@ -456,6 +638,7 @@ class App:
     async def close(self) -> None:
         """Close everything at once, what is announced withdrawn before; safe to call at any time and again."""
         self.ready = False
+        await self.reloads.close()
         await self._stop_announcing()
         self._stop_accepting()
         if self._registry is not None:
@@ -487,6 +670,21 @@ class App:
         await announcer.close()
         if self._withdrawal is not None:
             await asyncio.wait([self._withdrawal])
+
+
+def _other_listeners(before: Ports, after: Ports, found: Difference) -> list[str]:
+    """Upstreams whose listener comes, goes, or is another one."""
+    other_scheme = {change.after.name for change in found.changed if change.scheme}
+    return [
+        name
+        for name in {**before.by_upstream, **after.by_upstream}
+        if name in other_scheme or before.by_upstream.get(name) != after.by_upstream.get(name)
+    ]
+
+
+def _close(sockets: Iterable[tuple[str, socket.socket]]) -> None:
+    for _, one in sockets:
+        one.close()
 
 
 def _load_servers() -> None:

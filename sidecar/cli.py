@@ -63,6 +63,7 @@ def run(arguments: Sequence[str]) -> int:
         "explain": _explain,
         "trip": _act,
         "reset": _act,
+        "reload": _reload,
         "demo": _demo,
     }[options.command]
     try:
@@ -173,6 +174,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("name", metavar="NAME", help="the upstream")
         command.add_argument("endpoint", metavar="HOST:PORT", nargs="?", help="the endpoint; without it all")
 
+    commands.add_parser(
+        "reload", parents=[running], help="have a running sidecar read its configuration again"
+    )
+
     command = commands.add_parser(
         "demo", help="see it at work: embedded upstreams, traffic, a failing endpoint"
     )
@@ -237,16 +242,25 @@ def _run(options: argparse.Namespace) -> int:
 
     from sidecar.app import App, run_loop
     from sidecar.observe.logs import configure
+    from sidecar.reload import changes_of
 
     configure(settings.log_level, options.log_format, sys.stderr)
 
+    def load() -> Settings:
+        return _settings(options)
+
+    try:
+        changes = changes_of(settings.origin)
+    except OSError:  # the built-in services come from no file
+        changes = None
+
     async def serve() -> int:
         if settings.sidecar.workers == 1:
-            await App(settings).run()
+            await App(settings, load=load, changes=changes).run()
         else:
             from sidecar.workers.supervisor import Supervisor
 
-            await Supervisor(settings, lambda: _settings(options), options.log_format).run()
+            await Supervisor(settings, load, options.log_format, changes=changes).run()
         return FINE
 
     code = run_loop(serve())
@@ -343,6 +357,12 @@ def _act(options: argparse.Namespace) -> int:
     from sidecar.console.control import act
 
     return act(options.command, options.name, options.endpoint, options.admin)
+
+
+def _reload(options: argparse.Namespace) -> int:
+    from sidecar.console.reload import reload
+
+    return reload(options.admin)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ cdef class Cluster:
     cdef public UpstreamPolicy policy
     cdef public Balancing _balancing
     cdef public double _look_at, _probe_at, _ramp_at
-    cdef public bint gave_probe, hashes, panic
+    cdef public bint gave_probe, hashes, leaving, panic
     cdef public RetryBudget budget
     cdef public dict _left, endpoints, outcomes
     cdef public ConnectionLimit limit

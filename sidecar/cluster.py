@@ -70,6 +70,7 @@ class Cluster:
     budget: of its retries.
     stats: what has happened since the start; survives every snapshot.
     watcher: told of every breaker that moves, but of those that `adopt` moves; None as a rule.
+    leaving: its upstream is not configured any more, so that responses close their clients' connections.
     """
 
     __slots__ = (
@@ -84,6 +85,7 @@ class Cluster:
         "endpoints",
         "gave_probe",
         "hashes",
+        "leaving",
         "limit",
         "name",
         "outcomes",
@@ -119,6 +121,7 @@ class Cluster:
         self._look_at = _NEVER  # the sooner of the two
         self.hashes = policy.strategy == "ring_hash"
         self.outcomes = outcomes_by_status(policy.failure_statuses)
+        self.leaving = False
         self.gave_probe = False
         self.panic = False
         self.picker: Picker = POLICIES[policy.strategy]([], None, self._balancing)
@@ -158,6 +161,43 @@ class Cluster:
         for state in before.values():
             state.pool.retire()
             self._end_sessions(state)
+        self.limit.wake()
+
+    def reconfigure(self, policy: UpstreamPolicy) -> None:
+        """Go by `policy` from now on. Endpoints, connections, breakers and counts stay as they are.
+
+        What is under way keeps what it began with where it says so itself: an idle connection its time, a session its
+        idle time-out. Who waits for a connection goes on if there is room now.
+        """
+        self.policy = policy
+        self.budget.configure(policy.retry_ratio, policy.retry_min)
+        self.limit.configure(
+            policy.max_connections,
+            policy.max_pending,
+            policy.max_connections_per_endpoint,
+            policy.max_in_flight,
+        )
+        self.hashes = policy.strategy == "ring_hash"
+        self.outcomes = outcomes_by_status(policy.failure_statuses)
+        self._balancing.max_load = policy.max_load
+        if not self.hashes:
+            self._balancing.ring = None
+        for state in self.endpoints.values():
+            state.authority = self._authority(state.endpoint)
+            state.breaker.configure(
+                policy.breaker_threshold,
+                policy.breaker_open_for,
+                policy.breaker_max_open_for,
+                policy.breaker_jitter,
+                policy.breaker_failure_rate,
+                policy.breaker_min_requests,
+                policy.breaker_window,
+                policy.check_rise,
+                policy.check_fall,
+            )
+            if not policy.close_on_unhealthy:
+                state.sessions.clear()
+        self._rebuild(self._clock.monotonic())
         self.limit.wake()
 
     def pick(self, now: float, tried: Collection[EndpointState] = (), key: int = 0) -> EndpointState | None:
@@ -347,11 +387,16 @@ class Cluster:
             policy.check_rise,
             policy.check_fall,
         )
-        if policy.host_header == "endpoint":
-            authority = endpoint.address
-        else:
-            authority = "" if policy.host_header == "preserve" else policy.host_header
-        return EndpointState(endpoint, authority.encode("ascii"), breaker, EndpointPool(self.limit))
+        return EndpointState(endpoint, self._authority(endpoint), breaker, EndpointPool(self.limit))
+
+    def _authority(self, endpoint: Endpoint) -> bytes:
+        """What requests to it carry as Host, see `EndpointState`."""
+        chosen = self.policy.host_header
+        if chosen == "endpoint":
+            chosen = endpoint.address
+        elif chosen == "preserve":
+            chosen = ""
+        return chosen.encode("ascii")
 
     def _pick_probe(self, now: float, tried: Collection[EndpointState]) -> EndpointState | None:
         # The breaker that has waited longest is asked first (behaviour 27).

@@ -54,13 +54,20 @@ class ConnectionLimit:
     __slots__ = ("max_in_flight", "max_pending", "maximum", "pending", "per_endpoint", "pools", "used")
 
     def __init__(self, maximum: int, max_pending: int, per_endpoint: int = 0, max_in_flight: int = 0) -> None:
+        self.configure(maximum, max_pending, per_endpoint, max_in_flight)
+        self.used = 0
+        self.pending: deque[Waiter] = deque()
+        self.pools: list[EndpointPool] = []
+
+    def configure(self, maximum: int, max_pending: int, per_endpoint: int, max_in_flight: int) -> None:
+        """Have these bounds from now on; `wake` when there may be more room.
+
+        What is open or waits beyond a lower one goes on. Connections beyond it close when they are given back.
+        """
         self.maximum = maximum
         self.max_pending = max_pending
         self.per_endpoint = per_endpoint
         self.max_in_flight = max_in_flight
-        self.used = 0
-        self.pending: deque[Waiter] = deque()
-        self.pools: list[EndpointPool] = []
 
     def withdraw(self, waiter: Waiter) -> None:
         """Take a waiter out of the queue, if it is in it."""

@@ -37,7 +37,9 @@ _INDEX = (
     "sidecar admin\n\n"
     "/upstreams      every upstream with its endpoints, breakers and counters (JSON)\n"
     "/explain/NAME   why the next request of one goes where it goes (JSON)\n"
-    f"\nWith a field {CONTROL_HEADER}: 1, by POST, for one endpoint or without `?endpoint=HOST:PORT` all of them:\n\n"
+    f"\nWith a field {CONTROL_HEADER}: 1, by POST:\n\n"
+    "/reload                 the configuration is read again; what has changed, or why it was refused (JSON)\n"
+    "\nand for one endpoint, or without `?endpoint=HOST:PORT` for all of them:\n\n"
     "/upstreams/NAME/trip    out of rotation, until it is reset\n"
     "/upstreams/NAME/reset   back into rotation, whatever opened its breaker\n"
 )
@@ -124,6 +126,7 @@ def admin_app(
     control: Callable[[str, str, str | None], list[str]],
     explain: Callable[[str], dict[str, Any]],
     refresh: Callable[[], Awaitable[None]] = _nothing,
+    reload: Callable[[], Awaitable[tuple[int, dict[str, Any]]]] | None = None,
 ) -> web.Application:
     """`/upstreams`, `/explain`, what is done by hand, and an index at `/`; for whoever asks by address or as localhost.
 
@@ -131,6 +134,7 @@ def admin_app(
     control: takes an action (`control.ACTIONS`), the name of an upstream and an endpoint's address or None for all;
         gives the addresses it was done to. Raises `UnknownUpstreamError`.
     explain: see `explain.explain_view`; takes the name of an upstream. Raises `UnknownUpstreamError`.
+    reload: has the configuration read again; the status and the JSON to answer with.
     """
 
     async def show_upstreams(_request: web.Request) -> web.Response:
@@ -146,8 +150,7 @@ def admin_app(
         return web.json_response(view, headers={"Cache-Control": "no-store"})
 
     async def act(request: web.Request) -> web.Response:
-        if CONTROL_HEADER not in request.headers:
-            raise web.HTTPForbidden(reason=f"send {CONTROL_HEADER}: 1 with it; a browser's form cannot")
+        _require_control(request)
         name, action = request.match_info["name"], request.match_info["action"]
         if [key for key, _ in request.query.items()] not in (
             [],
@@ -160,6 +163,12 @@ def admin_app(
             raise web.HTTPNotFound(reason=str(error)) from None
         return web.json_response({"upstream": name, "action": action, "endpoints": done})
 
+    async def read_again(request: web.Request) -> web.Response:
+        _require_control(request)
+        assert reload is not None
+        status, answer = await reload()
+        return web.json_response(answer, status=status)
+
     async def index(_request: web.Request) -> web.Response:
         return web.Response(text=_INDEX)
 
@@ -167,8 +176,15 @@ def admin_app(
     app.router.add_get("/upstreams", show_upstreams)
     app.router.add_get("/explain/{name}", show_reasons)
     app.router.add_post(f"/upstreams/{{name}}/{{action:{'|'.join(ACTIONS)}}}", act)
+    if reload is not None:
+        app.router.add_post("/reload", read_again)
     app.router.add_get("/", index)
     return app
+
+
+def _require_control(request: web.Request) -> None:
+    if CONTROL_HEADER not in request.headers:
+        raise web.HTTPForbidden(reason=f"send {CONTROL_HEADER}: 1 with it; a browser's form cannot")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

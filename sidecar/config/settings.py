@@ -328,6 +328,10 @@ class LastGoodSettings:
     file: str = ""
     max_age: float = 86400.0
 
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.file or 'nowhere'} ({self.max_age:g} s)"
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:

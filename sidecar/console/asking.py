@@ -11,9 +11,10 @@ from sidecar.errors import SidecarError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NoAnswerError", "ask", "ask_about", "no_sidecar"]
+__all__ = ["CONTROL", "NoAnswerError", "ask", "ask_about", "no_sidecar"]
 
 TIMEOUT = 2.0  # seconds: the admin address is on this machine and answers from memory
+CONTROL = {"X-Sidecar-Control": "1"}  # what a request that changes something has to carry
 MAX_ANSWER = 64 * 1024 * 1024  # bytes: the bounds of the configuration allow no longer one
 
 
@@ -22,21 +23,27 @@ class NoAnswerError(SidecarError):
 
 
 def ask(
-    address: str, path: str, method: str = "GET", fields: Mapping[str, str] | None = None
+    address: str,
+    path: str,
+    method: str = "GET",
+    fields: Mapping[str, str] | None = None,
+    timeout: float | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """The status and JSON object that `address` (host:port, IPv6 in brackets) answers a request without body.
 
+    timeout: seconds without a word from it, `TIMEOUT` unless it is given.
     Raises `ValueError` when `address` is no such thing, `NoAnswerError` when nothing answers, or with no object.
     """
+    timeout = TIMEOUT if timeout is None else timeout
     host, port = _split(address)
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
         connection.request(method, path, headers={"Accept": "application/json", **(fields or {})})
         response = connection.getresponse()
         body = response.read(MAX_ANSWER)
     except (OSError, http.client.HTTPException) as error:
         raise NoAnswerError(
-            f"nothing answers at {address} ({_why(error)}); is `sidecar run` running, "
+            f"nothing answers at {address} ({_why(error, timeout)}); is `sidecar run` running, "
             "or is sidecar.admin another address? Give --admin HOST:PORT"
         ) from error
     finally:
@@ -93,11 +100,11 @@ def _split(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, timeout: float) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, TimeoutError):
-        return f"no answer within {TIMEOUT:g} s"
+        return f"no answer within {timeout:g} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__

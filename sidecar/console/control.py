@@ -6,11 +6,10 @@ import sys
 from typing import TextIO
 from urllib.parse import quote, urlencode
 
-from sidecar.console.asking import ask_about
+from sidecar.console.asking import CONTROL, ask_about
 
 __all__ = ["act"]
 
-_FIELDS = {"X-Sidecar-Control": "1"}
 _NOW = {"trip": "out of rotation until `sidecar reset`", "reset": "back in rotation"}
 
 
@@ -31,7 +30,7 @@ def act(
     path = f"/upstreams/{quote(name, safe='')}/{action}"
     if endpoint is not None:
         path += f"?{urlencode({'endpoint': endpoint})}"
-    answer = ask_about(admin, path, "endpoints", errors, "POST", _FIELDS)
+    answer = ask_about(admin, path, "endpoints", errors, "POST", CONTROL)
     if isinstance(answer, int):
         return answer
     for address in answer["endpoints"]:

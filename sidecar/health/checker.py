@@ -50,12 +50,16 @@ _log = logging.getLogger("sidecar.health")
 
 
 class Watch:
-    """One upstream whose endpoints are checked. interval: seconds. ask: see `Ask`."""
+    """One upstream whose endpoints are checked.
 
-    __slots__ = ("ask", "cluster", "followed", "interval", "members")
+    interval: seconds. ask: see `Ask`. made_of: two that are equal in it, and not None, check in the same way.
+    """
 
-    def __init__(self, cluster: Cluster, interval: float, ask: Ask) -> None:
+    __slots__ = ("ask", "cluster", "followed", "interval", "made_of", "members")
+
+    def __init__(self, cluster: Cluster, interval: float, ask: Ask, made_of: object = None) -> None:
         self.cluster = cluster
+        self.made_of = made_of
         self.interval = interval
         self.ask = ask
         self.followed: object = None  # the mapping of endpoints as it was last looked at
@@ -64,8 +68,9 @@ class Watch:
 
 def watch_of(cluster: Cluster, settings: HealthSettings, resolve: Resolve, clock: Clock) -> Watch:
     """The watch of `cluster` as it is configured. resolve: whoever knows the addresses of names."""
-    probe = probe_of(settings, cluster.policy.host_header)
-    return Watch(cluster, settings.interval, partial(_ask, probe, settings.timeout, resolve, clock))
+    host = cluster.policy.host_header
+    ask = partial(_ask, probe_of(settings, host), settings.timeout, resolve, clock)
+    return Watch(cluster, settings.interval, ask, (settings, host))
 
 
 async def _ask(probe: Probe, within: float, resolve: Resolve, clock: Clock, state: EndpointState) -> Finding:
@@ -99,11 +104,41 @@ class Checker:
         self._watches = tuple(watches)
         self._clock = clock
         self._counts = counts
-        self._counts.limit = limit
+        self._counts.limit = self._limit = limit
         self._due: list[tuple[float, int, _Member]] = []
         self._numbers = count()  # two that are due at once are not compared any further
         self._running: set[asyncio.Task[None]] = set()
         self._shut = False
+
+    def follow(self, watches: Iterable[Watch]) -> None:
+        """Check as `watches` say from now on. One that is as before goes on as if nothing had happened.
+
+        What is checked in another way keeps what was found, until the first check that finds something else. What is
+        checked no more is not held open either: nobody would let it back.
+        """
+        if self._shut:
+            return
+        before = {watch.cluster: watch for watch in self._watches}
+        wanted = []
+        for watch in watches:
+            old = before.get(watch.cluster)
+            if old is not None and old.made_of is not None and old.made_of == watch.made_of:
+                del before[watch.cluster]
+                wanted.append(old)
+            else:
+                wanted.append(watch)
+        self._watches = tuple(wanted)
+        checked = {watch.cluster for watch in wanted}
+        now = self._clock.monotonic()
+        for cluster, watch in before.items():
+            self._drop(watch, watch.members)
+            if cluster not in checked:
+                for state in cluster.endpoints.values():
+                    state.last_check = None
+                    cluster.release(state, now)
+        self._forget_gone()
+        self._counts.limit = self._limit if wanted else 0
+        self.deadline = now
 
     # What a sweep calls
 
@@ -140,12 +175,8 @@ class Checker:
         """Take in endpoints that have come, and let go of those that have left."""
         present = set(watch.cluster.endpoints.values())
         left = [state for state in watch.members if state not in present]
-        for state in left:
-            member = watch.members.pop(state)
-            member.gone = True
-            if member.task is not None:
-                member.task.cancel()
         if left:
+            self._drop(watch, left)
             self._forget_gone()
         new = [state for state in watch.cluster.endpoints.values() if state not in watch.members]
         slot = min(watch.interval, SOON) / max(len(new), 1)
@@ -153,6 +184,14 @@ class Checker:
             member = watch.members[state] = _Member(watch, state)
             self._plan(member, now + slot * (position + self._clock.uniform()))
         watch.followed = watch.cluster.endpoints
+
+    def _drop(self, watch: Watch, states: Iterable[EndpointState]) -> None:
+        """Ask `states` no more, and give up what is being asked."""
+        for state in tuple(states):
+            member = watch.members.pop(state)
+            member.gone = True
+            if member.task is not None:
+                member.task.cancel()
 
     def _forget_gone(self) -> None:
         """Keep no more moments of those that have gone than of those that are there.
@@ -172,12 +211,12 @@ class Checker:
         if self._shut:
             return
         due = self._due
-        while due and (due[0][0] <= now or due[0][2].gone) and len(self._running) < self._counts.limit:
+        while due and (due[0][0] <= now or due[0][2].gone) and len(self._running) < self._limit:
             member = heappop(due)[2]
             if not member.gone:
                 self._begin(member, now)
         # At a full bound the next end is what is waited for, and starts by itself.
-        full = len(self._running) >= self._counts.limit
+        full = len(self._running) >= self._limit
         self.deadline = now + FOLLOW if full or not due else min(now + FOLLOW, due[0][0])
 
     def _begin(self, member: _Member, now: float) -> None:

@@ -2,7 +2,8 @@
 
 Reading order: `endpoint` (who serves), `snapshot` (who serves now, says a source), `outcome` (how an
 attempt or a session ended), `limit` (why it did not begin), `policy` (what it may cost), `stats` (the integers
-that the data path increments), `workers` (how many processes there are), `check` (what health checks have found).
+that the data path increments), `workers` (how many processes there are), `check` (what health checks have found),
+`reloads` (how often the configuration was read again).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from sidecar.model.endpoint import Endpoint, EndpointState
 from sidecar.model.limit import Limit
 from sidecar.model.outcome import CloseReason, Outcome, outcomes_by_status
 from sidecar.model.policy import UpstreamPolicy
+from sidecar.model.reloads import ReloadCounts
 from sidecar.model.snapshot import Snapshot
 from sidecar.model.stats import UpstreamStats
 from sidecar.model.workers import WorkerCounts
@@ -24,6 +26,7 @@ __all__ = [
     "EndpointState",
     "Limit",
     "Outcome",
+    "ReloadCounts",
     "Snapshot",
     "UpstreamPolicy",
     "UpstreamStats",

@@ -9,10 +9,10 @@ class WorkerCounts:
     """configured: how many there should be. running: ready now. leaving: of an older configuration, still finishing.
 
     silent: did not answer in time when last asked; what they said before stands in for them.
-    restarts: of workers that died. reloads: [failed, succeeded]; last_reload: whether the last one did.
+    restarts: of workers that died.
     """
 
-    __slots__ = ("configured", "last_reload", "leaving", "reloads", "restarts", "running", "silent")
+    __slots__ = ("configured", "leaving", "restarts", "running", "silent")
 
     def __init__(self, configured: int) -> None:
         self.configured = configured
@@ -20,5 +20,3 @@ class WorkerCounts:
         self.leaving = 0
         self.silent = 0
         self.restarts = 0
-        self.reloads = [0, 0]
-        self.last_reload = True

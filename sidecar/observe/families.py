@@ -23,7 +23,7 @@ from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
-    from sidecar.model import CheckCounts, WorkerCounts
+    from sidecar.model import CheckCounts, ReloadCounts, WorkerCounts
     from sidecar.model.registry import Registered, SourceStatus
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "gauge",
     "registrations",
     "registries",
+    "reloads",
     "requests",
     "sessions",
     "workers",
@@ -44,7 +45,6 @@ CONNECT_RESULTS = ("established", "refused", "timeout")  # the order of `Upstrea
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
 HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
 CHECK_RESULTS = ("failure", "success", "unknown")  # the order of `UpstreamStats.checks`
-RELOAD_RESULTS = ("failed", "succeeded")  # the order of `WorkerCounts.reloads`
 _BOUNDS = (*(f"{bound:g}" for bound in DURATION_BUCKETS), "+Inf")
 
 # Label values and value, for each series of a family.
@@ -394,17 +394,25 @@ def workers(counts: WorkerCounts) -> Iterator[Metric]:
         [((), counts.silent)],
     )
     yield counter("worker_restarts_total", "Worker processes that died.", (), [((), counts.restarts)])
+
+
+def reloads(counts: ReloadCounts) -> Iterator[Metric]:
+    """Of the configuration, read again."""
     yield counter(
         "config_reloads_total",
-        "Reloads of the configuration, by result.",
+        "Reloads of the configuration, by result; a failure has changed nothing.",
         ("result",),
-        (((result,), count) for result, count in zip(RELOAD_RESULTS, counts.reloads, strict=True)),
+        [
+            (("success",), counts.success),
+            (("failure",), counts.failure),
+            (("unchanged",), counts.unchanged),
+        ],
     )
     yield gauge(
         "config_last_reload_success",
         "1 unless the last reload was refused.",
         (),
-        [((), counts.last_reload)],
+        [((), counts.last_success)],
     )
 
 

@@ -25,6 +25,7 @@ from sidecar.observe.families import (
     gauge,
     registrations,
     registries,
+    reloads,
     requests,
     sessions,
     workers,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
-    from sidecar.model import WorkerCounts
+    from sidecar.model import ReloadCounts, WorkerCounts
     from sidecar.model.registry import Registered, SourceStatus
     from sidecar.proxy.context import ProxyContext
 
@@ -54,6 +55,7 @@ class Metrics:
     workers: of the supervisor of several worker processes; None where there is one process.
     sources: how the registries are; None where none is asked. clock: tells their moments in wall time.
     registered: what is announced in registries; None, or giving None, where nothing is.
+    reload_counts: of the configuration; None leaves them out.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -68,6 +70,7 @@ class Metrics:
         sources: Callable[[], list[SourceStatus]] | None = None,
         registered: Callable[[], Registered | None] | None = None,
         clock: Clock | None = None,
+        reload_counts: ReloadCounts | None = None,
     ) -> None:
         # A registry of its own: the library's global one would add its process and garbage collector metrics,
         # and would make two sidecars in one process (as tests run them) share what they report.
@@ -81,6 +84,7 @@ class Metrics:
                 sources=sources,
                 registered=registered,
                 clock=clock,
+                reload_counts=reload_counts,
             )
         )
 
@@ -102,6 +106,7 @@ class _Collector:
         sources: Callable[[], list[SourceStatus]] | None = None,
         registered: Callable[[], Registered | None] | None = None,
         clock: Clock | None = None,
+        reload_counts: ReloadCounts | None = None,
     ) -> None:
         self._clusters = clusters
         self._context = context
@@ -110,6 +115,7 @@ class _Collector:
         self._sources = sources
         self._registered = registered
         self._clock = clock
+        self._reloads = reload_counts
 
     def describe(self) -> list[Metric]:
         """Empty: registering must not need a walk, and no other collector shares the registry."""
@@ -137,6 +143,8 @@ class _Collector:
         if registered is not None:
             yield from registrations(registered)
         yield from self._process()
+        if self._reloads is not None:
+            yield from reloads(self._reloads)
         if self._workers is not None:
             yield from workers(self._workers)
 

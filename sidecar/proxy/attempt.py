@@ -145,9 +145,8 @@ class Attempts:
         self._touch()
         admission = endpoint.pool.admit(self, probe=probe)
         if admission is Admission.OPEN:
-            policy = self.cluster.policy
-            factory = partial(UpstreamConnection, self._context, endpoint, policy.max_response_head)
-            self._dial = Dial(self._context, endpoint, factory, policy.connect_timeout, self)
+            factory = partial(UpstreamConnection, self._context, endpoint)
+            self._dial = Dial(self._context, endpoint, factory, self.cluster.policy.connect_timeout, self)
             return
         endpoint.in_flight -= 1
         self.endpoint = None

@@ -19,7 +19,7 @@ cdef class DownstreamConnection(Receiver):
     cdef public object transport, _reader
     cdef public bytes _held
     cdef public int state, _empty_lines
-    cdef public bint keep_alive, write_full, _starting
+    cdef public bint keep_alive, outdated, write_full, _starting
     cdef public double deadline, head_began
     cdef public Py_ssize_t _lingered
     @cython.locals(state=cython.int)

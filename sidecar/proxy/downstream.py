@@ -66,6 +66,7 @@ class DownstreamConnection(Receiver):
     keep_alive: the connection may live on after the exchange that is going on.
     deadline: for the sweep. write_full: the client does not read as fast as it is written to.
     head_began: when the first byte came of a head that did not come whole, monotonic seconds; 0 for any other.
+    outdated: the upstream's options ask for another kind of exchange since this one was made.
     """
 
     __slots__ = (
@@ -81,6 +82,7 @@ class DownstreamConnection(Receiver):
         "gate",
         "head_began",
         "keep_alive",
+        "outdated",
         "state",
         "transport",
         "write_full",
@@ -94,6 +96,7 @@ class DownstreamConnection(Receiver):
         self.cluster = cluster
         self.exchange = _exchange_kind(cluster)(context, cluster, self)
         self.head_began = 0.0
+        self.outdated = False
         self.state = IDLE
         self.keep_alive = True
         self.write_full = False
@@ -198,6 +201,8 @@ class DownstreamConnection(Receiver):
         self._empty_lines = 0
         self.state = BUSY
         self.keep_alive = head.keep_alive
+        if self.outdated:
+            self._renew_exchange()
         self._starting = True
         self.exchange.begin(head, body, self._reader is None)
         self._starting = False
@@ -263,7 +268,7 @@ class DownstreamConnection(Receiver):
 
     def connection_line(self) -> bytes:
         """The Connection line of a response that begins now, and the decision it tells."""
-        if self.context.draining:
+        if self.context.draining or self.cluster.leaving:
             self.keep_alive = False
         if self.exchange.head.minor:
             return b"" if self.keep_alive else CLOSE
@@ -341,6 +346,25 @@ class DownstreamConnection(Receiver):
         self.state = LINGER
         reset(self.transport)
 
+    # Another configuration
+
+    def follow_policy(self) -> None:
+        """The upstream's policy is another one: from the next request on."""
+        self.outdated = type(self.exchange) is not _exchange_kind(self.cluster)
+
+    def _renew_exchange(self) -> None:
+        """Between two requests. The exchange before may be who calls, at its end, so that it lives a turn longer."""
+        self.context.loop.call_soon(_let_go, self.exchange)
+        self.exchange = _exchange_kind(self.cluster)(self.context, self.cluster, self)
+        self.outdated = False
+
+    def follow_times(self, longer: float, *, pace: bool) -> None:
+        """The context's times have changed: a quiet connection has so many seconds more, a body another pace."""
+        if self.state == IDLE:
+            self.deadline += longer
+        elif self.state == BUSY and pace:
+            self.exchange.follow_pace()
+
     # The transport's other callbacks
 
     def pause_writing(self) -> None:
@@ -407,6 +431,10 @@ class DownstreamConnection(Receiver):
             reset(self.transport)
         else:
             self.transport.abort()
+
+
+def _let_go(_exchange: Exchange) -> None:
+    """Whoever holds this call holds the exchange."""
 
 
 def _exchange_kind(cluster: Cluster) -> type[Exchange]:

@@ -179,6 +179,12 @@ class Exchange(Attempts):
         else:
             self._body_due = NEVER
 
+    def follow_pace(self) -> None:
+        """`min_body_rate` is another one: a body that is under way has a slow start's time to keep to it."""
+        if self.state in (State.SENDING, State.EARLY) and self.connection is not None:
+            self._set_pace(0)
+            self._touch()
+
     def _ask_for_body(self) -> None:
         """The endpoint does not say whether it wants the body: the client waits no longer (RFC 9110 10.1.1)."""
         self.state = follow(self.state, Event.CONTINUE)

@@ -65,8 +65,12 @@ class HedgedExchange(TimedExchange):
         """See `Attempts._begin_try`: the endpoint has the whole request."""
         TimedExchange._begin_try(self)
         if self._hedge_due == 0.0 and self.state == State.SENT:
-            self._hedge_due = self._context.monotonic() + self.cluster.policy.hedge_after
-            self._await_ring()
+            after = self.cluster.policy.hedge_after
+            if after:
+                self._hedge_due = self._context.monotonic() + after
+                self._await_ring()
+            else:  # not any more, since its client connected
+                self._hedge_due = NEVER
 
     def _await_ring(self) -> None:
         if self._in_heap:  # for an earlier request; it will be asked for this one then

@@ -7,7 +7,7 @@ from sidecar.proxy.relay cimport ReadGate
 
 cdef class Session(Receiver):
     cdef public ProxyContext _context
-    cdef public Cluster _cluster
+    cdef public Cluster cluster
     cdef public EndpointState _endpoint
     cdef public EndpointSide other
     cdef public ReadGate gate

@@ -46,13 +46,13 @@ class Session(Receiver):
 
     __slots__ = (
         "_alive",
-        "_cluster",
         "_context",
         "_ended",
         "_endpoint",
         "_idle_timeout",
         "_read_ended",
         "_unsent_before",
+        "cluster",
         "deadline",
         "gate",
         "other",
@@ -64,7 +64,7 @@ class Session(Receiver):
 
     def __init__(self, context: ProxyContext, cluster: Cluster, idle_timeout: float) -> None:
         self._context = context
-        self._cluster = cluster
+        self.cluster = cluster
         self._alive = 1  # of the two connections
         self._ended = False
         self._endpoint: EndpointState | None = None
@@ -95,7 +95,7 @@ class Session(Receiver):
         self.gate = ReadGate(transport)
         keep_alive(transport)
         self._context.sweep.members.add(self)
-        self._cluster.stats.sessions_active += 1
+        self.cluster.stats.sessions_active += 1
 
     def _join(self, side: EndpointSide) -> None:
         """The endpoint's connection is there: from now on they are one."""
@@ -106,12 +106,17 @@ class Session(Receiver):
     def follow_endpoint(self) -> None:
         """End with the endpoint's place in the rotation, where that is asked for; the last thing of joining."""
         endpoint = self._endpoint
-        if endpoint is None or not self._cluster.policy.close_on_unhealthy:
+        if endpoint is None or not self.cluster.policy.close_on_unhealthy:
             return
         if endpoint.in_rotation:
             endpoint.sessions.add(self)
         else:  # it has left since this one was on its way
             self.endpoint_left()
+
+    def follow_policy(self) -> None:
+        """The upstream's policy is another one: its endpoint may be asked to end it from now on."""
+        if self.other is not None:
+            self.follow_endpoint()
 
     # The application's side
 
@@ -119,7 +124,7 @@ class Session(Receiver):
         """Bytes for the endpoint."""
         assert self.other is not None
         self._touch()
-        self._cluster.stats.bytes_sent += len(data)
+        self.cluster.stats.bytes_sent += len(data)
         self.other.transport.write(data)
         if len(data) >= LARGE_READ:
             splice(self.transport, self.other.transport, AT_ONCE)
@@ -127,7 +132,7 @@ class Session(Receiver):
     def spliced(self, size: int) -> None:
         """So much has gone to the endpoint without passing through here."""
         self._touch()
-        self._cluster.stats.bytes_sent += size
+        self.cluster.stats.bytes_sent += size
 
     def eof_received(self) -> bool:
         """The application will send no more; what the endpoint still says is passed on."""
@@ -170,7 +175,7 @@ class Session(Receiver):
     def relayed(self, data: bytes) -> None:
         """Bytes from the endpoint."""
         self._touch()
-        self._cluster.stats.bytes_received += len(data)
+        self.cluster.stats.bytes_received += len(data)
         self.transport.write(data)
         other = self.other
         if other is not None and len(data) >= LARGE_READ:
@@ -179,7 +184,7 @@ class Session(Receiver):
     def relayed_by_splice(self, size: int) -> None:
         """So much has come from the endpoint without passing through here."""
         self._touch()
-        self._cluster.stats.bytes_received += size
+        self.cluster.stats.bytes_received += size
 
     def endpoint_read_ended(self) -> None:
         """The endpoint will send no more."""
@@ -220,7 +225,7 @@ class Session(Receiver):
         if other is not None and (
             self._read_ended or other.read_ended or self.gate.reasons or other.gate.reasons
         ):
-            seconds = min(seconds, self._cluster.policy.timeout)
+            seconds = min(seconds, self.cluster.policy.timeout)
         self.deadline = self._context.sweep.soon + seconds
 
     def _unsent(self) -> int:
@@ -253,8 +258,8 @@ class Session(Receiver):
         if self._ended:
             return
         self._ended = True
-        self._cluster.stats.sessions_active -= 1
-        self._cluster.stats.sessions[reason] += 1
+        self.cluster.stats.sessions_active -= 1
+        self.cluster.stats.sessions[reason] += 1
         self._stop_opening()
         if reason in (CloseReason.CLIENT_CLOSED, CloseReason.ENDPOINT_CLOSED):
             # A clean end sends what is buffered first, within bounds; any other is passed on as a reset.

@@ -65,11 +65,11 @@ class TcpSession(Session):
         if context.clients > context.max_clients:
             context.refused += 1
             self._end(CloseReason.OVERFLOW)
-        elif self._cluster.limit.max_in_flight and self._cluster.is_overfull:
+        elif self.cluster.limit.max_in_flight and self.cluster.is_overfull:
             self._overflow(Limit.IN_FLIGHT)
         else:
             self._touch()
-            if self._cluster.hashes:
+            if self.cluster.hashes:
                 self._key = client_key(transport)
             self._connect(context.monotonic())
 
@@ -85,34 +85,34 @@ class TcpSession(Session):
 
     def _connect(self, now: float) -> None:
         """Dial an endpoint: the picked one, and after failures the ones not tried yet."""
-        endpoint = self._cluster.pick(now, self._tried, self._key)
+        endpoint = self.cluster.pick(now, self._tried, self._key)
         if endpoint is None:
             if self._tried:
                 self._end(CloseReason.CONNECT_FAILED)
             else:
-                empty = self._cluster.refusal is Reason.NO_ENDPOINTS
+                empty = self.cluster.refusal is Reason.NO_ENDPOINTS
                 self._end(CloseReason.NO_ENDPOINTS if empty else CloseReason.ALL_OPEN)
             return
-        probe = self._cluster.gave_probe
-        endpoint = self._cluster.with_room(endpoint, now, self._tried, self._key)
+        probe = self.cluster.gave_probe
+        endpoint = self.cluster.with_room(endpoint, now, self._tried, self._key)
         self._permit = endpoint.breaker.permit if probe or endpoint.breaker.closed else VOID
         self._began = now
         admission = endpoint.pool.admit(self, probe=probe)
         if admission is Admission.OPEN:
             endpoint.in_flight += 1
             self._endpoint = endpoint
-            timeout = self._cluster.policy.connect_timeout
+            timeout = self.cluster.policy.connect_timeout
             self._dial = Dial(self._context, endpoint, partial(EndpointSide, self), timeout, self)
             return
         if admission is Admission.WAIT:
-            policy = self._cluster.policy
+            policy = self.cluster.policy
             seconds = min(policy.pending_timeout, policy.timeout)
             self.deadline = min(self._wait_due, self._context.sweep.soon + seconds)
         else:
-            self._overflow(self._cluster.limit.reached)
+            self._overflow(self.cluster.limit.reached)
 
     def _overflow(self, limit: Limit) -> None:
-        self._cluster.stats.overflows[limit] += 1
+        self.cluster.stats.overflows[limit] += 1
         self._end(CloseReason.OVERFLOW)
 
     def avoids(self, connection: Any) -> bool:
@@ -129,11 +129,11 @@ class TcpSession(Session):
     def on_connected(self, dial: Dial, connection: EndpointSide) -> None:
         """An endpoint accepted: join the two sides."""
         self._dial = None
-        self._cluster.stats.connects[0] += 1
+        self.cluster.stats.connects[0] += 1
         self._report(Outcome.SUCCESS)
         self._join(connection)
         if self._early:
-            self._cluster.stats.bytes_sent += len(self._early)
+            self.cluster.stats.bytes_sent += len(self._early)
             connection.transport.write(self._early)
             self._early = b""
         self.gate.release(UNSENT)
@@ -151,9 +151,9 @@ class TcpSession(Session):
         if outcome is Outcome.LOCAL_SHORTAGE:
             self._overflow(Limit.DESCRIPTORS)
             return
-        self._cluster.stats.connects[2 if outcome is Outcome.CONNECT_TIMEOUT else 1] += 1
+        self.cluster.stats.connects[2 if outcome is Outcome.CONNECT_TIMEOUT else 1] += 1
         self._tried.append(dial.endpoint)
-        if not self._cluster.has_sound(self._tried):
+        if not self.cluster.has_sound(self._tried):
             if self._retries_left <= 0:
                 self._end(CloseReason.CONNECT_FAILED)
                 return
@@ -164,7 +164,7 @@ class TcpSession(Session):
 
     def _wait_a_moment(self) -> bool:
         """Whether there is a wait before those that did not accept are asked again."""
-        policy = self._cluster.policy
+        policy = self.cluster.policy
         retry = policy.retries - self._retries_left - 1
         wait = full_jitter(retry, policy.backoff_base, policy.backoff_max, self._context.clock.uniform())
         if wait:
@@ -180,7 +180,7 @@ class TcpSession(Session):
         """A session's outcome is its connect: what is said afterwards cannot be judged from outside."""
         assert self._endpoint is not None
         now = self._context.monotonic()
-        self._cluster.report(self._endpoint, outcome, now, self._permit, now - self._began)
+        self.cluster.report(self._endpoint, outcome, now, self._permit, now - self._began)
 
     def _stop_opening(self) -> None:
         delay, self._delay = self._delay, None
@@ -191,7 +191,7 @@ class TcpSession(Session):
             dial.cancel()
             self._report(Outcome.CANCELLED)
         else:
-            self._cluster.limit.withdraw(self)
+            self.cluster.limit.withdraw(self)
 
     def expire(self) -> None:
         """The wait for an endpoint's connection, or the session's own time-out, is over."""

@@ -57,9 +57,9 @@ class UpstreamConnection(Receiver):
     transport: Transport
     gate: ReadGate
 
-    def __init__(self, context: ProxyContext, endpoint: EndpointState, max_head: int) -> None:
+    def __init__(self, context: ProxyContext, endpoint: EndpointState) -> None:
         self._context = context
-        self._limit = max_head
+        self._limit = 0  # of a head, bytes; as its exchange's upstream has it
         self._held = b""  # a head that has begun
         self._booked = False
         self._interims = 0
@@ -89,6 +89,7 @@ class UpstreamConnection(Receiver):
     def start(self, exchange: Exchange, request: bytes) -> None:
         """Carry `exchange`: send what has come of its request."""
         self.exchange = exchange
+        self._limit = exchange.cluster.policy.max_response_head
         self.heard = False
         self._interims = 0
         self.deadline = NEVER

@@ -31,7 +31,7 @@ def wanted_of(upstream: UpstreamSettings, kind: str) -> Wanted:
         service=source.service or ("" if kind == "dns" else upstream.name),
         port=source.port,
         default_port=own or 0,
-        endpoints=static_endpoints(upstream),
+        endpoints=static_endpoints(upstream) if kind == "dns" else (),
         tags=source.tags,
         datacenter=source.datacenter,
         namespace=source.namespace,

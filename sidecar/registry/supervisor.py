@@ -120,6 +120,10 @@ class SourceSupervisor:
                     if stream.task is None:
                         self._open(stream)
 
+    def forget(self, upstream: str) -> None:
+        """Forget what has been applied to `upstream`, whose cluster is another one: it is applied anew."""
+        self._applied.pop(upstream, None)
+
     async def close(self) -> None:
         """Ask nobody any more, and write down what is known."""
         self._started = False

@@ -180,16 +180,11 @@ class Breaker:
         rise: int = 2,
         fall: int = 3,
     ) -> None:
-        self.threshold = threshold
-        self._open_for = open_for
-        self._max_open_for = max_open_for
-        self._jitter = jitter
         self._uniform = uniform
-        self.failure_rate = failure_rate
-        self.min_requests = min_requests
-        self.window = SlidingWindow(window) if failure_rate else None
-        self.rise = rise
-        self.fall = fall
+        self.window: SlidingWindow | None = None
+        self.configure(
+            threshold, open_for, max_open_for, jitter, failure_rate, min_requests, window, rise, fall
+        )
         self.state = BreakerState.CLOSED
         self.closed = True
         self.failing = False
@@ -203,6 +198,35 @@ class Breaker:
         self.journal: deque[Transition] = deque(maxlen=JOURNAL_LENGTH)
         self.transitions: dict[tuple[BreakerState, Cause], int] = {}
         self._opened_in_a_row = 0
+
+    def configure(
+        self,
+        threshold: int,
+        open_for: float,
+        max_open_for: float,
+        jitter: float,
+        failure_rate: float,
+        min_requests: int,
+        window: float,
+        rise: int,
+        fall: int,
+    ) -> None:
+        """Go by these from now on. Where it is, until when, and what it has counted stay.
+
+        A window of another length starts empty: what the old one's buckets held cannot be told apart any finer.
+        """
+        self.threshold = threshold
+        self._open_for = open_for
+        self._max_open_for = max_open_for
+        self._jitter = jitter
+        self.failure_rate = failure_rate
+        self.min_requests = min_requests
+        if not failure_rate:
+            self.window = None
+        elif self.window is None or self.window.seconds != window:
+            self.window = SlidingWindow(window)
+        self.rise = rise
+        self.fall = fall
 
     def record(self, outcome: Outcome, now: float, permit: int) -> bool:
         """Take the outcome of an attempt and the permit that it began with. True when the state moved."""

@@ -27,9 +27,13 @@ class RetryBudget:
     __slots__ = ("_least", "_ratio", "_window")
 
     def __init__(self, ratio: float, least: int) -> None:
+        self.configure(ratio, least)
+        self._window = SlidingWindow(_WINDOW)
+
+    def configure(self, ratio: float, least: int) -> None:
+        """Go by these from now on; what the window has counted stays."""
         self._ratio = ratio
         self._least = least * _WINDOW
-        self._window = SlidingWindow(_WINDOW)
 
     def deposit(self, now: float) -> None:
         """A request begins."""

@@ -5,7 +5,7 @@ cdef int _BUCKETS
 
 cdef class SlidingWindow:
     cdef long long[::1] _buckets
-    cdef public double _width, _end
+    cdef public double seconds, _width, _end
     cdef public long long _good, _bad
     cdef public int _at
     cpdef clear(self)

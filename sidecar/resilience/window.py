@@ -18,9 +18,10 @@ _BUCKETS = BUCKETS  # as compiled code sees it
 class SlidingWindow:
     """The last `seconds` (above 0), in `BUCKETS` buckets. Times are monotonic seconds."""
 
-    __slots__ = ("_at", "_bad", "_buckets", "_end", "_good", "_width")
+    __slots__ = ("_at", "_bad", "_buckets", "_end", "_good", "_width", "seconds")
 
     def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self._width = seconds / _BUCKETS
         self._buckets = array("q", bytes(16 * _BUCKETS))  # good and bad of each
         self.clear()

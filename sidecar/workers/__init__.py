@@ -5,7 +5,6 @@ Reading order:
     supervisor  the process that was started: sockets, admin and metrics servers, restart, reload, drain
     process     its side of one worker: starting it, talking to it, noticing its end
     worker      the other side: an App on inherited sockets that does what it is told
-    ports       the listening sockets, one of each for every worker
     backoff     how long to wait before a dead worker is started again
     channel     messages between the two: JSON objects with their length before them, over a socket pair
     wire        settings and moves of breakers as JSON values

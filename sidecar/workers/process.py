@@ -62,6 +62,7 @@ class WorkerProcess:
     slot: whose sockets it has. pid: 0 before there is one. started_at: monotonic seconds.
     ready: None once it serves, else why it never did. ended: its exit code, negative for a signal.
     values: what it last said that it had counted. quiet: it has had nothing to do for a while, draining.
+    leaving: others have taken its place.
     """
 
     def __init__(self, slot: int, owner: Owner, started_at: float) -> None:
@@ -72,11 +73,14 @@ class WorkerProcess:
         self.ended: asyncio.Future[int] = loop.create_future()
         self.values: Tree | None = None
         self.quiet = False
+        self.leaving = False
         self._owner = owner
         self._loop = loop
         self._program: Program | None = None
         self._channel = Channel(self._receive, self._lost)
         self._answer: asyncio.Future[None] | None = None
+        self._reload: asyncio.Future[str] | None = None
+        self._settings_unsent = 0  # bytes that may be unsent beside what it is told usually
         self._timer: asyncio.TimerHandle | None = None
         self._patience = REAP_PATIENCE
 
@@ -122,7 +126,7 @@ class WorkerProcess:
     def tell(self, message: Message) -> None:
         """Send it a message. One that reads nothing is killed before what it is told fills the memory."""
         self._channel.send(message)
-        if self.serves and self._channel.unsent > MAX_UNSENT:
+        if self.serves and self._channel.unsent > MAX_UNSENT + self._settings_unsent:
             self.kill()
 
     def ask(self) -> asyncio.Future[None]:
@@ -131,6 +135,16 @@ class WorkerProcess:
             self._answer = self._loop.create_future()
             self._channel.send({"kind": "values"})
         return self._answer
+
+    def reload(self, settings: object) -> asyncio.Future[str]:
+        """Have it go by other settings, as `wire` makes them; empty once it does, else why it does not.
+
+        Of one that has ended it is empty too: whoever takes its place is started with them.
+        """
+        self._reload = self._loop.create_future()
+        self._channel.send({"kind": "reload", "settings": settings})
+        self._settings_unsent = self._channel.unsent
+        return self._reload
 
     def kill(self) -> None:
         """End it now, whatever it does; `ended` follows."""
@@ -144,6 +158,9 @@ class WorkerProcess:
         if kind == "values":
             self.values = message["values"]
             self._answered()
+        elif kind == "reloaded":
+            self._settings_unsent = 0
+            self._reloaded(message["why"])
         elif kind == "quiet":
             self.quiet = message["quiet"]
         elif kind in ("ready", "failed"):
@@ -156,6 +173,10 @@ class WorkerProcess:
     def _answered(self) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
+
+    def _reloaded(self, why: str) -> None:
+        if self._reload is not None and not self._reload.done():
+            self._reload.set_result(why)
 
     def _give_up(self) -> None:
         if not self.ready.done():
@@ -180,6 +201,7 @@ class WorkerProcess:
         if not self.ready.done():
             self.ready.set_result(f"worker {self.slot} {self.end} while it started")
         self._answered()
+        self._reloaded("")
         self._owner.worker_ended(self)
 
     def _cancel_timer(self) -> None:

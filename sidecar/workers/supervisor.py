@@ -1,7 +1,8 @@
 """The process that was started when `sidecar.workers` is above 1: a sidecar whose data path is in its workers.
 
 It is an App as far as starting, ending and being asked goes; where an App listens, this one starts workers, restarts
-those that die, replaces all when the configuration is read again, and answers `/metrics` and `/upstreams` with sums.
+those that die, and answers `/metrics` and `/upstreams` with sums. When the configuration is read again it tells them,
+or, where other ports are listened on, replaces them all.
 Its clusters serve nobody: they show what the workers' clusters add up to, see `values.Whole`.
 """
 
@@ -17,16 +18,17 @@ from sidecar.admin.explain import explain_view
 from sidecar.admin.server import admin_app, metrics_app
 from sidecar.admin.views import upstreams_view
 from sidecar.app import DRAIN_POLL, LAST_CALL, OWN_DESCRIPTORS, App
-from sidecar.errors import ConfigurationError, SidecarError, StartError
+from sidecar.errors import StartError
 from sidecar.model import WorkerCounts
 from sidecar.observe.metrics import Metrics
+from sidecar.ports import Ports
 from sidecar.proxy import ProxyContext
+from sidecar.reload import NotNowError
 from sidecar.resilience import BreakerState
 from sidecar.version import __version__, is_compiled
 from sidecar.workers.backoff import Backoff
-from sidecar.workers.ports import Ports
 from sidecar.workers.process import WorkerProcess, spawn
-from sidecar.workers.values import HAND_MOVES, Whole
+from sidecar.workers.values import HAND_MOVES, Whole, clear_shown
 from sidecar.workers.wire import Move, Order, from_plain, to_plain
 
 if TYPE_CHECKING:
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
+    from sidecar.config.difference import Difference
     from sidecar.config.settings import Settings
     from sidecar.model import EndpointState, Snapshot
+    from sidecar.reload import Changes, Load
     from sidecar.workers.channel import Message
     from sidecar.workers.process import Spawn
 
@@ -44,6 +48,7 @@ __all__ = ["Supervisor"]
 ASK_TIMEOUT = (
     1.0  # seconds in which workers have to tell their counts: a tenth of Prometheus's usual scrape_timeout
 )
+RELOAD_TIMEOUT = 10.0  # seconds in which a worker has to follow other settings, which takes milliseconds
 GRACE = 2.0  # seconds beyond drain_timeout, or beyond the third signal, after which a worker is killed
 
 _log = logging.getLogger("sidecar")
@@ -70,21 +75,21 @@ class _Slot:
 class Supervisor(App):
     """One sidecar of several processes.
 
-    load: reads the configuration again; raises ConfigurationError. log_format: for the workers' logs.
+    load, changes: see `App`. log_format: for the workers' logs.
     """
 
     def __init__(
         self,
         settings: Settings,
-        load: Callable[[], Settings],
+        load: Load,
         log_format: str = "auto",
         clock: Clock | None = None,
         spawn: Spawn = spawn,
+        changes: Changes | None = None,
     ) -> None:
-        super().__init__(settings, clock)
+        super().__init__(settings, clock, load, changes)
         count = settings.sidecar.workers
         self.counts = WorkerCounts(count)
-        self._load = load
         self._log_format = log_format
         self._spawn = spawn
         self._slots = [_Slot(number) for number in range(count)]
@@ -96,8 +101,6 @@ class Supervisor(App):
         self._snapshots: dict[str, Snapshot] = {}  # the last that registries gave, by upstream
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
-        self._reloading = False
-        self._reload_again = False
 
     # Starting
 
@@ -109,8 +112,8 @@ class Supervisor(App):
         self._ask_registries()
         await self._bind_own()
         await self._serve_own(self._context)
-        self._ports = self._ports.open(settings.upstreams, settings.sidecar.bind)
-        self._say_where()
+        self._ports = self._open_ports()
+        self.listening[:] = self._ports.listening
         try:
             workers = await self._start_workers(settings, self._ports)
         except StartError:
@@ -121,6 +124,7 @@ class Supervisor(App):
             slot.worker = worker
         self._register()
         self.ready = True
+        self._follow_watch()
         self._settle()
 
     def _descriptors_wanted(self) -> int:
@@ -138,10 +142,11 @@ class Supervisor(App):
             sources=self._sources,
             registered=self._registered,
             clock=self.clock,
+            reload_counts=self.reloads.counts,
         )
         return (
             metrics_app(metrics.render, metrics.content_type, self._is_ready, self.refresh),
-            admin_app(self.view, self.control, self.explain, self.refresh),
+            admin_app(self.view, self.control, self.explain, self.refresh, self._answer_reload),
         )
 
     def _is_ready(self) -> bool:
@@ -163,18 +168,11 @@ class Supervisor(App):
         assert self._context is not None
         self._context.max_clients = settings.sidecar.max_clients * self.counts.configured
 
-    def _say_where(self) -> None:
-        self.listening[:] = [
-            (name, f"[{place.host}]:{place.port}" if ":" in place.host else f"{place.host}:{place.port}")
-            for name, places in self._ports.by_upstream.items()
-            for place in places
-        ]
-
     # Workers
 
     async def _start_workers(self, settings: Settings, ports: Ports) -> list[WorkerProcess]:
         """One for each slot, ready. Raises StartError when one will never be, and none is left then."""
-        started = [await self._launch(slot.number, settings, ports) for slot in self._slots]
+        started = [await self._launch(slot.number, lambda: settings, ports) for slot in self._slots]
         await asyncio.wait([worker.ready for worker in started])
         failed = [worker for worker in started if not worker.serves]
         if failed:
@@ -184,7 +182,7 @@ class Supervisor(App):
             raise StartError(failed[0].ready.result() or f"worker {failed[0].slot} {failed[0].end}")
         return started
 
-    async def _launch(self, slot: int, settings: Settings, ports: Ports) -> WorkerProcess:
+    async def _launch(self, slot: int, wanted: Callable[[], Settings], ports: Ports) -> WorkerProcess:
         sockets = [
             (name, place.host, place.sockets[slot].fileno())
             for name, places in ports.by_upstream.items()
@@ -194,6 +192,7 @@ class Supervisor(App):
         def message() -> Message:
             # To a new worker an endpoint whose probe is out is open: nothing goes there until that has had its time.
             # One that checks hold open is held open until its own do not: but where none are made, they never would.
+            settings = wanted()
             checked = {upstream.name for upstream in settings.upstreams if upstream.health.active}
             moves = [
                 replace(move, to=BreakerState.OPEN, failing=move.failing and move.upstream in checked)
@@ -226,7 +225,15 @@ class Supervisor(App):
     def apply(self, snapshot: Snapshot) -> None:
         """Show it, and have all workers go by it, and those that come later."""
         self._snapshots[snapshot.upstream] = snapshot
-        super().apply(snapshot)
+        cluster = self.clusters.get(snapshot.upstream)
+        if cluster is not None:
+            clear_shown(cluster)
+            cluster.apply(snapshot)
+            self._whole.forget_gone(cluster)
+            for known in (self._moves, self._tripped):
+                for key in [key for key in known if key[0] == cluster.name]:
+                    if key[1:] not in cluster.endpoints:
+                        del known[key]
         message = {"kind": "snapshot", "snapshot": to_plain(snapshot)}
         for worker in tuple(self._workers):
             worker.tell(message)
@@ -292,7 +299,7 @@ class Supervisor(App):
 
     async def _put_another(self, slot: _Slot) -> None:
         ports = self._ports
-        worker = await self._launch(slot.number, self.settings, ports)
+        worker = await self._launch(slot.number, lambda: self.settings, ports)
         if ports is not self._ports:  # a reload has filled the place meanwhile
             worker.kill()
         elif worker.ended.done():
@@ -353,30 +360,25 @@ class Supervisor(App):
 
     # Reading the configuration again
 
-    def _on_sighup(self) -> None:
-        if self._stage or not self.ready:
-            _log.warning("not reloading: the sidecar is %s", "ending" if self._stage else "starting")
-        elif self._reloading:
-            self._reload_again = True
+    async def _switch(self, settings: Settings, found: Difference) -> None:
+        if found.listeners:
+            await self._replace_workers(settings)
         else:
-            self._reloading = self._reload_again = True
-            self._run(self._reload())
+            await self._tell_workers(settings)
+        self._follow_registries(settings)
+        self._snapshots = {name: found for name, found in self._snapshots.items() if name in self.clusters}
+        self._whole.forget_all_but(self.clusters)
+        for known in (self._moves, self._tripped):
+            for name, host, port in list(known):
+                if name not in self.clusters or (host, port) not in self.clusters[name].endpoints:
+                    del known[name, host, port]
+        if "log_level" in found.process:
+            logging.getLogger().setLevel(settings.log_level)
+        if "sidecar.watch" in found.process:
+            self._follow_watch()
 
-    async def _reload(self) -> None:
-        try:
-            while self._reload_again and not self._stage:
-                self._reload_again = False
-                try:
-                    await self._reload_once()
-                except ConfigurationError as error:
-                    self._refuse(error.findings)
-                except SidecarError as error:
-                    self._refuse([str(error)])
-        finally:
-            self._reloading = False
-
-    async def _reload_once(self) -> None:
-        settings = self._as_far_as_possible(self._load())
+    async def _replace_workers(self, settings: Settings) -> None:
+        """Other sockets need other processes. Raises StartError, and those before go on."""
         ports = self._ports.open(settings.upstreams, settings.sidecar.bind)
         try:
             workers = await self._start_workers(settings, ports)
@@ -387,7 +389,7 @@ class Supervisor(App):
             ports.close(but=self._ports)
             for worker in workers:
                 worker.kill()
-            return
+            raise NotNowError("not reloading: the sidecar is ending")
         before, self._ports = self._ports, ports
         for slot, worker in zip(self._slots, workers, strict=True):
             slot.cancel()
@@ -397,41 +399,30 @@ class Supervisor(App):
             slot.worker = worker
         before.close(but=ports)
         self._show(settings)
-        self._register()
-        self._say_where()
-        self._whole.forget_all_but(self.clusters)
-        for known in (self._moves, self._tripped):
-            for name, host, port in list(known):
-                if name not in self.clusters or (host, port) not in self.clusters[name].endpoints:
-                    del known[name, host, port]
-        self.counts.reloads[1] += 1
-        self.counts.last_reload = True
-        logging.getLogger().setLevel(settings.log_level)
-        for note in settings.notes:
-            _log.info("%s", note)
-        _log.info("reloaded %s: %d upstreams", settings.origin, len(settings.upstreams))
+        self.listening[:] = ports.listening
 
-    def _as_far_as_possible(self, new: Settings) -> Settings:
-        """`new`, but for what cannot change while it runs: that is said."""
-        old = self.settings.sidecar
-        for name in ("admin", "metrics", "workers"):
-            was, wanted = getattr(old, name), getattr(new.sidecar, name)
-            if was != wanted:
-                _log.warning("sidecar.%s stays %s; start the sidecar anew for %s", name, was, wanted)
-        kept = replace(new.sidecar, admin=old.admin, metrics=old.metrics, workers=old.workers)
-        return replace(new, sidecar=kept)
-
-    def _refuse(self, findings: list[str]) -> None:
-        self.counts.reloads[0] += 1
-        self.counts.last_reload = False
-        for finding in findings:
-            _log.error("%s", finding)
-        _log.error("not reloaded: the configuration before goes on")
+    async def _tell_workers(self, settings: Settings) -> None:
+        """On the same sockets workers follow by themselves, with all that they have. One that does not is replaced."""
+        self._show(settings)  # first: whoever is started from now on is started with it
+        plain = to_plain(settings)
+        told = [worker for worker in self._workers if not worker.leaving]
+        answers = {worker: worker.reload(plain) for worker in told if worker.serves}
+        for worker in told:
+            if worker not in answers:  # it starts, and does as told then
+                worker.reload(plain)
+        if answers:
+            await asyncio.wait(answers.values(), timeout=RELOAD_TIMEOUT)
+        for worker, answer in answers.items():
+            why = answer.result() if answer.done() else "no answer"
+            if why and not worker.ended.done():
+                _log.error("worker %d (pid %d) does not reload: %s", worker.slot, worker.pid, why)
+                worker.kill()
 
     def _send_away(self, worker: WorkerProcess) -> None:
         if not worker.serves:
             worker.kill()
             return
+        worker.leaving = True
         worker.tell({"kind": "leave"})
         wait = self.settings.sidecar.drain_timeout + GRACE  # of the configuration that it was started with
         asyncio.get_running_loop().call_later(wait, worker.kill)
@@ -490,10 +481,12 @@ class Supervisor(App):
         self._stage = self._stage or 3  # from here on nobody is started again
         for slot in self._slots:
             slot.cancel()
+        reload = self.reloads.stop()
+        tasks = self._tasks if reload is None else self._tasks | {reload}
         # What is under way may start workers yet, which end as soon as they are there.
-        while self._workers or self._tasks:
+        while self._workers or not all(task.done() for task in tasks):
             for worker in self._workers:
                 worker.kill()
-            ends: list[asyncio.Future[Any]] = [*self._tasks, *(worker.ended for worker in self._workers)]
+            ends: list[asyncio.Future[Any]] = [*tasks, *(worker.ended for worker in self._workers)]
             await asyncio.wait(ends, timeout=DRAIN_POLL, return_when=asyncio.FIRST_COMPLETED)
         await super().close()

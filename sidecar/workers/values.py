@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.context import ProxyContext
     from sidecar.resilience import Breaker
 
-__all__ = ["Tree", "Whole", "add", "values_of"]
+__all__ = ["Tree", "Whole", "add", "clear_shown", "values_of"]
 
 Tree = dict[str, Any]
 
@@ -201,6 +201,16 @@ class Whole:
                 if key not in known.get(name, ()):
                     del kept[name, key]
 
+    def forget_gone(self, cluster: Cluster) -> None:
+        """Drop what was counted for endpoints that `cluster` does not have any more."""
+        name, known = cluster.name, {_key(*key) for key in cluster.endpoints}
+        counted = self._past.get("upstreams", {}).get(name)
+        if counted:
+            counted["endpoints"] = {key: value for key, value in counted["endpoints"].items() if key in known}
+        for kept in (self._journals, self._hand):
+            for one in [one for one in kept if one[0] == name and one[1] not in known]:
+                del kept[one]
+
     def show(
         self, living: Iterable[Tree], clusters: Mapping[str, Cluster], context: ProxyContext, slots: int
     ) -> None:
@@ -232,6 +242,13 @@ class Whole:
                     key=lambda check: check.at,
                     default=None,
                 )
+
+
+def clear_shown(cluster: Cluster) -> None:
+    """Before it changes: of connections and queues only numbers are shown, nobody to be closed or woken."""
+    cluster.limit.pending.clear()
+    for state in cluster.endpoints.values():
+        state.pool.idle.clear()
 
 
 def _show_counters(cluster: Cluster, counted: Tree) -> None:

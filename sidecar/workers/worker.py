@@ -1,9 +1,9 @@
 """A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
 
-What it is told (`kind`): start, stage, leave, move, do, snapshot, values. It tells: ready or failed, then move, held,
-quiet, values. Signals are for the supervisor, which may be in the same foreground group or control group as its
-workers and passes on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM, and takes
-signals then.
+What it is told (`kind`): start, stage, leave, move, do, reload, snapshot, values. It tells: ready or failed, then move,
+held, quiet, reloaded, values. Signals are for the supervisor, which may be in the same foreground group or control
+group as its workers and passes on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM,
+and takes signals then.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.control import ACTIONS
 from sidecar.app import App
+from sidecar.config.difference import difference
 from sidecar.config.settings import Settings
 from sidecar.errors import StartError
 from sidecar.model import Snapshot
 from sidecar.observe.logs import configure
-from sidecar.proxy import Listener
 from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 from sidecar.workers.channel import Channel
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.config.settings import UpstreamSettings
     from sidecar.model import EndpointState
+    from sidecar.ports import Ports
     from sidecar.proxy import ProxyContext
     from sidecar.workers.channel import Message
 
@@ -93,6 +94,9 @@ class WorkerApp(App):
         for snapshot in self._snapshots:
             self.apply(snapshot)
 
+    def _follow_registries(self, settings: Settings) -> None:
+        """The same."""
+
     def _register(self) -> None:
         """The supervisor announces, once for all."""
 
@@ -106,14 +110,14 @@ class WorkerApp(App):
     async def _serve_own(self, context: ProxyContext) -> None:
         """The supervisor answers for all."""
 
-    async def _listen(self, upstream: UpstreamSettings) -> None:
-        assert self._context is not None
-        sockets = self._inherited.get(upstream.name)
-        if sockets:
-            listener = Listener(self._context, self.clusters[upstream.name], (), 0)
-            self._listeners.append(listener)
-            for host, descriptor in sockets:
-                await listener.adopt(host, socket.socket(fileno=descriptor))
+    def _open_ports(self) -> Ports:
+        """The supervisor has."""
+        return self._ports
+
+    def _sockets_for(self, name: str, ports: Ports) -> list[tuple[str, socket.socket]]:
+        return [
+            (host, socket.socket(fileno=descriptor)) for host, descriptor in self._inherited.get(name, ())
+        ]
 
     def _say(self, stage: int) -> None:
         """The supervisor has said it."""
@@ -144,6 +148,12 @@ class WorkerApp(App):
         self.leaving = True
         self._stop_accepting()
         self.reach(1)
+
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings, whose listeners are the same ones."""
+        found = difference(self.settings, settings)
+        if found:
+            self._follow(settings, found)
 
     def lose_supervisor(self) -> None:
         """Drain alone."""
@@ -244,6 +254,8 @@ class _Conversation:
             app.apply(from_plain(Snapshot, message["snapshot"]))
         elif kind == "values":
             self.channel.send({"kind": "values", "values": app.values()})
+        elif kind == "reload":
+            self.channel.send({"kind": "reloaded", "why": _follow(app, message)})
         elif kind == "stage":
             app.reach(message["stage"])
         elif kind == "leave":
@@ -255,6 +267,15 @@ class _Conversation:
             self.start.set_result(None)
         if self._app is not None:
             self._app.lose_supervisor()
+
+
+def _follow(app: WorkerApp, message: Message) -> str:
+    """Why the worker does not go by the settings of `message`; empty when it does."""
+    try:
+        app.follow(from_plain(Settings, message["settings"]))
+    except Exception as error:  # whatever it is: the supervisor says it, and starts another one
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def inherited(descriptor: int) -> socket.socket:

@@ -264,6 +264,9 @@ def test_a_new_worker_sends_no_request_to_what_checks_hold_open(tmp_path: Path, 
         if how == "crash":
             os.kill(min(first), signal.SIGKILL)
         else:
+            # Another upstream takes other workers.
+            other = "services: {other: {host: 127.0.0.1, port: 1, scheme: tcp}}\n"
+            running.path.write_text(other + running.path.read_text())
             running.send(signal.SIGHUP)
         new = 1 if how == "crash" else 2
         wait_until(lambda: call_anew(listen) and bad.checks == asked + new, "the new ones' checks", 20.0)

@@ -22,6 +22,10 @@ FAST_BREAKER = (
 )
 
 
+# Another upstream, be it that nobody connects to it.
+ANOTHER = "services: {other: {host: 127.0.0.1, port: 1, scheme: tcp}}\n"
+
+
 def two_workers(listen: int, *endpoints: int, policy: str = "", more: str = "") -> str:
     """One upstream, two workers."""
     return configuration(listen, endpoints, policy=policy, sidecar=f"workers: 2, {more}")
@@ -100,7 +104,7 @@ def ready(running: Sidecar) -> bool:
     return get(running.metrics_port, "/ready").status == 200
 
 
-def reloaded(running: Sidecar, result: str = "succeeded") -> bool:
+def reloaded(running: Sidecar, result: str = "success") -> bool:
     return running.metrics()[f'sidecar_config_reloads_total{{result="{result}"}}'] == 1
 
 
@@ -236,6 +240,7 @@ def test_totals_never_go_down_and_are_what_was_sent(tmp_path: Path) -> None:
             for client in clients * 10:
                 client.request()
         assert look() == 40
+        running.path.write_text(ANOTHER + running.path.read_text())  # which takes other workers
         running.send(signal.SIGHUP)
         wait_until(lambda: look() >= 40 and reloaded(running), "a reload")
         wait_until(
@@ -334,7 +339,10 @@ def test_a_worker_that_does_not_end_is_ended(tmp_path: Path) -> None:
 # Reading the configuration again
 
 
-def test_a_reload_under_traffic_loses_nothing_and_changes_the_endpoints(tmp_path: Path) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_reload_under_traffic_loses_nothing_and_changes_the_endpoints(
+    tmp_path: Path, replaced: bool
+) -> None:
     listen = free_port()
     with (
         ScriptedEndpoint(respond(ok(b"one\n"))) as one,
@@ -345,11 +353,15 @@ def test_a_reload_under_traffic_loses_nothing_and_changes_the_endpoints(tmp_path
         with Load(listen, 20) as load:
             load.wait_for_more(200)
             text = running.path.read_text()
+            if replaced:
+                text = ANOTHER + text
             running.path.write_text(text.replace(str(one.port), str(two.port)))
             running.send(signal.SIGHUP)
             load.wait_for(lambda load: load.bodies["two"] > 200, "answers of the new endpoint")
-            for pid in before:
+            for pid in before if replaced else ():
                 wait_until(lambda pid=pid: gone(pid), f"the end of worker {pid}")
+        assert replaced or workers_of(running) == before
+        assert replaced or not load.reconnects
         assert not load.errors
         assert load.sent == load.answered
         assert set(load.bodies) == {"one", "two"}
@@ -366,7 +378,7 @@ def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
         before = workers_of(running)
         running.path.write_text("load_balancers: {api: {hots: []}}\n")
         running.send(signal.SIGHUP)
-        wait_until(lambda: reloaded(running, "failed"), "a refusal")
+        wait_until(lambda: reloaded(running, "failure"), "a refusal")
         assert running.metrics()["sidecar_config_last_reload_success"] == 0
         assert workers_of(running) == before
         assert get(listen).status == 200
@@ -381,7 +393,7 @@ def test_a_reload_opens_and_closes_ports_and_says_what_stays(tmp_path: Path) -> 
         with socket.create_server(("127.0.0.1", taken)):
             running.path.write_text(text.replace(f"{{{listen}: api}}", f"{{{taken}: api}}"))
             running.send(signal.SIGHUP)
-            wait_until(lambda: reloaded(running, "failed"), "a refusal")
+            wait_until(lambda: reloaded(running, "failure"), "a refusal")
         assert f"cannot listen on 127.0.0.1:{taken} for api: address already in use" in running.process.stderr
         assert get(listen).status == 200
         changed = text.replace(f"{{{listen}: api}}", f"{{{other}: api}}").replace("workers: 2", "workers: 3")
@@ -394,6 +406,36 @@ def test_a_reload_opens_and_closes_ports_and_says_what_stays(tmp_path: Path) -> 
             get(listen)
         assert "sidecar.workers stays 2" in running.process.stderr
         assert f"sidecar.admin stays 127.0.0.1:{running.admin}" in running.process.stderr
+
+
+def test_workers_keep_what_they_have_where_the_listeners_stay(tmp_path: Path) -> None:
+    listen, bad = free_port(), free_port()
+    policy = "circuit_breaker: {consecutive_failures: 1, open_for: 60, max_open_for: 60}, retries: 0, idle_timeout: 60"
+    text = two_workers(listen, bad, policy=policy)
+    with Sidecar(tmp_path, text) as running, one_client_of_each(running, listen) as (one, two):
+        assert one.request().status >= 500
+        wait_until(
+            lambda: "shared" in moves(running, "open", f"127.0.0.1:{bad}"), "the other worker's opens too"
+        )
+        before = workers_of(running)
+        with ScriptedEndpoint() as endpoint:
+            hosts = f'"127.0.0.1:{bad}", "127.0.0.1:{endpoint.port}"'
+            text = running.path.read_text().replace(f'"127.0.0.1:{bad}"', hosts)
+            running.path.write_text(text)
+            answer = running.reload()
+            assert (answer.status, answer.json) == (
+                200,
+                {"result": "reloaded", "changes": ["api: endpoints"]},
+            )
+            assert [client.request().status for client in (one, two) * 3] == [200] * 6
+            running.path.write_text(text.replace("retries: 0", "retries: 5"))
+            assert running.reload().json["changes"] == ["api: retries"]
+            assert [client.request().status for client in (one, two) * 3] == [200] * 6
+            assert endpoint.connections == 2, "one of each worker"
+            assert running.reload().json == {"result": "unchanged", "changes": []}
+        assert running.breaker("api", f"127.0.0.1:{bad}") == "open"
+        assert workers_of(running) == before
+        assert running.metrics()["sidecar_worker_restarts_total"] == 0
 
 
 # Starting wrongly

@@ -4,7 +4,7 @@ import itertools
 import os
 import socket
 
-__all__ = ["free_port", "has_ipv6", "is_free", "ports_in_use"]
+__all__ = ["free_port", "has_ipv6", "is_free", "listening_socket", "ports_in_use"]
 
 # Below Linux's ephemeral range (32768 and up), so that no outgoing connection of a test takes a port between
 # the moment it was found free and the moment a server binds it. The process id spreads concurrent test runs.
@@ -38,6 +38,13 @@ def ports_in_use(ports: list[int]) -> list[int]:
                     taken.append(port)
                     break
     return taken
+
+
+def listening_socket(host: str = "127.0.0.1") -> socket.socket:
+    """A socket that listens on a free port, and does not block."""
+    made = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setblocking(False)
+    return made
 
 
 def has_ipv6() -> bool:

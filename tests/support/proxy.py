@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import sidecar
-from support.http import get
+from support.http import HttpClient, Response, get
 from support.ports import free_port
 from support.processes import Process
 from support.waiting import wait_until
@@ -118,6 +118,11 @@ class Sidecar:
         """Signal it, wait for its end, and give its exit code."""
         self.send(number)
         return self.process.wait(seconds)
+
+    def reload(self) -> Response:
+        """Ask it to read its file again, and wait until it has."""
+        with HttpClient(self.admin, timeout=30.0) as client:
+            return client.request("POST", "/reload", [("Connection", "close"), ("X-Sidecar-Control", "1")])
 
     # What it says about itself
 

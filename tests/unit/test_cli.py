@@ -88,8 +88,9 @@ class StubApp:
     made: ClassVar[list[Any]] = []
     error: ClassVar[BaseException | None] = None
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: Any, load: Any) -> None:
         StubApp.made.append(settings)
+        assert load() == settings
 
     async def run(self) -> None:
         if StubApp.error is not None:

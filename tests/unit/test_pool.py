@@ -481,3 +481,43 @@ def test_when_all_would_its_room_is_free_for_them() -> None:
     pool.give_back(connection)
     assert shy.told == [None]
     assert (pool.open, pool.idle) == (0, [])
+
+
+# Another configuration
+
+
+def test_more_room_is_for_those_who_wait_once_they_are_woken() -> None:
+    pool = pool_of(maximum=1)
+    opened(pool)
+    waiter = Waiter(opens=pool)
+    pool.admit(waiter)
+    pool.limit.configure(2, 5, 0, 7)
+    assert (pool.limit.used, pool.open, waiter.told) == (1, 1, [])
+    pool.limit.wake()
+    assert waiter.admissions == [Admission.OPEN]
+    assert (pool.limit.used, pool.limit.max_in_flight) == (2, 7)
+
+
+def test_connections_beyond_a_lower_bound_go_on_and_close_when_they_are_given_back() -> None:
+    pool = pool_of(maximum=3)
+    kept, busy, last = opened(pool), opened(pool), opened(pool)
+    pool.limit.configure(1, 2, 0, 0)
+    assert pool.limit.used == 3
+    pool.give_back(busy)
+    pool.give_back(last)
+    pool.give_back(kept)
+    assert (busy.closed, last.closed, kept.closed) == (True, True, False)
+    assert pool.limit.used == 1
+
+
+def test_who_waits_beyond_a_shorter_queue_keeps_the_place() -> None:
+    pool = pool_of(maximum=1, max_pending=2)
+    connection = opened(pool)
+    waiters = [Waiter(), Waiter()]
+    for waiter in waiters:
+        pool.admit(waiter)
+    pool.limit.configure(1, 1, 0, 0)
+    assert list(pool.limit.pending) == waiters
+    assert pool.admit(Waiter()) is Admission.OVERFLOW
+    pool.give_back(connection)
+    assert waiters[0].told == [connection]

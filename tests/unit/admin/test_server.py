@@ -332,3 +332,34 @@ async def test_a_slip_in_the_query_does_not_mean_all(start: Start, query: str) -
     answer = await _ask(port, f"/upstreams/api/trip?{query}", *BY_HAND, method="POST")
     assert (answer.status, done) == (400, [])
     assert "endpoint=HOST:PORT" in answer.json["error"]
+
+
+# Reloads
+
+
+async def test_a_reload_is_answered_with_what_came_of_it(start: Start) -> None:
+    answers = [
+        (200, {"result": "reloaded", "changes": ["api: timeout"]}),
+        (422, {"error": "not reloaded", "status": 422, "findings": ["a.yml:1: wrong"]}),
+    ]
+
+    async def reload() -> tuple[int, dict[str, Any]]:
+        return answers[len(asked)]
+
+    asked: list[Answer] = []
+    port = await start(admin_app(dict, _nobody, _unexplained, reload=reload))
+    for status, document in answers:
+        answer = await _ask(port, "/reload", *BY_HAND, method="POST")
+        asked.append(answer)
+        assert (answer.status, answer.json) == (status, document)
+
+
+async def test_a_reload_is_nothing_for_a_page_in_a_browser(start: Start) -> None:
+    async def reload() -> tuple[int, dict[str, Any]]:
+        raise AssertionError("it was not asked by hand")
+
+    port = await start(admin_app(dict, _nobody, _unexplained, reload=reload))
+    answer = await _ask(port, "/reload", "Host: localhost", "Content-Length: 0", method="POST")
+    assert (answer.status, "X-Sidecar-Control" in answer.json["error"]) == (403, True)
+    assert (await _ask(port, "/reload", *BY_HAND)).status == 405
+    assert (await _ask(port, "/reload", "Host: evil.example", *BY_HAND[1:], method="POST")).status == 403

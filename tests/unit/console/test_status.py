@@ -16,6 +16,7 @@ import pytest
 from sidecar.console import asking, status
 from sidecar.console.asking import NoAnswerError
 from sidecar.console.control import act
+from sidecar.console.reload import reload
 from sidecar.console.status import fetch, show_status
 
 Serve = Callable[[bytes], str]
@@ -300,3 +301,41 @@ def test_who_does_not_act_is_no_sidecar(serve: Serve, answer: bytes) -> None:
 def test_acting_needs_an_address_and_an_answer(refused: str) -> None:
     assert acted("trip", "nowhere")[0] == 2
     assert acted("trip", refused)[0] == 1
+
+
+# Reloads
+
+
+def reloaded(address: str) -> tuple[int, str, str]:
+    output, errors = io.StringIO(), io.StringIO()
+    return reload(address, output, errors), output.getvalue(), errors.getvalue()
+
+
+def test_what_a_reload_has_changed_is_said(serve: Serve) -> None:
+    done = json.dumps({"result": "reloaded", "changes": ["api: added", "web: timeout"]}).encode()
+    assert reloaded(serve(_answer(done))) == (0, "api: added\nweb: timeout\nreloaded\n", "")
+    done = json.dumps({"result": "unchanged", "changes": []}).encode()
+    assert reloaded(serve(_answer(done))) == (0, "unchanged\n", "")
+
+
+@pytest.mark.parametrize("status_line", ["422 Unprocessable Entity", "409 Conflict"])
+def test_why_a_reload_is_refused_is_said(serve: Serve, status_line: str) -> None:
+    document = {"error": "not reloaded", "status": 422, "findings": ["a.yml:1: wrong", "a.yml:2: wrong"]}
+    assert reloaded(serve(_answer(json.dumps(document).encode(), status_line))) == (
+        1,
+        "",
+        "sidecar: a.yml:1: wrong\nsidecar: a.yml:2: wrong\nsidecar: not reloaded\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "answer", [_answer(b"{}"), _answer(b"{}", "422 Unprocessable Entity"), _answer(b"{}", "404 Not Found")]
+)
+def test_who_does_not_reload_is_no_sidecar(serve: Serve, answer: bytes) -> None:
+    code, output, errors = reloaded(serve(answer))
+    assert (code, output, "is no sidecar's admin address" in errors) == (1, "", True)
+
+
+def test_reloading_needs_an_address_and_an_answer(refused: str) -> None:
+    assert reloaded("nowhere")[0] == 2
+    assert reloaded(refused)[0] == 1

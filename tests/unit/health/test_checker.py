@@ -371,3 +371,80 @@ async def test_a_process_that_would_like_to_end_is_not_kept(bench: Make) -> None
     one.checker.expire()
     await settle()
     assert one.endpoints.hosts() == "a"
+
+
+# Another configuration
+
+
+def watch(one: Bench, made_of: object = None, interval: float = INTERVAL) -> Watch:
+    return Watch(one.cluster, interval, one.endpoints.ask, made_of)
+
+
+async def test_a_watch_that_is_the_same_goes_on_as_if_nothing_had_happened(bench: Make) -> None:
+    one = bench("ab")
+    one.checker.follow([watch(one, "a")])
+    await one.passes(SOON)
+    assert sorted(one.endpoints.hosts()) == ["a", "b"]
+    one.checker.follow([watch(one, "a", interval=99.0)])
+    await one.passes(SOON)
+    assert sorted(one.endpoints.hosts()) == ["a", "b"], "they are asked when their interval is over"
+    await one.passes(INTERVAL)
+    assert sorted(one.endpoints.hosts()) == ["a", "a", "b", "b"]
+
+
+async def test_another_one_asks_at_once_and_keeps_what_was_found(bench: Make) -> None:
+    one = bench("a")
+    one.endpoints.says["a"] = ILL
+    await one.passes(SOON)
+    state = one.state("a")
+    found = state.last_check
+    assert found is not None
+    assert state.breaker.failing
+    one.checker.follow([watch(one, "another", interval=1.0)])
+    assert state.last_check is found
+    assert state.breaker.failing
+    await one.passes(SOON)
+    assert one.endpoints.hosts() == "aa"
+    assert state.last_check.in_a_row == 2
+
+
+async def test_what_is_checked_no_more_is_not_held_open_either(bench: Make) -> None:
+    one = bench("ab")
+    one.endpoints.says["a"] = ILL
+    await one.passes(SOON)
+    state = one.state("a")
+    assert (state.breaker.state, state.breaker.held) == (BreakerState.OPEN, "checks")
+    one.checker.follow([])
+    assert (state.breaker.state, state.breaker.held) == (BreakerState.OPEN, "")
+    assert [state.last_check for state in one.cluster.endpoints.values()] == [None, None]
+    assert one.counts.limit == 0
+    asked = len(one.endpoints.asked)
+    await one.passes(2 * INTERVAL)
+    assert len(one.endpoints.asked) == asked
+    assert one.cluster.pick(state.breaker.probe_at) is state, "a request is its probe again"
+    one.checker.follow([watch(one)])
+    assert one.counts.limit == MAX_RUNNING
+    await one.passes(SOON)
+    assert len(one.endpoints.asked) == asked + 2
+
+
+async def test_a_check_that_goes_on_is_given_up_with_its_watch(bench: Make) -> None:
+    one = bench("a")
+    one.endpoints.held["a"] = asyncio.Event()
+    await one.passes(SOON)
+    assert one.endpoints.running == ["a"]
+    one.checker.follow([watch(one, "another")])
+    await settle()
+    assert one.endpoints.cancelled == ["a"]
+    await one.passes(SOON)
+    assert one.endpoints.running == ["a"]
+    one.endpoints.held["a"].set()
+    await settle()
+
+
+async def test_after_the_end_nothing_is_followed(bench: Make) -> None:
+    one = bench("a")
+    one.checker.shut()
+    one.checker.follow([watch(one, "another")])
+    await one.passes(SOON)
+    assert one.endpoints.asked == []

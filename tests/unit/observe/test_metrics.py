@@ -9,7 +9,16 @@ from support.clock import FakeClock
 
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
-from sidecar.model import CheckCounts, CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model import (
+    CheckCounts,
+    CloseReason,
+    Endpoint,
+    Limit,
+    Outcome,
+    ReloadCounts,
+    Snapshot,
+    UpstreamPolicy,
+)
 from sidecar.model.registry import Registered, RegistrationStatus
 from sidecar.model.stats import METHODS
 from sidecar.observe.metrics import Metrics
@@ -381,3 +390,22 @@ def test_what_is_announced_is_counted_where_anything_is() -> None:
     ]
     nothing = Metrics({}, None, compiled=False, registered=lambda: None).render().decode()
     assert "sidecar_regist" not in nothing
+
+
+def test_reloads() -> None:
+    counts = ReloadCounts()
+    counts.success, counts.failure, counts.unchanged = 3, 2, 1
+    told = Metrics({}, None, compiled=False, reload_counts=counts).render().decode()
+    for line in (
+        'sidecar_config_reloads_total{result="success"} 3.0',
+        'sidecar_config_reloads_total{result="failure"} 2.0',
+        'sidecar_config_reloads_total{result="unchanged"} 1.0',
+        "sidecar_config_last_reload_success 1.0",
+    ):
+        assert line in told.splitlines()
+    counts.last_success = False
+    assert (
+        "sidecar_config_last_reload_success 0.0"
+        in Metrics({}, None, compiled=False, reload_counts=counts).render().decode()
+    )
+    assert "reload" not in Metrics({}, None, compiled=False).render().decode()

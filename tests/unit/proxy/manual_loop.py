@@ -114,11 +114,16 @@ class ManualLoop:
         self.tasks: list[ManualTask] = []
         self.attempts: list[Connecting] = []
         self.timers: list[ManualTimer] = []
+        self.soon: list[Callable[[], object]] = []
         self.problems: list[Any] = []
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep it in `problems`."""
         self.problems.append(context["exception"])
+
+    def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Call it in the next `turn`."""
+        self.soon.append(lambda: callback(*arguments))
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> ManualTimer:
         """Keep it in `timers`."""
@@ -139,7 +144,10 @@ class ManualLoop:
         return await attempt
 
     def turn(self) -> None:
-        """Start what was created since the last turn."""
+        """Start what was created, and call what was to be called, since the last turn."""
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
         for task in self.tasks:
             task.start()
         self.tasks = [task for task in self.tasks if not task.done]

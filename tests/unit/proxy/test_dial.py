@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 from support.clock import FakeClock
-from support.ports import has_ipv6
+from support.ports import has_ipv6, listening_socket
 from support.requirements import lacking
 from unit.proxy.harness import Proxy, error_of, ok, request
 
@@ -421,8 +421,8 @@ async def test_a_listener_of_our_own_is_known_by_the_connection(bind: str, host:
         lacking("no IPv6 on this machine")
     context = a_context()
     cluster = Cluster("api", "tcp", UpstreamPolicy(), FakeClock())  # type: ignore[arg-type]
-    listener = Listener(context, cluster, [bind], 0)
-    await listener.start()
+    listener = Listener(context, cluster)
+    await listener.adopt(bind, listening_socket(bind))
     try:
         assert (bind, listener.bound[0][1]) in context.listening
         asker = Asker()
@@ -461,7 +461,7 @@ def test_a_dial_that_is_cancelled_as_it_connects_leaves_nothing() -> None:
 
             def factory() -> Connection:
                 made.set()
-                return Connection(context, target, 65536)
+                return Connection(context, target)
 
             dials.append(Dial(context, target, factory, 5.0, Asker()))
             await made.wait()

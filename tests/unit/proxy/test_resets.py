@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from support.clock import FakeClock
+from support.ports import listening_socket
 from support.transports import MemoryTransport
 
 from sidecar.cluster import Cluster
@@ -47,8 +48,8 @@ class Stage:
         place = Endpoint("127.0.0.1", self._server.sockets[0].getsockname()[1])
         self.cluster = Cluster("api", scheme, UpstreamPolicy(idle_timeout=0.0, retries=0), self.clock)  # type: ignore[arg-type]
         self.cluster.apply(Snapshot("api", (place,), "static"))
-        self._listener = Listener(self.context, self.cluster, ["127.0.0.1"], 0)
-        await self._listener.start()
+        self._listener = Listener(self.context, self.cluster)
+        await self._listener.adopt("127.0.0.1", listening_socket())
         self.client = socket.socket()
         self.client.setblocking(False)
         # Small, so that what a client does not read stays in the proxy; set before the handshake tells the window.

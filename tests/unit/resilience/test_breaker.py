@@ -582,3 +582,57 @@ def test_who_is_no_probe_tells_a_half_open_one_nothing() -> None:
     for outcome in Outcome:
         assert not made.record(outcome, 111.0, VOID)
     assert (made.state, made.probing) == (HALF_OPEN, True)
+
+
+# Another configuration
+
+
+def test_other_parameters_hold_for_what_comes_next() -> None:
+    made = opened(100.0)
+    made.configure(2, 3.0, 3.0, 0.0, 0.0, 20, 10.0, 1, 1)
+    assert (made.state, made.open_until, made.probe_at) == (OPEN, 110.0, 110.0), "where it is, it stays"
+    assert [entry.cause for entry in made.journal] == [Cause.CONSECUTIVE_FAILURES]
+    assert made.take_probe(110.0)
+    assert made.record(Outcome.SUCCESS, 110.0, made.permit)
+    assert not made.record(Outcome.RESET, 111.0, made.permit)
+    assert made.record(Outcome.RESET, 111.0, made.permit), "two failures are enough now, and needed"
+    assert made.open_until == 114.0
+    assert made.check(True, 112.0), "one good check is"
+    assert made.check(False, 113.0)
+
+
+def test_failures_so_far_count_against_a_lower_threshold() -> None:
+    made = breaker(threshold=10)
+    assert tell(made, "xxx") == [False] * 3
+    made.configure(3, 10.0, 10.0, 0.0, 0.0, 20, 10.0, 2, 3)
+    assert made.state is CLOSED
+    assert tell(made, "x") == [True]
+
+
+def test_a_window_of_the_same_length_keeps_what_it_has_counted() -> None:
+    made = rated(share=0.9)
+    tell(made, ".x.xx")
+    made.configure(100, 10.0, 10.0, 0.0, 0.5, 4, 10.0, 2, 3)
+    assert made.window is not None
+    assert made.window.totals(100.0) == (2, 3)
+    assert tell(made, "x") == [True]
+
+
+@pytest.mark.parametrize("seconds", [20.0, 5.0])
+def test_a_window_of_another_length_starts_empty(seconds: float) -> None:
+    made = rated()
+    tell(made, ".x.x")
+    made.configure(100, 10.0, 10.0, 0.0, 0.5, 4, seconds, 2, 3)
+    assert made.window is not None
+    assert (made.window.seconds, made.window.totals(100.0)) == (seconds, (0, 0))
+
+
+def test_the_failure_rate_can_be_turned_off_and_on() -> None:
+    made = rated()
+    tell(made, ".x.x")
+    made.configure(100, 10.0, 10.0, 0.0, 0.0, 4, 10.0, 2, 3)
+    assert made.window is None
+    assert not any(tell(made, "xxxxxxxx"))
+    tell(made, ".")
+    made.configure(100, 10.0, 10.0, 0.0, 0.5, 4, 10.0, 2, 3)
+    assert tell(made, "xxxx") == [False] * 3 + [True]

@@ -52,3 +52,13 @@ def test_all_may_be_tried_again() -> None:
 
 def test_a_share_that_floats_do_not_have_is_not_less_than_itself() -> None:
     assert given(spent(100, ratio=0.29), 100) == 29
+
+
+def test_another_share_holds_at_once_and_what_was_spent_stays_spent() -> None:
+    budget = RetryBudget(0.0, 1)
+    for _ in range(100):
+        budget.deposit(0.0)
+    assert [budget.withdraw(0.0) for _ in range(11)] == [True] * 10 + [False]
+    budget.configure(0.2, 0)
+    assert budget.totals(0.0) == (100, 10)
+    assert [budget.withdraw(0.0) for _ in range(11)] == [True] * 10 + [False]

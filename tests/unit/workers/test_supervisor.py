@@ -32,9 +32,11 @@ from sidecar.errors import ConfigurationError, StartError, UnknownUpstreamError
 from sidecar.registry import following
 from sidecar.registry.registration import Announcer
 from sidecar.workers import process as process_module
+from sidecar.workers import supervisor as supervisor_module
 from sidecar.workers.channel import Channel, Message
 from sidecar.workers.process import Program
 from sidecar.workers.supervisor import Supervisor
+from sidecar.workers.wire import from_plain
 from sidecar.workers.worker import WorkerApp
 
 UPSTREAM = UpstreamSettings(
@@ -356,13 +358,15 @@ async def test_a_reload_whose_workers_fail_changes_nothing(
     supervisor: Supervisor, workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
+    supervisor.reloads._load = lambda: replace(SETTINGS, upstreams=(replace(UPSTREAM, name="web"),))
     await supervisor.start()
     workers.answers = [{"kind": "ready"}, {"kind": "failed", "why": "too new"}]
     supervisor._on_sighup()
-    await until(lambda: supervisor.counts.reloads[0])
+    await until(lambda: supervisor.reloads.counts.failure)
     assert [worker.told for worker in workers.made[:2]] == [[], []]
     assert supervisor._is_ready()
-    assert not supervisor.counts.last_reload
+    assert not supervisor.reloads.counts.last_success
+    assert list(supervisor.clusters) == ["api"]
     assert "too new" in caplog.text
     assert "not reloaded" in caplog.text
 
@@ -376,16 +380,17 @@ async def test_a_reload_asked_for_during_one_comes_after_it(supervisor: Supervis
             raise ConfigurationError(["a: wrong", "b: wrong"])
         return replace(SETTINGS, upstreams=())
 
-    supervisor._load = load
+    supervisor.reloads._load = load
     await supervisor.start()
     supervisor._on_sighup()
     supervisor._on_sighup()
     await asyncio.sleep(0)
     supervisor._on_sighup()
-    await until(lambda: not supervisor._reloading)
-    assert supervisor.counts.reloads == [1, len(loads) - 1]
+    await until(lambda: supervisor.reloads._task is None)
+    counts = supervisor.reloads.counts
+    assert (counts.failure, counts.success, counts.unchanged) == (1, 1, len(loads) - 2)
     assert len(loads) in (2, 3)
-    assert supervisor.counts.last_reload
+    assert counts.last_success
     assert supervisor.clusters == {}
     await until(lambda: {"kind": "leave"} in workers.made[0].told)
     assert {"kind": "leave"} in workers.made[1].told
@@ -470,3 +475,117 @@ async def test_a_worker_announces_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     app = WorkerApp(replace(SETTINGS, registrations=(registration(),)), {}, [], Channel(print, print))
     app._register()
     assert app._announcer is None
+
+
+# In place, where the listeners are the same
+
+OTHER = replace(SETTINGS, upstreams=(replace(UPSTREAM, strategy="random"),))
+
+
+async def reloaded(supervisor: Supervisor, settings: Settings) -> list[str]:
+    async with asyncio.timeout(10.0):
+        return await supervisor.reload(settings)
+
+
+async def test_workers_are_told_and_stay(supervisor: Supervisor, workers: Workers) -> None:
+    await supervisor.start()
+    going_on = asyncio.create_task(reloaded(supervisor, OTHER))
+    for worker in workers.made:
+        await until(lambda worker=worker: worker.told)
+        assert [message["kind"] for message in worker.told] == ["reload"]
+        assert from_plain(Settings, worker.told[0]["settings"]) == OTHER
+        assert not going_on.done()
+        worker.channel.send({"kind": "reloaded", "why": ""})
+    assert await going_on == ["api: strategy"]
+    assert len(workers.made) == 2
+    assert supervisor.clusters["api"].policy.strategy == "random"
+    assert supervisor.settings == OTHER
+    assert supervisor._is_ready()
+    assert await supervisor.reload(OTHER) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"), [({"kind": "reloaded", "why": "KeyError: 'x'"}, "KeyError: 'x'"), (None, "no answer")]
+)
+async def test_one_that_does_not_follow_is_replaced(
+    supervisor: Supervisor,
+    workers: Workers,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Message | None,
+    why: str,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RELOAD_TIMEOUT", 0.2)
+    await supervisor.start()
+    going_on = asyncio.create_task(reloaded(supervisor, OTHER))
+    good, bad = workers.made
+    await until(lambda: good.told and bad.told)
+    good.channel.send({"kind": "reloaded", "why": ""})
+    if answer is not None:
+        bad.channel.send(answer)
+    assert await going_on == ["api: strategy"]
+    assert f"worker 1 (pid 4321) does not reload: {why}" in caplog.messages
+    await until(lambda: len(workers.made) == 3 and supervisor._is_ready())
+    assert (good.code, bad.code) == (None, -9)
+    assert from_plain(Settings, workers.made[2].start["settings"]) == OTHER
+
+
+async def test_one_that_dies_meanwhile_is_started_again_with_the_new(
+    supervisor: Supervisor, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    await supervisor.start()
+    going_on = asyncio.create_task(reloaded(supervisor, OTHER))
+    good, bad = workers.made
+    await until(lambda: good.told and bad.told)
+    good.channel.send({"kind": "reloaded", "why": ""})
+    bad.die(-9)
+    await going_on
+    await until(lambda: len(workers.made) == 3 and supervisor._is_ready())
+    assert from_plain(Settings, workers.made[2].start["settings"]) == OTHER
+    assert "does not reload" not in caplog.text
+
+
+async def test_one_that_starts_is_told_and_not_waited_for(supervisor: Supervisor, workers: Workers) -> None:
+    await supervisor.start()
+    workers.answers = [None]
+    workers.made[1].die(-9)
+    await until(lambda: len(workers.made) == 3 and workers.made[2].start)
+    going_on = asyncio.create_task(reloaded(supervisor, OTHER))
+    await until(lambda: workers.made[0].told)
+    workers.made[0].channel.send({"kind": "reloaded", "why": ""})
+    await going_on
+    await until(lambda: workers.made[2].told)
+    assert workers.made[2].told[0]["kind"] == "reload"
+
+
+async def test_what_is_tripped_or_open_is_known_on_where_it_still_is(
+    supervisor: Supervisor, workers: Workers
+) -> None:
+    settings = replace(
+        SETTINGS,
+        upstreams=(replace(UPSTREAM, endpoints=(*UPSTREAM.endpoints, EndpointSettings("127.0.0.1", 2))),),
+    )
+    await supervisor.start()
+    supervisor.control("trip", "api", None)
+    workers.made[0].channel.send({"kind": "move", "move": {**MOVE, "to": 1}})
+    await until(lambda: supervisor._moves)
+    for wanted, known in (
+        (settings, 1),
+        (replace(settings, upstreams=(replace(UPSTREAM, endpoints=()),)), 0),
+    ):
+        going_on = asyncio.create_task(reloaded(supervisor, wanted))
+        for worker in workers.made:
+            await until(lambda worker=worker: worker.told and worker.told[-1]["kind"] == "reload")
+            worker.told.clear()
+            worker.channel.send({"kind": "reloaded", "why": ""})
+        await going_on
+        assert (len(supervisor._moves), len(supervisor._tripped)) == (known, known)
+
+
+async def test_another_port_takes_other_workers(supervisor: Supervisor, workers: Workers) -> None:
+    await supervisor.start()
+    upstreams = (UPSTREAM, replace(UPSTREAM, name="web"))
+    assert await reloaded(supervisor, replace(SETTINGS, upstreams=upstreams)) == ["web: added"]
+    assert len(workers.made) == 4
+    await until(lambda: all({"kind": "leave"} in worker.told for worker in workers.made[:2]))
+    assert [name for name, _ in supervisor.listening] == ["api", "web"]

@@ -1,24 +1,35 @@
-"""The listening sockets of all workers: for each address and port one for every worker's slot.
+"""The listening sockets of a sidecar, which outlive whoever accepts from them: a reload opens and closes what differs.
 
-The kernel spreads new connections over sockets that share a port (SO_REUSEPORT), by a hash of the addresses. The
-supervisor keeps all of them open and a worker inherits those of its slot, so that connections in a slot's queue wait
-there while its worker is replaced.
+For each address and port there is one for every worker's slot, which is one where one process does all. The kernel
+spreads new connections over sockets that share a port (SO_REUSEPORT), by a hash of the addresses. The supervisor keeps
+all of them open and a worker inherits those of its slot, so that connections in a slot's queue wait there while its
+worker is replaced.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidecar.proxy.listener import BACKLOG, cannot_listen, has_no_such_family
+from sidecar.errors import StartError
+from sidecar.proxy.listener import BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sidecar.config.settings import UpstreamSettings
 
-__all__ = ["Place", "Ports"]
+__all__ = ["Place", "Ports", "cannot_listen"]
+
+_HINTS = {
+    errno.EADDRINUSE: "stop what listens there, or give the upstream another port under sidecar.ports",
+    errno.EACCES: "ports below 1024 need a privilege; give the upstream another port under sidecar.ports",
+    errno.EADDRNOTAVAIL: "this host has no such address; see sidecar.bind",
+}
+_NO_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 # host and port as configured; where the port is 0 each upstream has its own, so that its name stands for it.
 _Key = tuple[str, int | str]
@@ -31,6 +42,11 @@ class Place:
     host: str
     port: int
     sockets: tuple[socket.socket, ...]
+
+    @property
+    def address(self) -> str:
+        """`host:port`, an IPv6 host in brackets."""
+        return _address(self.host, self.port)
 
     def close(self) -> None:
         """Connections that nobody has accepted yet are reset, unless a worker still has the socket open."""
@@ -83,6 +99,11 @@ class Ports:
             wanted = place.port
         return places
 
+    @property
+    def listening(self) -> list[tuple[str, str]]:
+        """(upstream, address) of all places."""
+        return [(name, place.address) for name, places in self.by_upstream.items() for place in places]
+
     def close(self, but: Ports | None = None) -> None:
         """Close all, but for those that `but` has too."""
         kept = {} if but is None else but._places
@@ -94,6 +115,23 @@ class Ports:
         """Close the sockets of one slot: the kernel gives its share of new connections to the others."""
         for place in self._places.values():
             place.sockets[slot].close()
+
+
+def has_no_such_family(host: str, error: OSError) -> bool:
+    """Whether an IPv6 address could not be bound because this host has no IPv6 (behaviour 9)."""
+    return ":" in host and error.errno in _NO_FAMILY
+
+
+def cannot_listen(upstream: str, host: str, port: int, error: OSError) -> StartError:
+    """What to tell about an address that cannot be bound."""
+    number = error.errno or 0
+    said = os.strerror(number).lower() if number in errno.errorcode else error.strerror
+    hint = _HINTS.get(number, "see sidecar.bind and sidecar.ports")
+    return StartError(f"cannot listen on {_address(host, port)} for {upstream}: {said}; {hint}")
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _listen(host: str, port: int, count: int) -> tuple[str, int, tuple[socket.socket, ...]]:

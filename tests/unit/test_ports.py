@@ -1,5 +1,6 @@
 """Listening sockets: one for each slot, alone among sidecars, and the same ones after a reload."""
 
+import errno
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from sidecar.config.settings import (
     UpstreamSettings,
 )
 from sidecar.errors import StartError
-from sidecar.workers.ports import Ports
+from sidecar.ports import Ports, cannot_listen
 
 
 def upstream(name: str, port: int | None, skipped: str | None = None) -> UpstreamSettings:
@@ -112,9 +113,7 @@ def test_the_same_free_port_on_both_loopbacks(opened: list[Ports]) -> None:
 
 
 def test_a_host_without_ipv6_does_with_ipv4(opened: list[Ports], monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
-    from sidecar.workers import ports as module
+    from sidecar import ports as module
 
     real = module._bind
 
@@ -129,3 +128,41 @@ def test_a_host_without_ipv6_does_with_ipv4(opened: list[Ports], monkeypatch: py
     assert [place.host for place in ports.by_upstream["api"]] == ["127.0.0.1"]
     with pytest.raises(StartError, match="this host has no such address"):
         Ports(2).open([upstream("api", 0)], ("::1",))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.EADDRINUSE, "in use"),
+            "address already in use; stop what listens there, or give the upstream another port",
+        ),
+        (OSError(errno.EACCES, "denied"), "permission denied; ports below 1024 need a privilege"),
+        (OSError(errno.EADDRNOTAVAIL, "Cannot assign"), "cannot assign requested address; this host has no"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files; see sidecar.bind"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known; see sidecar.bind"),
+    ],
+)
+def test_errors_say_where_for_whom_why_and_what_to_do(error: OSError, said: str) -> None:
+    told = str(cannot_listen("api", "127.0.0.1", 80, error))
+    assert told.startswith(f"cannot listen on 127.0.0.1:80 for api: {said}")
+    assert "\n" not in told
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+def test_a_port_that_is_taken_on_ipv6_alone_is_an_error(opened: list[Ports]) -> None:
+    port = free_port()
+    with (
+        socket.create_server(("::1", port), family=socket.AF_INET6),
+        pytest.raises(StartError, match=rf"cannot listen on \[::1\]:{port} for api: address already in use"),
+    ):
+        Ports(1).open([upstream("api", port)], ("127.0.0.1", "::1"))
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_one_slot_shares_its_port_with_nobody(opened: list[Ports]) -> None:
+    ports = Ports(1).open([upstream("api", 0)], HERE)
+    opened.append(ports)
+    (place,) = ports.by_upstream["api"]
+    assert not place.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    assert ports.listening == [("api", place.address)] == [("api", f"127.0.0.1:{place.port}")]
