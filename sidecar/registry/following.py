@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sidecar.clock import Clock
     from sidecar.config.settings import Settings
     from sidecar.model import Snapshot
+    from sidecar.registry.supervisor import Saved
 
 __all__ = ["source_supervisor", "surroundings_of"]
 
@@ -29,12 +30,14 @@ def source_supervisor(
     clock: Clock,
     apply: Callable[[Snapshot], None],
     environ: Mapping[str, str] = os.environ,
+    saved: Saved | None = None,
 ) -> SourceSupervisor:
-    """The supervisor of what `settings` name. It has not begun."""
+    """The supervisor of what `settings` name. It has not begun. saved: what was said before."""
     return SourceSupervisor(
         settings.upstreams,
         settings.registries,
         surroundings_of(clock, environ),
         apply,
         wait=settings.sidecar.registry_wait,
+        saved=saved,
     )

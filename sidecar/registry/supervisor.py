@@ -298,15 +298,7 @@ class SourceSupervisor:
             self._look = asyncio.get_running_loop().call_soon(self._look_at_next)
 
     def _bring_up_to_date(self, name: str) -> None:
-        upstream = self._upstreams.get(name)
-        if upstream is None:
-            return
-        said = {
-            source: feed.endpoints
-            for source in upstream.source.use
-            if (feed := self._feeds.get((source, name))) is not None and feed.endpoints is not None
-        }
-        snapshot = combined(upstream, said)
+        snapshot = self.snapshot(name)
         if snapshot is None or snapshot == self._applied.get(name):
             return
         before = self._applied.get(name)
@@ -319,14 +311,7 @@ class SourceSupervisor:
     def _write_down(self) -> None:
         self._saving = None
         assert self._save is not None
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        self._save(
-            {
-                key: (feed.endpoints, feed.saved_at if feed.saved else wall - (now - (feed.heard_at or now)))
-                for key, feed in self._feeds.items()
-                if feed.endpoints
-            }
-        )
+        self._save(self.known())
 
     # Being asked
 
@@ -340,6 +325,27 @@ class SourceSupervisor:
     def _is_known(self, upstream: UpstreamSettings) -> bool:
         first = next(name for name in upstream.source.use if name != STATIC)
         return self._feeds[first, upstream.name].endpoints is not None
+
+    def known(self) -> Saved:
+        """What each registry has said of each upstream, where it named any endpoint."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        return {
+            key: (feed.endpoints, feed.saved_at if feed.saved else wall - (now - (feed.heard_at or now)))
+            for key, feed in self._feeds.items()
+            if feed.endpoints
+        }
+
+    def snapshot(self, name: str) -> Snapshot | None:
+        """What follows from all that has been said of an upstream, applied or about to be; None from nothing."""
+        upstream = self._upstreams.get(name)
+        if upstream is None:
+            return None
+        said = {
+            source: feed.endpoints
+            for source in upstream.source.use
+            if (feed := self._feeds.get((source, name))) is not None and feed.endpoints is not None
+        }
+        return combined(upstream, said)
 
     def sources(self) -> list[SourceStatus]:
         """How each registry is."""
