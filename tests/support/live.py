@@ -9,6 +9,7 @@ import pytest
 import sidecar.registry.live
 from sidecar import ServiceRegistry
 from sidecar.config.settings import RegistrySettings
+from sidecar.model import Endpoint
 from sidecar.registry.following import surroundings_of
 from sidecar.registry.live import LiveServices
 from sidecar.registry.sources.source import Surroundings
@@ -39,6 +40,11 @@ class Scripted:
         self.registry = ServiceRegistry(self.file, environ=environ or {})
         return self.registry
 
+    def close(self) -> None:
+        """End it, if there is one still."""
+        if hasattr(self, "registry"):
+            self.registry.close()
+
     def _make(self, settings: RegistrySettings, surroundings: Surroundings) -> ScriptedSource:
         made = self.sources[settings.name] = ScriptedSource(settings, surroundings)
         return made
@@ -59,6 +65,11 @@ class Scripted:
         self._call(source, "say", name, *addresses)
         if applied:
             wait_until(lambda: self.addresses(name) == list(addresses), f"{name} at {addresses}")
+
+    def give(self, source: str, name: str, *found: Endpoint) -> None:
+        """`say`, with weights and zones."""
+        self._call(source, "give", name, found)
+        wait_until(lambda: live_of(self.registry).endpoints(name) == found, f"{name} at {found}")
 
     def fail(self, source: str, name: str, error: Exception) -> None:
         """Have a registry err."""
@@ -84,5 +95,4 @@ def scripted(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scrip
     try:
         yield found
     finally:
-        if hasattr(found, "registry"):
-            found.registry.close()
+        found.close()
