@@ -78,7 +78,6 @@ class LiveServices:
         self._ended = Event()
         self._followed = False  # or about to be
         self._thread: _Following | None = None
-        self._of_parents: list[_Following] = []
         self._supervisor = self._begin(saved)
         look_after(self)
         self._followed = True
@@ -258,10 +257,7 @@ class LiveServices:
     def after_fork(self, *, in_child: bool) -> None:
         """Go on; in the child there is no thread any more."""
         if in_child and not self._ended.is_set():
-            if self._thread is not None:
-                self._thread.disown()
-                self._of_parents.append(self._thread)
-                self._thread = None
+            self._thread = None  # its loop is never closed here: the selector is the parent's too
             self._followed = False
             self._ended = Event()  # another thread may have been about to wait for it
         self._lock.release()
@@ -313,11 +309,6 @@ class _Following(Thread):
             await self._ending.wait()
         finally:
             await self._supervisor.close()
-
-    def disown(self) -> None:
-        """Be a parent's thread, in its child. Its loop is never to be closed here: the selector is the parent's too."""
-        for task in asyncio.all_tasks(self.loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined] # nobody is to hear of its end
 
     def end(self) -> None:
         """Have it end soon."""

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -342,6 +344,20 @@ def test_merged_registries_are_all_waited_for(live: Scripted) -> None:
     assert len(urls(registry, 10)) == 2
 
 
+def test_a_word_that_is_not_applied_yet_is_waited_for(
+    live: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.registry.supervisor.COALESCE", 0.3)
+    registry = live.start(TWO)
+    live.say("consul", "mail", "10.0.0.1:25")
+    live.say("consul", "web", "10.0.0.2:80", applied=False)
+    wait_until(lambda: live_of(registry)._feeds("web")[0].endpoints, "the word")
+    with pytest.raises(NoEndpointsError):
+        registry.get_service_url("web")
+    assert registry.wait_until_ready(10)
+    assert registry.get_service_url("web") == "http://10.0.0.2:80"
+
+
 def test_waiting_ends_with_the_registry(live: Scripted) -> None:
     registry = live.start(WEB)
     with ThreadPoolExecutor(1) as pool:
@@ -418,9 +434,50 @@ def test_threads_share_it_while_snapshots_change(live: Scripted) -> None:
 def test_turns_are_exact_across_threads(live: Scripted) -> None:
     registry = live.start(WEB)
     live.say("consul", "web", "a:1", "b:1", "c:1", "d:1")
-    with ThreadPoolExecutor(8) as pool:
-        found = sum(pool.map(lambda _: urls(registry, 500), range(8)), Counter())
-    assert set(found.values()) == {1000}
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = sum(pool.map(lambda _: urls(registry, 2000), range(8)), Counter())
+    finally:
+        sys.setswitchinterval(before)
+    assert set(found.values()) == {4000}
+
+
+class Watched(Cluster):
+    """Takes its time, and counts how often somebody came while another was there. Pickers know nothing of threads."""
+
+    inside = met = 0
+
+    def apply(self, snapshot: Snapshot) -> None:
+        with self.alone():
+            super().apply(snapshot)
+
+    def pick(self, *arguments: Any) -> Any:
+        with self.alone():
+            return super().pick(*arguments)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        self.inside += 1
+        self.met += self.inside > 1
+        time.sleep(0.0001)
+        yield
+        self.inside -= 1
+
+
+def test_nobody_meets_at_a_cluster(live: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar.registry.live, "Cluster", Watched)
+    registry = live.start(WEB)
+    live.say("consul", "web", "h0:1")
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(urls, registry, 100) for _ in range(4)]
+        for number in range(20):
+            live.say("consul", "web", f"h{number}:1")
+        for one in asking:
+            one.result(20)
+    cluster: Any = live_of(registry)._clusters["web"]
+    assert cluster.met == 0
 
 
 def threads() -> list[str]:
@@ -436,6 +493,35 @@ def test_closing_ends_the_thread_and_keeps_what_is_known(live: Scripted) -> None
     assert live.sources["consul"].open == 0
     assert registry.get_service_url("web") == "http://10.0.0.1:80"
     registry.close()
+
+
+def test_nothing_holds_what_is_closed(live: Scripted) -> None:
+    live.start(WEB)
+    left = weakref.ref(live_of(live.registry))
+    live.close()
+    live.sources.clear()
+    del live.registry
+    gc.collect()
+    assert left() is None
+
+
+def test_closing_in_its_own_thread(live: Scripted) -> None:
+    """As a handler of the log may do, which hears of registries there."""
+    registry = live.start(WEB)
+    thread = live_of(registry)._thread
+    assert thread is not None
+    closed: Future[None] = Future()
+
+    def close() -> None:
+        try:
+            closed.set_result(registry.close())
+        except RuntimeError as error:
+            closed.set_exception(error)
+
+    thread.loop.call_soon_threadsafe(close)
+    closed.result(10)
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 async def test_closing_in_a_coroutine(live: Scripted) -> None:
@@ -486,7 +572,7 @@ def test_without_a_thread_to_be_had_there_is_one_clear_line(
 # Ends of programs and forks, in a program of its own
 
 PROLOGUE = """\
-import os, pathlib, sys, threading, time
+import gc, os, pathlib, sys, threading, time
 import pytest
 import sidecar.registry.live as module
 from support.live import Scripted
@@ -511,7 +597,8 @@ def end(pid):
 def program(directory: Path, text: str, code: str) -> Sequence[str]:
     """What it prints. It has to end well, say nothing on stderr, and not take long."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", PROLOGUE + code, directory, text],
+        # Python from 3.12 on warns of forks beside threads, which is what is looked at.
+        [sys.executable, "-X", "dev", "-W", "ignore:This process", "-c", PROLOGUE + code, directory, text],
         env=clean_environment() | {"PYTHONPATH": f"{PACKAGES}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
@@ -527,9 +614,12 @@ def test_a_program_that_closes_nothing_ends(tmp_path: Path) -> None:
 live.say("consul", "web", "a:1")
 import atexit
 atexit.register(lambda: print(registry.get_service_url("web")))  # before or after the thread has ended
+async def close():
+    print("closed")
+live.sources["consul"].close = close
 print("end")
 """
-    assert program(tmp_path, WEB, code) == ["end", "http://a:1"]
+    assert program(tmp_path, WEB, code) == ["end", "http://a:1", "closed"]
 
 
 def test_a_source_that_does_not_end_holds_nobody_up(tmp_path: Path) -> None:
@@ -565,6 +655,9 @@ def work():
     assert registry.get_service_url("web") == "http://b:1"
     end(child(lambda: print("grandchild", registry.get_service_url("web"))))
     registry.close()
+    live.__dict__.clear()
+    globals()["registry"] = None
+    gc.collect()  # of what the parent uses nothing may be closed here
     assert threading.active_count() == 1
 end(child(work))
 end(child(lambda: None))  # one that makes no use of it
@@ -606,6 +699,27 @@ for one in workers:
 print("fine")
 """
     assert program(tmp_path, WEB, code) == ["fine"]
+
+
+def test_a_fork_while_somebody_waits(tmp_path: Path) -> None:
+    code = """
+held, go_on = threading.Event(), threading.Event()
+def wait():
+    with registry._live._ended._cond:  # as one that waits has for a moment, again and again
+        held.set()
+        go_on.wait()
+waiting = threading.Thread(target=wait)
+waiting.start()
+held.wait()
+def work():
+    assert not registry.wait_until_ready(0.05)
+    print("came back")
+    os._exit(sys.stdout.flush() or 0)
+end(child(work))
+go_on.set()
+waiting.join()
+"""
+    assert program(tmp_path, WEB, code) == ["came back"]
 
 
 def test_a_child_without_a_thread_to_be_had_goes_by_what_its_parent_knew(tmp_path: Path) -> None:
