@@ -72,9 +72,8 @@ class LiveServices:
             policy = upstream_policy(upstream, settings.sidecar.zone)
             self._clusters[name] = Cluster(name, upstream.scheme, policy, self._clock)
         self._applied: dict[str, Snapshot] = {}
-        self._passed_over: dict[
-            str, frozenset[tuple[str, int]]
-        ] = {}  # endpoints that are not picked now, if any
+        # By service, endpoints that are not picked now, if there are any.
+        self._passed_over: dict[str, frozenset[tuple[str, int]]] = {}
         self._ended = Event()
         self._followed = False  # or about to be
         self._thread: _Following | None = None

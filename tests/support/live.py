@@ -1,5 +1,7 @@
 """A `ServiceRegistry` whose registries say what a test tells them to."""
 
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,28 @@ from sidecar.registry.supervisor import SourceSupervisor
 from support.sources import ScriptedSource
 from support.waiting import wait_until
 
-__all__ = ["Scripted", "live_of", "scripted"]
+__all__ = [
+    "CONSUL",
+    "FALLING_BACK",
+    "TWO",
+    "WEB",
+    "Scripted",
+    "balancer",
+    "live_of",
+    "scripted",
+    "threads",
+    "urls",
+]
+
+CONSUL = "external_registry: {type: consul, host: consul.example}\n"
+WEB = CONSUL + "services: {web: {}}\nsidecar: {ports: {8000: web}}\n"  # known to consul alone
+FALLING_BACK = CONSUL + "services: {web: {host: file.example, port: 80}}\n"
+TWO = CONSUL + "services: {web: {}, mail: {}}\nsidecar: {ports: {8000: web, 8001: mail}}\n"
+
+
+def balancer(policy: str) -> str:
+    """A load balancer with this policy, known to consul alone."""
+    return f"{CONSUL}load_balancers:\n  web: {{{policy}}}\nsidecar: {{ports: {{8000: web}}}}\n"
 
 
 def live_of(registry: ServiceRegistry) -> LiveServices:
@@ -96,3 +119,13 @@ def scripted(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scrip
         yield found
     finally:
         found.close()
+
+
+def urls(registry: ServiceRegistry, count: int, path: str = "") -> Counter[str]:
+    """How often `web` was at each URL."""
+    return Counter(registry.get_service_url("web", path) for _ in range(count))
+
+
+def threads() -> list[str]:
+    """Those that follow registries now."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "sidecar registries"]
