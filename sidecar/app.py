@@ -195,7 +195,7 @@ class App:
             return
         from sidecar.registry.following import source_supervisor
 
-        self._registry = source_supervisor(self.settings, self.clock, self.apply)
+        self._registry = source_supervisor(self.settings, self.clock, self.apply, keeps=True)
         self._registry.begin()
         self._registry.start()
 

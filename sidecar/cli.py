@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sidecar.errors import ConfigurationError, SidecarError, UnreadableError
+from sidecar.errors import ConfigurationError, NoEndpointsError, SidecarError, UnreadableError
 from sidecar.version import __version__, build_name
 
 if TYPE_CHECKING:
@@ -325,16 +325,23 @@ def _registry(options: argparse.Namespace) -> ServiceRegistry:
 
 
 def _url(options: argparse.Namespace) -> int:
-    print(_registry(options).get_service_url(options.name, options.path))
+    with _registry(options) as registry:
+        registry.wait_until_ready(name=options.name, fresh=True)
+        try:
+            print(registry.get_service_url(options.name, options.path))
+        except NoEndpointsError as error:
+            print(f"sidecar: {error.problem}", file=sys.stderr)
+            return NOT_FINE
     return FINE
 
 
 def _health(options: argparse.Namespace) -> int:
-    registry = _registry(options)
+    with _registry(options) as registry:
+        registry.wait_until_ready(name=options.name, fresh=True)
 
-    from sidecar.console.health import show_health
+        from sidecar.console.health import show_health
 
-    return show_health(registry, options.name, json=options.json)
+        return show_health(registry, options.name, json=options.json)
 
 
 def _status(options: argparse.Namespace) -> int:

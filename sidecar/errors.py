@@ -13,6 +13,7 @@ from typing import Final
 __all__ = [
     "OWN_SHORTAGES",
     "ConfigurationError",
+    "NoEndpointsError",
     "ProtocolError",
     "Reason",
     "SidecarError",
@@ -77,6 +78,14 @@ class UnknownUpstreamError(SidecarError, KeyError):
 
 class SourceError(SidecarError):
     """A registry cannot be asked, or its answer cannot be used. What it said before still holds."""
+
+
+class NoEndpointsError(SourceError, LookupError):
+    """Nobody serves an upstream, as far as is known. problem: without what to do about it."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
 
 
 class StartError(SidecarError):

@@ -64,7 +64,7 @@ async def _show(registry: ServiceRegistry, name: str | None, output: TextIO, *, 
 
 
 def health_table(found: Mapping[str, ServiceHealth], *, plain: bool) -> Table:
-    """One row an endpoint. plain: see `make_table`."""
+    """One row an endpoint, and one of a service without. plain: see `make_table`."""
     table = make_table(plain=plain)
     table.add_column("upstream", overflow="fold")
     table.add_column("endpoint", overflow="fold")
@@ -73,6 +73,9 @@ def health_table(found: Mapping[str, ServiceHealth], *, plain: bool) -> Table:
     table.add_column("asked", overflow="fold")
     table.add_column("error", overflow="fold")
     for name, health in found.items():
+        if not health.endpoints:
+            status = Text(health.status.value, style=STATUS_STYLES[health.status])
+            table.add_row(Text(name), Text(""), status, Text(""), Text(health.check), Text(health.error))
         for position, endpoint in enumerate(health.endpoints):
             table.add_row(Text(name if position == 0 else ""), *_cells(endpoint, health.check))
     return table

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+from sidecar.balance.keys import key_of
 
 if TYPE_CHECKING:
     from asyncio import Transport
@@ -26,13 +27,13 @@ def request_key(head: RequestHead, client: DownstreamConnection, cluster: Cluste
         value = head.field(name.lower().encode("ascii") if kind == "header" else b"cookie")
         if kind == "cookie" and value is not None:
             value = _cookie(value, name.encode("ascii"))
-    return cluster.any_key() if value is None else _key(value)
+    return cluster.any_key() if value is None else key_of(value)
 
 
 def client_key(transport: Transport) -> int:
     """The key of the client's address, without its port."""
     peer = transport.get_extra_info("peername")
-    return _key(str(peer[0]).encode() if peer else b"")
+    return key_of(str(peer[0]).encode() if peer else b"")
 
 
 def _cookie(value: bytes, name: bytes) -> bytes | None:
@@ -42,7 +43,3 @@ def _cookie(value: bytes, name: bytes) -> bytes | None:
         if key == name:
             return found
     return None
-
-
-def _key(value: bytes) -> int:
-    return int.from_bytes(blake2b(value, digest_size=8).digest(), "big")

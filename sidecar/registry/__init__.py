@@ -1,6 +1,7 @@
-"""The Python API: `service` (what it tells), `service_registry` (who tells it), `health` (who asks services).
+"""The Python API: `service` (what it tells), `service_registry` (who tells it), `health` (who asks services), `live`
+(services that registries know of, with `forks`).
 
-`health` is loaded by the first who asks.
+`health` is loaded by the first who asks, `live` by the first registry that has something to follow.
 """
 
 from __future__ import annotations

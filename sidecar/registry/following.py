@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sidecar.clock import Clock
     from sidecar.config.settings import Settings
     from sidecar.model import Snapshot
+    from sidecar.registry.last_good import Kept
 
 __all__ = ["announcer", "source_supervisor", "surroundings_of"]
 
@@ -31,18 +32,25 @@ def source_supervisor(
     clock: Clock,
     apply: Callable[[Snapshot], None],
     environ: Mapping[str, str] = os.environ,
+    saved: Kept | None = None,
+    *,
+    keeps: bool = False,
 ) -> SourceSupervisor:
-    """The supervisor of what `settings` name. It has not begun."""
-    kept = settings.sidecar.last_good
-    last_good = LastGood(kept.file, kept.max_age, clock)
+    """The supervisor of what `settings` name. It has not begun.
+
+    saved: what was said before; None for what the last good file holds. keeps: and it keeps that file up to date, which
+    is for the running sidecar alone.
+    """
+    where = settings.sidecar.last_good
+    last_good = LastGood(where.file, where.max_age, clock)
     return SourceSupervisor(
         settings.upstreams,
         settings.registries,
         surroundings_of(clock, environ),
         apply,
         wait=settings.sidecar.registry_wait,
-        saved=last_good.load(),
-        save=last_good.save if kept.file else None,
+        saved=last_good.load() if saved is None else saved,
+        save=last_good.save if keeps and where.file else None,
     )
 
 

@@ -48,7 +48,7 @@ class ServiceHealth:
         request through.
     response_time: seconds that the answer took, of several the quickest healthy one's; 0.0 when there was none.
     error: why it is not healthy, one line; empty when it is. check: what was asked, such as `GET /health`.
-    endpoints: in the order of the configuration.
+    endpoints: in the order of the configuration, or as a registry knows them now; UNKNOWN without any.
     """
 
     status: ServiceStatus
@@ -73,13 +73,22 @@ class ServiceChecks:
         self._environ = environ
         self._clock = clock or Clock()
         self._lock = Lock()  # around breakers, which know nothing of threads
-        self._breakers: dict[tuple[str, str, int], Breaker] = {}
+        self._breakers: dict[str, dict[tuple[str, int], Breaker]] = {}  # by service, then endpoint
+        self._moved: dict[str, tuple[tuple[tuple[str, int], Breaker], ...]] = {}  # those that are not closed
         self._last: dict[str, ServiceStatus] = {}
         self._look_ups = LookUps()
 
     def last(self, name: str) -> ServiceStatus:
         """What the last check of a service found; UNKNOWN before the first."""
         return self._last.get(name, ServiceStatus.UNKNOWN)
+
+    def refused(self, name: str) -> frozenset[tuple[str, int]]:
+        """Endpoints of a service that would not be asked now, as their breakers are open. Waits for no lock."""
+        moved = self._moved.get(name)
+        if not moved:
+            return _NOBODY
+        now = self._clock.monotonic()
+        return frozenset(key for key, breaker in moved if breaker.probe_at > now)
 
     async def check(self, upstream: UpstreamSettings) -> ServiceHealth:
         """All of its endpoints at the same time."""
@@ -94,6 +103,7 @@ class ServiceChecks:
 
     async def _check(self, upstream: UpstreamSettings, gate: asyncio.Semaphore) -> ServiceHealth:
         probe = probe_of(upstream.health, upstream.policy.host_header, self._environ)
+        self._forget_others(upstream)
         found = await asyncio.gather(
             *(self._check_endpoint(upstream, endpoint, probe, gate) for endpoint in upstream.endpoints)
         )
@@ -115,6 +125,7 @@ class ServiceChecks:
             finally:
                 with self._lock:
                     breaker.record(outcome, self._clock.monotonic(), permit)
+                    self._note(upstream.name)
         return EndpointHealth(
             str(endpoint),
             _STATUSES[finding.ok],
@@ -139,14 +150,15 @@ class ServiceChecks:
 
     def _permit(self, upstream: UpstreamSettings, endpoint: EndpointSettings) -> tuple[Breaker, int | None]:
         """The endpoint's breaker, and what to bring back to it; None while it lets nothing through."""
-        key = (upstream.name, endpoint.host, endpoint.port)
+        key = (endpoint.host, endpoint.port)
         with self._lock:
-            breaker = self._breakers.get(key)
+            breakers = self._breakers.setdefault(upstream.name, {})
+            breaker = breakers.get(key)
             if breaker is None:
                 policy = upstream.policy.breaker
                 # Whoever asks now and then never makes a rate, and would hardly meet an opening of a second: it
                 # opens after failures in a row for all of `circuit_breaker_timeout`, as the seed says.
-                breaker = self._breakers[key] = Breaker(
+                breaker = breakers[key] = Breaker(
                     policy.consecutive_failures,
                     policy.max_open_for,
                     policy.max_open_for,
@@ -156,6 +168,20 @@ class ServiceChecks:
             free = breaker.state is BreakerState.CLOSED or breaker.take_probe(self._clock.monotonic())
             return breaker, breaker.permit if free else None
 
+    def _note(self, name: str) -> None:
+        breakers = self._breakers.get(name, {})
+        self._moved[name] = tuple((key, one) for key, one in breakers.items() if not one.closed)
+
+    def _forget_others(self, upstream: UpstreamSettings) -> None:
+        """Endpoints come and go: their breakers go with them."""
+        there = {(endpoint.host, endpoint.port) for endpoint in upstream.endpoints}
+        with self._lock:
+            breakers = self._breakers.get(upstream.name, {})
+            if breakers.keys() <= there:
+                return
+            self._breakers[upstream.name] = {key: one for key, one in breakers.items() if key in there}
+            self._note(upstream.name)
+
     def _refusal(self, breaker: Breaker) -> str:
         if breaker.probing:
             return "its circuit breaker is half open, and another check is on its way"
@@ -163,6 +189,7 @@ class ServiceChecks:
         return f"its circuit breaker is open after {breaker.failures} failures in a row, for {left:.1f} s yet"
 
 
+_NOBODY: frozenset[tuple[str, int]] = frozenset()
 # By `Finding.ok`. What could not be asked is nothing that a breaker counts.
 _OUTCOMES = {True: Outcome.SUCCESS, False: Outcome.FAILURE_STATUS, None: Outcome.LOCAL_SHORTAGE}
 _STATUSES = {True: ServiceStatus.HEALTHY, False: ServiceStatus.UNHEALTHY, None: ServiceStatus.UNKNOWN}
@@ -178,6 +205,8 @@ _TELLING = (
 def _together(question: str, found: Iterable[EndpointHealth]) -> ServiceHealth:
     """One service's health from its endpoints'."""
     endpoints = tuple(found)
+    if not endpoints:
+        return ServiceHealth(ServiceStatus.UNKNOWN, 0.0, "no endpoints are known", question)
     status = next(status for status in _TELLING if any(one.status is status for one in endpoints))
     telling = [one for one in endpoints if one.status is status]
     times = [one.response_time for one in telling if one.response_time > 0]

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from functools import cache
 from itertools import cycle
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from sidecar.balance.round_robin import lay_out
-from sidecar.config import load_settings
-from sidecar.errors import ConfigurationError
+from sidecar.config import EndpointSettings, load_settings
+from sidecar.config.settings import STATIC
 from sidecar.registry.service import ServiceConfig, ServiceStatus
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Self
 
-    from sidecar.config import DeploymentMode, EndpointSettings, Settings, UpstreamSettings
+    from sidecar.config import DeploymentMode, Settings, UpstreamSettings
+    from sidecar.model import Endpoint
     from sidecar.registry.health import ServiceChecks, ServiceHealth
+    from sidecar.registry.live import LiveServices
 
 __all__ = ["ServiceRegistry", "get_service_registry", "get_service_url", "reset_service_registry"]
 
 
 class ServiceRegistry:
-    """The resolved services of this process, and how they were when they were last asked. Threads may share it.
+    """The services of this process, and how they were when they were last asked. Threads may share it.
 
     config_file: a YAML file; None looks for the deployment mode's, then takes the built-in services.
-    external_registry: a registry to ask, such as `{"type": "consul", "host": "consul.example:8500"}`;
-    not supported yet.
+    external_registry: a registry to ask, such as `{"type": "consul", "host": "consul.example:8500"}`, or several, in
+    place of the file's; in the file's shape, with relative file names at the working directory.
     environ: the variables to go by; None is the process's environment.
+
+    Where services come from registries a thread follows those, from now until `close`, or until this object is
+    collected or the program ends, which waits 2 s for it at most. Only methods that say so wait for a registry: the
+    others go by what it said last, before its first word by what the file names, if the service's `source` has that.
 
     Raises `ConfigurationError` with every finding.
     """
@@ -38,22 +46,86 @@ class ServiceRegistry:
     def __init__(
         self,
         config_file: str | os.PathLike[str] | None = None,
-        external_registry: Mapping[str, Any] | None = None,
+        external_registry: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         *,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        if external_registry is not None:
-            what = "external_registry is not supported yet"
-            raise ConfigurationError([f"ServiceRegistry: {what}; remove it (planned: external registries)"])
         self._environ = os.environ if environ is None else environ
-        self._settings = load_settings(config_file, environ=self._environ)
+        self._settings = load_settings(
+            config_file, environ=self._environ, external_registry=external_registry
+        )
         self._checks: ServiceChecks | None = None
         self._checks_lock = Lock()
         # next() on a cycle is one step of the interpreter, so threads share a rotation without a lock.
-        self._rotations = {upstream.name: _rotation(upstream) for upstream in self._settings.upstreams}
+        self._rotations = {
+            upstream.name: _rotation(upstream)
+            for upstream in self._settings.upstreams
+            if upstream.source.is_static
+        }
         if self._settings.registry_debug:
             _show_debugging()
         _explain(self._settings)
+        self._live: LiveServices | None = None
+        if len(self._rotations) < len(self._settings.upstreams):
+            from sidecar.registry.live import LiveServices  # noqa: PLC0415 - what is not needed is not loaded
+
+            self._live = LiveServices(self._settings, self._environ)
+            self._live.ends_with(self)
+
+    def close(self) -> None:
+        """Follow registries no more. What is known stays, so that all methods still answer."""
+        if self._live is not None:
+            self._live.close()
+
+    async def aclose(self) -> None:
+        """`close`, for a coroutine."""
+        if self._live is not None:
+            await self._live.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def wait_until_ready(
+        self, timeout: float | None = None, *, name: str | None = None, fresh: bool = False
+    ) -> bool:
+        """Wait until registries have said for the first time what services consist of. Whether they have.
+
+        timeout: seconds, at most; None is `sidecar.registry_wait`. name: only this service. fresh: what was known
+        before this process was there does not do. At once where no registry is asked.
+
+        Raises `UnknownUpstreamError`.
+        """
+        live = self._asking(name)
+        return live is None or live.wait(self._patience(timeout), name, fresh=fresh)
+
+    async def until_ready(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - its end is no error
+        *,
+        name: str | None = None,
+        fresh: bool = False,
+    ) -> bool:
+        """`wait_until_ready`, for a coroutine."""
+        live = self._asking(name)
+        return live is None or await live.until_ready(self._patience(timeout), name, fresh=fresh)
+
+    def _asking(self, name: str | None) -> LiveServices | None:
+        """Who asks registries for a service, or for any of them."""
+        if name is not None and self._settings.upstream(name).source.is_static:
+            return None
+        return self._live
+
+    def _patience(self, timeout: float | None) -> float:
+        return self._settings.sidecar.registry_wait if timeout is None else timeout
 
     @property
     def deployment_mode(self) -> DeploymentMode:
@@ -65,29 +137,32 @@ class ServiceRegistry:
         return [upstream.name for upstream in self._settings.upstreams]
 
     def get_service_config(self, name: str) -> ServiceConfig:
-        """What is known of a service. Raises `UnknownUpstreamError`."""
-        upstream = self._settings.upstream(name)
-        policy = upstream.policy
-        return ServiceConfig(
-            name=upstream.name,
-            host=upstream.endpoints[0].host,
-            port=upstream.endpoints[0].port,
-            scheme=upstream.scheme,
-            health_endpoint=upstream.health_endpoint,
-            timeout=_plain(policy.timeout),
-            circuit_breaker_threshold=policy.breaker.consecutive_failures,
-            circuit_breaker_timeout=_plain(policy.breaker.max_open_for),
-            retries=policy.retries,
-        )
+        """What is known of a service. Raises `UnknownUpstreamError`, and `NoEndpointsError` as `get_service_url`."""
+        upstream = self._as_it_is(self._settings.upstream(name))
+        if not upstream.endpoints:
+            assert self._live is not None
+            raise self._live.nobody(name)
+        return _config(upstream)
 
     def get_service_url(self, name: str, path: str = "") -> str:
-        """`scheme://host:port`, then `path` after exactly one slash. Raises `UnknownUpstreamError`.
+        """`scheme://host:port`, then `path` after exactly one slash.
 
-        A load balancer's endpoints take turns, by weight.
+        A load balancer's endpoints take turns, by weight. What a registry knows is balanced as the sidecar does, by the
+        strategy and zones of the configuration, and one whose breaker checks have opened (`check_service_health`) is
+        passed over while there are others.
+
+        Raises `UnknownUpstreamError`, and `NoEndpointsError` where a registry has not named any endpoint yet, or has
+        none.
         """
         upstream = self._settings.upstream(name)
-        url = _url(upstream, next(self._rotations[name]), path)
-        _debug("%s is %s", name, url)
+        if self._live is None or name not in self._live:
+            url = _url(upstream, str(next(self._rotations[name])), path)
+            _debug("%s is %s", name, url)
+            return url
+        refused = frozenset() if self._checks is None else self._checks.refused(name)
+        url = _url(upstream, self._live.pick(name, path, refused).address, path)
+        if _debugging():
+            _debug("%s is %s%s", name, url, " (stale)" if self._live.is_stale(name) else "")
         return url
 
     async def check_service_health(self, name: str) -> ServiceHealth:
@@ -97,26 +172,30 @@ class ServiceRegistry:
         its time is over (`circuit_breaker_timeout`) the answer is CIRCUIT_OPEN, and nobody is asked; then one check
         decides. Raises `UnknownUpstreamError`.
         """
-        health = await self._health_checks().check(self._settings.upstream(name))
+        upstream = self._as_it_is(self._settings.upstream(name))
+        health = await self._health_checks().check(upstream)
         _debug("%s is %s%s", name, health.status.value, f": {health.error}" if health.error else "")
         return health
 
     async def check_all_services_health(self) -> dict[str, ServiceHealth]:
         """`check_service_health` of all services and load balancers at the same time, by name in file order."""
-        return await self._health_checks().check_all(self._settings.upstreams)
+        return await self._health_checks().check_all(map(self._as_it_is, self._settings.upstreams))
 
     def get_deployment_info(self) -> dict[str, Any]:
         """An overview as plain data: deployment_mode, domain, services_count, and services by name.
 
         A service has url, host, port, scheme, health, health_endpoint, timeout, circuit_breaker_threshold,
-        circuit_breaker_timeout, retries, and endpoints as host:port. Health is what the last check in this process
-        found, `unknown` before the first.
+        circuit_breaker_timeout, retries, endpoints as host:port, source (`static`, or the names of registries), and
+        stale, which says whether a registry that it depends on errs or is silent. Health is what the last check in this
+        process found, `unknown` before the first. While no endpoint is known, url and host are empty and port is 0.
         """
         services: dict[str, dict[str, Any]] = {}
-        for upstream in self._settings.upstreams:
-            config = self.get_service_config(upstream.name)
+        for settings in self._settings.upstreams:
+            upstream = self._as_it_is(settings)
+            live = None if settings.source.is_static else self._live
+            config = _config(upstream)
             services[upstream.name] = {
-                "url": _url(upstream, upstream.endpoints[0]),
+                "url": _url(upstream, str(upstream.endpoints[0])) if upstream.endpoints else "",
                 "host": config.host,
                 "port": config.port,
                 "scheme": config.scheme,
@@ -127,6 +206,8 @@ class ServiceRegistry:
                 "circuit_breaker_timeout": config.circuit_breaker_timeout,
                 "retries": config.retries,
                 "endpoints": [str(endpoint) for endpoint in upstream.endpoints],
+                "source": STATIC if live is None else live.source(upstream.name),
+                "stale": live is not None and live.is_stale(upstream.name),
             }
         return {
             "deployment_mode": self._settings.mode.value,
@@ -134,6 +215,12 @@ class ServiceRegistry:
             "services_count": len(services),
             "services": services,
         }
+
+    def _as_it_is(self, upstream: UpstreamSettings) -> UpstreamSettings:
+        """The service with the endpoints that it has now."""
+        if self._live is None or upstream.name not in self._live:
+            return upstream
+        return replace(upstream, endpoints=tuple(map(_settings_of, self._live.endpoints(upstream.name))))
 
     def _last_status(self, name: str) -> ServiceStatus:
         return ServiceStatus.UNKNOWN if self._checks is None else self._checks.last(name)
@@ -170,9 +257,11 @@ def get_service_registry() -> ServiceRegistry:
 
 
 def reset_service_registry() -> None:
-    """Forget the registry of this process, so that the next use makes it anew; for tests."""
+    """Close and forget the registry of this process, so that the next use makes it anew; for tests."""
     with _process.lock:
-        _process.registry = None
+        registry, _process.registry = _process.registry, None
+    if registry is not None:
+        registry.close()
 
 
 def get_service_url(name: str, path: str = "") -> str:
@@ -185,8 +274,29 @@ def _rotation(upstream: UpstreamSettings) -> Iterator[EndpointSettings]:
     return cycle([upstream.endpoints[index] for index in order])
 
 
-def _url(upstream: UpstreamSettings, endpoint: EndpointSettings, path: str = "") -> str:
-    base = f"{upstream.scheme}://{endpoint}"
+def _settings_of(endpoint: Endpoint) -> EndpointSettings:
+    return EndpointSettings(endpoint.host, endpoint.port, endpoint.weight, endpoint.zone)
+
+
+def _config(upstream: UpstreamSettings) -> ServiceConfig:
+    """What is known of a service; of one without endpoints neither host nor port."""
+    policy = upstream.policy
+    first = upstream.endpoints[0] if upstream.endpoints else None
+    return ServiceConfig(
+        name=upstream.name,
+        host=first.host if first else "",
+        port=first.port if first else 0,
+        scheme=upstream.scheme,
+        health_endpoint=upstream.health_endpoint,
+        timeout=_plain(policy.timeout),
+        circuit_breaker_threshold=policy.breaker.consecutive_failures,
+        circuit_breaker_timeout=_plain(policy.breaker.max_open_for),
+        retries=policy.retries,
+    )
+
+
+def _url(upstream: UpstreamSettings, address: str, path: str = "") -> str:
+    base = f"{upstream.scheme}://{address}"
     return f"{base}/{path.lstrip('/')}" if path else base
 
 
@@ -208,6 +318,10 @@ def _debug(message: str, *values: object) -> None:
         _log().debug(message, *values, stacklevel=2)
 
 
+def _debugging() -> bool:
+    return "logging" in sys.modules and _log().isEnabledFor(10)  # DEBUG
+
+
 def _show_debugging() -> None:
     from logging import DEBUG, StreamHandler  # noqa: PLC0415 - see `_debug`
 
@@ -224,4 +338,9 @@ def _explain(settings: Settings) -> None:
     for note in settings.notes:
         _debug("note: %s", note)
     for upstream in settings.upstreams:
-        _debug("%s is at %s", upstream.name, ", ".join(map(str, upstream.endpoints)))
+        source, places = upstream.source, ", ".join(map(str, upstream.endpoints))
+        if source.is_static:
+            _debug("%s is at %s", upstream.name, places)
+            continue
+        port = f", every endpoint at port {source.override_port}" if source.override_port else ""
+        _debug("%s is looked for in %s%s", upstream.name, ", ".join(source.use), port)

@@ -135,7 +135,7 @@ class SourceSupervisor:
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
         if self._save is not None and self._saving is not None:
-            await self._save(self._kept())
+            await self._save(self.known())
         self._saving = None
         for registry in self._registries.values():
             await registry.source.close()
@@ -310,15 +310,7 @@ class SourceSupervisor:
             self._look = asyncio.get_running_loop().call_soon(self._look_at_next)
 
     def _bring_up_to_date(self, name: str) -> None:
-        upstream = self._upstreams.get(name)
-        if upstream is None:
-            return
-        said = {
-            source: feed.endpoints
-            for source in upstream.source.use
-            if (feed := self._feeds.get((source, name))) is not None and feed.endpoints is not None
-        }
-        snapshot = combined(upstream, said)
+        snapshot = self.snapshot(name)
         if snapshot is None or snapshot == self._applied.get(name):
             return
         before = self._applied.get(name)
@@ -342,17 +334,8 @@ class SourceSupervisor:
     def _write_down(self) -> None:
         self._saving = None
         assert self._save is not None
-        self._run(self._save(self._kept()))
+        self._run(self._save(self.known()))
         self._save_in(SAVE_EVERY)
-
-    def _kept(self) -> Kept:
-        """What is known, with the wall time of the last sign of life."""
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        return {
-            key: Saved(feed.endpoints, feed.saved_at if feed.saved else wall - (now - (feed.heard_at or now)))
-            for key, feed in self._feeds.items()
-            if feed.endpoints
-        }
 
     # Being asked
 
@@ -366,6 +349,27 @@ class SourceSupervisor:
     def _is_known(self, upstream: UpstreamSettings) -> bool:
         first = next(name for name in upstream.source.use if name != STATIC)
         return self._feeds[first, upstream.name].endpoints is not None
+
+    def known(self) -> Kept:
+        """What each registry has said of each upstream, where it named any endpoint."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        return {
+            key: Saved(feed.endpoints, feed.saved_at if feed.saved else wall - (now - (feed.heard_at or now)))
+            for key, feed in self._feeds.items()
+            if feed.endpoints
+        }
+
+    def snapshot(self, name: str) -> Snapshot | None:
+        """What follows from all that has been said of an upstream, applied or about to be; None from nothing."""
+        upstream = self._upstreams.get(name)
+        if upstream is None:
+            return None
+        said = {
+            source: feed.endpoints
+            for source in upstream.source.use
+            if (feed := self._feeds.get((source, name))) is not None and feed.endpoints is not None
+        }
+        return combined(upstream, said)
 
     def sources(self) -> list[SourceStatus]:
         """How each registry is."""

@@ -69,7 +69,10 @@ class ScriptedSource(Source):
         return next(queue for names, queue in self._said.items() if name in names)
 
     def say(self, name: str, *addresses: str) -> None:
-        self._queue(name).put_nowait(Snapshot(name, endpoints(*addresses), self.name))
+        self.give(name, endpoints(*addresses))
+
+    def give(self, name: str, found: tuple[Endpoint, ...]) -> None:
+        self._queue(name).put_nowait(Snapshot(name, found, self.name))
 
     def live(self, name: str) -> None:
         self._queue(name).put_nowait(None)

@@ -1,19 +1,16 @@
-"""Checks that a program asks for: statuses, times, this registry's breakers, and the seed's examples as they stand."""
+"""Checks that a program asks for: statuses, times, and this registry's breakers."""
 
 import asyncio
 import logging
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.clock import FakeClock
-from support.endpoints import Conversation, ScriptedEndpoint, ok, respond
+from support.endpoints import ok
 from support.ports import free_port
-from support.proxy import clean_environment
 
 import sidecar.registry.health
 from sidecar import ServiceHealth, ServiceRegistry, ServiceStatus
@@ -337,181 +334,3 @@ async def test_debugging_tells_what_was_found(tmp_path: Path, caplog: pytest.Log
     file.write_text(one(free_port()))
     await ServiceRegistry(file, environ={}).check_service_health("web")
     assert caplog.messages[-1] == "web is unhealthy: connection refused"
-
-
-# The seed's examples, word for word but for the import line
-
-SEED_SINGLE_AND_ALL = """
-from src.utils.service_registry import get_service_registry
-
-registry = get_service_registry()
-
-# Check single service health
-health = await registry.check_service_health("redis")
-if health.status == ServiceStatus.HEALTHY:
-    print(f"Redis is healthy (response time: {health.response_time}ms)")
-
-# Check all services
-health_report = await registry.check_all_services_health()
-for service, health in health_report.items():
-    print(f"{service}: {health.status.value}")
-"""
-SEED_CIRCUIT = """
-from src.utils.service_registry import get_service_registry
-# Services with repeated failures trigger circuit breaker
-# Circuit opens after 5 consecutive failures (configurable)
-# Services are automatically retried after 60 seconds
-
-registry = get_service_registry()
-health = await registry.check_service_health("ai-stack")
-
-if health.status == ServiceStatus.CIRCUIT_OPEN:
-    print("AI service circuit breaker is open - using fallback")
-    # Implement fallback logic here
-"""
-SEED_OVERVIEW = """
-# Check service health programmatically
-from src.utils.service_registry import get_service_registry
-
-registry = get_service_registry()
-
-# Get deployment overview
-info = registry.get_deployment_info()
-print(f"Deployment Mode: {info['deployment_mode']}")
-print(f"Services: {info['services_count']}")
-
-for service, details in info['services'].items():
-    print(f"  {service}: {details['url']} ({details['health']})")
-"""
-SEED_TESTING = """
-# Test all services
-import asyncio
-from src.utils.service_registry import get_service_registry
-
-async def test_health():
-    registry = get_service_registry()
-    results = await registry.check_all_services_health()
-
-    for service, health in results.items():
-        status_emoji = "✅" if health.status.value == "healthy" else "❌"
-        print(f"{status_emoji} {service}: {health.status.value}")
-        if health.response_time > 0:
-            print(f"   Response time: {health.response_time:.3f}s")
-
-asyncio.run(test_health())
-"""
-IMPORT = "from src.utils.service_registry import get_service_registry"
-OURS = "from sidecar import get_service_registry, ServiceStatus"
-# Runs each file in turn in one program, a top-level await as a console would.
-RUN = """\
-import ast, asyncio, inspect, pathlib, sys
-scope = {}
-async def main():
-    for name in sys.argv[1:]:
-        code = compile(pathlib.Path(name).read_text(), name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        made = eval(code, scope)
-        if inspect.iscoroutine(made):
-            await made
-asyncio.run(main())
-"""
-
-
-def redis(conversation: Conversation) -> None:
-    """PING and PONG."""
-    assert conversation.read_line() == b"*1"
-    assert (conversation.read_line(), conversation.read_line()) == (b"$4", b"PING")
-    conversation.send(b"+PONG\r\n")
-    conversation.hang()
-
-
-def page(body: bytes) -> ScriptedEndpoint:
-    return ScriptedEndpoint(respond(ok(body)))
-
-
-def run_seed(tmp_path: Path, endpoints: dict[str, int], *examples: str) -> list[str]:
-    """What the examples print, in a process that has the seed's mode and the endpoints by environment."""
-    environ = {"AUTOBOT_DEPLOYMENT_MODE": "local"}
-    for name, port in endpoints.items():
-        start = name.upper().replace("-", "_")
-        environ |= {f"{start}_HOST": "127.0.0.1", f"{start}_PORT": str(port)}
-    files = []
-    for number, example in enumerate(examples):
-        assert IMPORT in example
-        file = tmp_path / f"example{number}.py"
-        file.write_text(example.replace(IMPORT, OURS))
-        files.append(str(file))
-    whole = [sys.executable, files[0]] if len(files) == 1 else [sys.executable, "-c", RUN, *files]
-    done = subprocess.run(
-        whole, capture_output=True, text=True, check=False, cwd=tmp_path, env=clean_environment(**environ)
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
-
-
-@pytest.fixture
-def table() -> Any:
-    """The seed's five services, each with the answer of its table."""
-    with ExitStack() as stack:
-        made = {
-            "redis": ScriptedEndpoint(redis),
-            "backend": page(b'{"status": "healthy"}'),
-            "frontend": page(b"<!DOCTYPE html>\n<html><body>AutoBot</body></html>"),
-            "ai-stack": page(b'{"status": "ok", "models": 3}'),
-            "npu-worker": page(b'{"status": "ready"}'),
-        }
-        for endpoint in made.values():
-            stack.enter_context(endpoint)
-        yield made
-
-
-def test_the_seeds_examples_run(tmp_path: Path, table: dict[str, ScriptedEndpoint]) -> None:
-    ports = {name: endpoint.port for name, endpoint in table.items()}
-    said = run_seed(tmp_path, ports, SEED_OVERVIEW, SEED_SINGLE_AND_ALL, SEED_CIRCUIT, SEED_OVERVIEW)
-    urls = {
-        name: f"{'redis' if name == 'redis' else 'http'}://127.0.0.1:{port}" for name, port in ports.items()
-    }
-    assert said[:2] == ["Deployment Mode: local", "Services: 5"]
-    assert said[2:7] == [f"  {name}: {url} (unknown)" for name, url in urls.items()]
-    assert said[7].startswith("Redis is healthy (response time: 0.")
-    assert said[8:13] == [f"{name}: healthy" for name in ports]
-    assert said[15:] == [f"  {name}: {url} (healthy)" for name, url in urls.items()]
-    paths = {
-        name: endpoint.requests[0].line.split()[1] for name, endpoint in table.items() if endpoint.requests
-    }
-    assert paths == {
-        "backend": "/api/system/health",
-        "frontend": "/",
-        "ai-stack": "/health",
-        "npu-worker": "/health",
-    }
-
-
-def test_the_seeds_health_check_testing(tmp_path: Path, table: dict[str, ScriptedEndpoint]) -> None:
-    ports = {name: endpoint.port for name, endpoint in table.items()}
-    ports["frontend"] = free_port()
-    said = run_seed(tmp_path, ports, SEED_TESTING)
-    assert [line for line in said if "Response time" not in line] == [
-        "\u2705 redis: healthy",
-        "\u2705 backend: healthy",
-        "\u274c frontend: unhealthy",
-        "\u2705 ai-stack: healthy",
-        "\u2705 npu-worker: healthy",
-    ]
-    assert sum("Response time: 0." in line for line in said) == 4
-
-
-def test_the_seeds_circuit_breaker(tmp_path: Path) -> None:
-    said = run_seed(tmp_path, {"ai-stack": free_port()}, *[SEED_CIRCUIT] * 5)
-    assert said == [], "five failures are asked for"
-    said = run_seed(tmp_path, {"ai-stack": free_port()}, *[SEED_CIRCUIT] * 6)
-    assert said == ["AI service circuit breaker is open - using fallback"]
-
-
-@pytest.mark.parametrize("wrong", ["backend", "frontend", "ai-stack", "npu-worker", "redis"])
-def test_each_row_of_the_table_is_expected(
-    tmp_path: Path, table: dict[str, ScriptedEndpoint], wrong: str
-) -> None:
-    ports = {name: endpoint.port for name, endpoint in table.items()}
-    with page(b'{"status": "other"}') as other:
-        said = run_seed(tmp_path, {**ports, wrong: other.port}, SEED_TESTING)
-    assert [line.split()[1] for line in said if "unhealthy" in line] == [f"{wrong}:"]

@@ -21,7 +21,7 @@ from sidecar import (
     get_service_registry,
     get_service_url,
 )
-from sidecar.errors import ConfigurationError, UnknownUpstreamError
+from sidecar.errors import UnknownUpstreamError
 from sidecar.registry import reset_service_registry
 
 FILE = """\
@@ -94,6 +94,8 @@ def test_overview_of_the_seed(process: pytest.MonkeyPatch) -> None:
         "circuit_breaker_timeout": 60,
         "retries": 1,
         "endpoints": ["localhost:8001"],
+        "source": "static",
+        "stale": False,
     }
 
 
@@ -163,11 +165,6 @@ def test_unknown_services(registry: ServiceRegistry) -> None:
     for ask in (registry.get_service_url, registry.get_service_config):
         with pytest.raises(UnknownUpstreamError, match="known are: redis, six, api"):
             ask("mail")
-
-
-def test_external_registries_come_later() -> None:
-    with pytest.raises(ConfigurationError, match="external_registry is not supported yet"):
-        ServiceRegistry(external_registry={"type": "consul", "host": "consul.example:8500"}, environ={})
 
 
 def test_debugging_tells_what_was_resolved_and_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
