@@ -88,7 +88,7 @@ class StubApp:
     made: ClassVar[list[Any]] = []
     error: ClassVar[BaseException | None] = None
 
-    def __init__(self, settings: Any, load: Any) -> None:
+    def __init__(self, settings: Any, load: Any, changes: Any) -> None:
         StubApp.made.append(settings)
         assert load() == settings
 

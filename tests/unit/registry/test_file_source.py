@@ -415,7 +415,7 @@ async def test_nothing_is_said_about_a_file_that_is_fine(
 
 
 async def test_the_example(caplog: pytest.LogCaptureFixture) -> None:
-    example = Path(__file__).parents[3] / "config" / "endpoints.yml"
+    example = Path(__file__).parents[3] / "config" / "registries" / "endpoints.yml"
     found = await first(example, Wanted("ai", "ai-workers"), Wanted("api", "api"))
     assert {name: len(endpoints) for name, endpoints in found.items()} == {"ai": 2, "api": 2}
     assert not caplog.records

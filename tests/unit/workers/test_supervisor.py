@@ -462,6 +462,10 @@ async def test_a_reload_announces_what_is_named_now(
         try:
             for name in ("first", "second"):
                 supervisor._on_sighup()
+                for worker in workers.made:
+                    await until(lambda worker=worker: worker.told and worker.told[-1]["kind"] == "reload")
+                    worker.told.clear()
+                    worker.channel.send({"kind": "reloaded", "why": ""})
                 await until(lambda name=name: list(registrar.known) == [f"{name}-10.0.0.7-{port}"])
         finally:
             await supervisor.close()
