@@ -17,8 +17,9 @@ from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
 from sidecar.admin.server import admin_app, metrics_app
 from sidecar.admin.views import upstreams_view
-from sidecar.app import DRAIN_POLL, LAST_CALL, OWN_DESCRIPTORS, App
+from sidecar.app import DRAIN_POLL, OWN_DESCRIPTORS, App
 from sidecar.errors import StartError
+from sidecar.following import LAST_CALL
 from sidecar.model import WorkerCounts
 from sidecar.observe.metrics import Metrics
 from sidecar.ports import Ports

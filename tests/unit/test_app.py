@@ -19,7 +19,7 @@ import uvloop
 from support.clock import FakeClock
 
 import sidecar.app
-from sidecar.app import CHECK_DESCRIPTORS, LAST_CALL, OWN_DESCRIPTORS, App, run_loop
+from sidecar.app import CHECK_DESCRIPTORS, OWN_DESCRIPTORS, App, run_loop
 from sidecar.config.settings import (
     Address,
     BreakerSettings,
@@ -36,6 +36,7 @@ from sidecar.config.settings import (
     UpstreamSettings,
 )
 from sidecar.errors import StartError
+from sidecar.following import LAST_CALL
 from sidecar.health.checker import MAX_RUNNING
 from sidecar.model import UpstreamPolicy
 from sidecar.version import build_name, is_compiled
