@@ -85,6 +85,7 @@ class App(Following):
         self.ready = False
         self.reloads = Reloads(load, self.reload)
         self._changes = changes
+        self._asked_early = False
         self._context: ProxyContext | None = None
         self._ports = Ports(1)
         self._listeners: dict[str, Listener] = {}
@@ -129,8 +130,7 @@ class App(Following):
         context.sweep.start()
         self._follow_checks()
         await self._serve_own(context)
-        self.ready = True
-        self._follow_watch()
+        self._begin_reloads()
         self._settle()
 
     def _settle(self) -> None:
@@ -270,6 +270,13 @@ class App(Following):
     async def _answer_reload(self) -> tuple[int, dict[str, Any]]:
         return (await self.reloads.result()).answer
 
+    def _begin_reloads(self) -> None:
+        """It serves. Whoever has asked before may have changed the file since it was read."""
+        self.ready = True
+        self._follow_watch()
+        if self._asked_early:
+            self.reloads.ask()
+
     def _follow_watch(self) -> None:
         """Read the configuration again when its file changes, or no longer, as `sidecar.watch` says."""
         self.reloads.watch(self._changes if self.settings.sidecar.watch else None)
@@ -326,7 +333,10 @@ class App(Following):
         self._hurry(max(2, self._stage + 1))
 
     def _on_sighup(self) -> None:
-        self.reloads.ask()
+        if self.ready or self._stage:
+            self.reloads.ask()
+        else:
+            self._asked_early = True
 
     def _hurry(self, stage: int) -> None:
         """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once."""

@@ -121,8 +121,7 @@ class Supervisor(App):
             raise
         for slot, worker in zip(self._slots, workers, strict=True):
             slot.worker = worker
-        self.ready = True
-        self._follow_watch()
+        self._begin_reloads()
         self._settle()
 
     def _descriptors_wanted(self) -> int:

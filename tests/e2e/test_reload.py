@@ -235,7 +235,8 @@ def test_a_request_in_flight_of_an_upstream_that_goes_is_finished(tmp_path: Path
             assert running.reload().json["changes"] == ["going: removed"]
             assert is_refused(going)
             assert quiet.read_end() == b"", "nothing was asked there"
-            assert [entry["name"] for entry in views(running)] == ["staying", "going"]
+            seen = [(entry["name"], entry["leaving"]) for entry in views(running)]
+            assert seen == [("staying", False), ("going", True)]
             slow.released.set()
             response = client.read_response()
             assert (response.status, response.header("connection")) == (200, "close")

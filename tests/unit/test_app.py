@@ -787,6 +787,24 @@ async def test_sighup_without_anything_to_read_is_logged_and_ends_nothing(
     await running.task
 
 
+async def test_sighup_while_starting_is_a_reload_once_started(endpoint: Endpoint, run: Any) -> None:
+    loads = []
+
+    def load() -> Settings:
+        loads.append(1)
+        return settings(upstream("api", endpoint.port), upstream("web", endpoint.port))
+
+    app = App(settings(upstream("api", endpoint.port)), load=load)
+    running = asyncio.create_task(run(app))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not app.ready
+    signal.raise_signal(signal.SIGHUP)
+    await running
+    await until(lambda: "web" in app.clusters)
+    assert (app.reloads.counts.success, len(loads)) == (1, 1)
+
+
 async def test_the_signals_stay_taken_until_the_loop_closes(run: Any) -> None:
     """An impatient second signal at the very end must not kill the process with another exit code."""
     running = await run(App(settings(upstream("api", 9))))
