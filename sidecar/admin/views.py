@@ -37,8 +37,8 @@ def upstreams_view(
     Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, leaving,
     requests: {total, by_class, by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending,
     sessions: {...}, bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`.
-    Counts grow from the start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give the
-    inner shapes. leaving: it is not configured any more, and finishes what it has.
+    Counts grow from the start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give
+    the inner shapes. leaving: it is not configured any more, and finishes what it has.
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
     """
     now = clock.monotonic()
