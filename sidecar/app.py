@@ -27,25 +27,22 @@ from sidecar.admin.explain import explain_view, next_of
 from sidecar.admin.views import upstreams_view
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
-from sidecar.config.difference import as_far_as_possible, difference
 from sidecar.config.resolved import upstream_policy
 from sidecar.config.settings import STATIC
-from sidecar.errors import StartError
+from sidecar.following import LAST_CALL, Following
 from sidecar.leaving import Leaving
 from sidecar.model import Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
-from sidecar.ports import Ports, cannot_listen
+from sidecar.ports import Ports
 from sidecar.proxy import Listener, ProxyContext
-from sidecar.proxy.follow import follow_policy, follow_times
-from sidecar.reload import NotNowError, Reloads
+from sidecar.reload import Reloads
 from sidecar.version import build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Coroutine
 
     from sidecar.admin.server import AdminServer
-    from sidecar.config.difference import Difference
     from sidecar.config.settings import Address, Settings, UpstreamSettings
     from sidecar.health.checker import Checker
     from sidecar.model import EndpointState
@@ -61,8 +58,6 @@ CHECK_DESCRIPTORS = 128  # `health.checker.MAX_RUNNING`, which is not loaded whe
 
 # How long no request may have come before a draining sidecar believes that its application has ended.
 DRAIN_QUIET = 0.5  # seconds
-# The share of the drain time that is left for what is in flight when the application does not stop asking.
-LAST_CALL = 0.25
 SHOWN_ENDPOINTS = 20  # of one upstream, in the log of the start
 DRAIN_POLL = 0.05  # seconds between looks at what is still going on
 
@@ -71,7 +66,7 @@ _DONE = {"trip": "tripped", "reset": "reset"}
 _log = logging.getLogger("sidecar")
 
 
-class App:
+class App(Following):
     """One sidecar process.
 
     load: reads the configuration again, raises ConfigurationError; None where there is nothing to read.
@@ -96,6 +91,7 @@ class App:
         self.ready = False
         self.reloads = Reloads(load, self.reload)
         self._changes = changes
+        self._asked_early = False
         self._context: ProxyContext | None = None
         self._ports = Ports(1)
         self._listeners: dict[str, Listener] = {}
@@ -145,8 +141,7 @@ class App:
         self._follow_checks()
         await self._serve_own(context)
         self._register()
-        self.ready = True
-        self._follow_watch()
+        self._begin_reloads()
         self._settle()
 
     def _settle(self) -> None:
@@ -182,6 +177,8 @@ class App:
         self.clusters[upstream.name] = Cluster(upstream.name, upstream.scheme, policy, self.clock)
         if upstream.source.is_static:
             self._apply_static(upstream)
+        elif self._registry is not None:
+            self._registry.forget(upstream.name)
 
     def _apply_static(self, upstream: UpstreamSettings) -> None:
         endpoints = tuple(
@@ -286,32 +283,6 @@ class App:
     def _open_ports(self) -> Ports:
         return self._ports.open(self.settings.upstreams, self.settings.sidecar.bind)
 
-    def _sockets_for(self, name: str, ports: Ports) -> list[tuple[str, socket.socket]]:
-        """(host, socket) of each place of the upstream `name`: of sockets that stay open when these are closed.
-
-        Raises StartError, and leaves none of them open then.
-        """
-        made: list[tuple[str, socket.socket]] = []
-        for place in ports.by_upstream.get(name, ()):
-            try:
-                made.append((place.host, place.sockets[0].dup()))
-            except OSError as error:  # no descriptor is left
-                _close(made)
-                raise cannot_listen(name, place.host, place.port, error) from None
-        return made
-
-    async def _listen(self, name: str, sockets: list[tuple[str, socket.socket]]) -> None:
-        """Accept for the upstream `name`, on sockets that are its listener's from now on."""
-        if not sockets:
-            return
-        assert self._context is not None
-        listener = self._listeners[name] = Listener(self._context, self.clusters[name])
-        try:
-            while sockets:
-                await listener.adopt(*sockets.pop(0))
-        finally:
-            _close(sockets)
-
     def _is_ready(self) -> bool:
         known = self._registry is None or self._registry.settled
         return self.ready and known and not self._stage
@@ -362,131 +333,24 @@ class App:
     async def _answer_reload(self) -> tuple[int, dict[str, Any]]:
         return (await self.reloads.result()).answer
 
+    def _begin_reloads(self) -> None:
+        """It serves. Whoever has asked before may have changed the file since it was read."""
+        self.ready = True
+        self._follow_watch()
+        if self._asked_early:
+            self.reloads.ask()
+
     def _follow_watch(self) -> None:
         """Read the configuration again when its file changes, or no longer, as `sidecar.watch` says."""
         self.reloads.watch(self._changes if self.settings.sidecar.watch else None)
 
-    async def reload(self, wanted: Settings) -> list[str]:
-        """Go by `wanted` from now on, as far as a running sidecar can; a line for each thing that has changed.
-
-        Raises SidecarError, and nothing has changed then.
-        """
-        if self._stage or not self.ready:
-            raise NotNowError(f"not reloading: the sidecar is {'ending' if self._stage else 'starting'}")
-        settings, warnings = as_far_as_possible(self.settings, wanted)
-        for warning in warnings:
-            _log.warning("%s", warning)
-        found = difference(self.settings, settings)
-        if found:
-            await self._switch(settings, found)
-            for note in settings.notes:
-                _log.info("%s", note)
-        return found.lines
-
-    async def _switch(self, settings: Settings, found: Difference) -> None:
-        """What may fail comes first: then there is nothing to undo but what was opened for it."""
-        before, after = self._ports, self._ports.open(settings.upstreams, settings.sidecar.bind)
-        opened: dict[str, list[tuple[str, socket.socket]]] = {}
-        try:
-            for name in _other_listeners(before, after, found):
-                opened[name] = self._sockets_for(name, after)
-        except StartError:
-            for sockets in opened.values():
-                _close(sockets)
-            after.close(but=before)
-            raise
-        self._ports = after
-        self._follow(settings, found)
-        # Who connects meanwhile waits in the queue of a socket that is open all the time, if the port stays.
-        for name in opened:
-            if name in self._listeners:
-                self._listeners.pop(name).close()
-        for name, sockets in opened.items():
-            await self._listen(name, sockets)
-        before.close(but=after)
-        self.listening[:] = after.listening
-        if self._stage >= 2:  # told to end meanwhile
-            self._stop_accepting()
-
-    def _follow(self, settings: Settings, found: Difference) -> None:
-        """All of a reload but for the listeners."""
-        wanted_before = self._descriptors_wanted()
-        self.settings = settings
-        if self._descriptors_wanted() > wanted_before:
-            App._raise_descriptor_limit(self)
-        drain = settings.sidecar.drain_timeout
-        for upstream in found.removed:
-            self._dismiss(upstream.name, drain)
-        for change in found.changed:
-            if change.scheme:
-                # Its clients come back, and are to find the new one: until late nobody is cut off between two requests.
-                self._dismiss(change.after.name, drain, drain * (1.0 - LAST_CALL))
-                self._add_upstream(change.after)
-                if self._registry is not None:
-                    self._registry.forget(change.after.name)
-            elif (change.endpoints or change.source) and change.after.source.is_static:
-                self._apply_static(change.after)
-        for upstream in found.added:
-            self._add_upstream(upstream)
-        self._order()
-        self._follow_policies()
-        self._follow_registries(settings)
-        self._follow_checks()
-        self._follow_process(found)
-
-    def _dismiss(self, name: str, within: float, quiet: float = 0.0) -> None:
-        assert self._leaving is not None
-        self._leaving.add(self.clusters[name], within, quiet)
-
-    def _gone(self, cluster: Cluster) -> None:
-        """Nothing of an upstream that is not configured any more is left."""
-        assert self._context is not None
-        if self.clusters.get(cluster.name) is cluster:
-            del self.clusters[cluster.name]
-            self._context.hedge_timers.pop(cluster.name, None)
-
-    def _order(self) -> None:
-        """Show the clusters as they are configured, then those that leave; whoever reads them has this very mapping."""
-        known = dict(self.clusters)
-        self.clusters.clear()
-        for upstream in self.settings.upstreams:
-            self.clusters[upstream.name] = known.pop(upstream.name)
-        self.clusters.update(known)
-
-    def _follow_policies(self) -> None:
-        assert self._context is not None
-        changed = []
-        for upstream in self.settings.upstreams:
-            cluster = self.clusters[upstream.name]
-            policy = upstream_policy(upstream, self.settings.sidecar.zone)
-            if policy != cluster.policy:
-                cluster.reconfigure(policy)
-                changed.append(cluster)
-        if changed:
-            follow_policy(self._context, changed)
-
-    def _follow_registries(self, settings: Settings) -> None:
+    def _follow_registries(self) -> None:
         """Ask other registries, or for other upstreams, and announce other services."""
         if self._registry is None:
             self._ask_registries()
         else:
-            self._registry.follow(settings.upstreams, settings.registries)
+            self._registry.follow(self.settings.upstreams, self.settings.registries)
         self._register()
-
-    def _follow_process(self, found: Difference) -> None:
-        context, sidecar = self._context, self.settings.sidecar
-        assert context is not None
-        follow_times(
-            context,
-            head=sidecar.head_timeout,
-            idle=sidecar.idle_timeout,
-            body_rate=sidecar.min_body_rate,
-        )
-        context.max_clients = sidecar.max_clients
-        if "log_level" in found.process:
-            logging.getLogger().setLevel(self.settings.log_level)
-        if "sidecar.watch" in found.process:
-            self._follow_watch()
 
     # Running
 
@@ -543,7 +407,10 @@ class App:
         self._hurry(max(2, self._stage + 1))
 
     def _on_sighup(self) -> None:
-        self.reloads.ask()
+        if self.ready or self._stage:
+            self.reloads.ask()
+        else:
+            self._asked_early = True
 
     def _hurry(self, stage: int) -> None:
         """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once.
@@ -670,21 +537,6 @@ class App:
         await announcer.close()
         if self._withdrawal is not None:
             await asyncio.wait([self._withdrawal])
-
-
-def _other_listeners(before: Ports, after: Ports, found: Difference) -> list[str]:
-    """Upstreams whose listener comes, goes, or is another one."""
-    other_scheme = {change.after.name for change in found.changed if change.scheme}
-    return [
-        name
-        for name in {**before.by_upstream, **after.by_upstream}
-        if name in other_scheme or before.by_upstream.get(name) != after.by_upstream.get(name)
-    ]
-
-
-def _close(sockets: Iterable[tuple[str, socket.socket]]) -> None:
-    for _, one in sockets:
-        one.close()
 
 
 def _load_servers() -> None:

@@ -37,10 +37,11 @@ def upstreams_view(
 ) -> dict[str, Any]:
     """Every upstream with its endpoints, in configuration order.
 
-    Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, requests: {total, by_class,
-    by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending, sessions: {...},
-    bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`. Counts grow from the
-    start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give the inner shapes.
+    Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, leaving,
+    requests: {total, by_class, by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending,
+    sessions: {...}, bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`.
+    Counts grow from the start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give
+    the inner shapes. leaving: it is not configured any more, and finishes what it has.
     With `feeds`, upstreams that registries are asked for have `registries` (`_feed`). Where services are announced,
     there is `registrations` (`_registration`).
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
@@ -110,6 +111,7 @@ def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
         "strategy": cluster.policy.strategy,
         "source": cluster.source,
         "panic": cluster.panic,
+        "leaving": cluster.leaving,
         "requests": _requests(cluster),
         "retries": {
             "failed": retries[0],

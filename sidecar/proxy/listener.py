@@ -44,7 +44,12 @@ class Listener:
         """
         protocol = partial(_PROTOCOLS[self.cluster.scheme], self._context, self.cluster)
         place = (host, bound.getsockname()[1])
-        self._servers.append(await self._context.network.create_server(protocol, sock=bound, backlog=BACKLOG))
+        try:
+            server = await self._context.network.create_server(protocol, sock=bound, backlog=BACKLOG)
+        except BaseException:
+            bound.close()
+            raise
+        self._servers.append(server)
         self.bound.append(place)
         self._context.listening.add(place)
 

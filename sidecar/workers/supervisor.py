@@ -17,8 +17,9 @@ from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
 from sidecar.admin.server import admin_app, metrics_app
 from sidecar.admin.views import upstreams_view
-from sidecar.app import DRAIN_POLL, LAST_CALL, OWN_DESCRIPTORS, App
+from sidecar.app import DRAIN_POLL, OWN_DESCRIPTORS, App
 from sidecar.errors import StartError
+from sidecar.following import LAST_CALL
 from sidecar.model import WorkerCounts
 from sidecar.observe.metrics import Metrics
 from sidecar.ports import Ports
@@ -123,8 +124,7 @@ class Supervisor(App):
         for slot, worker in zip(self._slots, workers, strict=True):
             slot.worker = worker
         self._register()
-        self.ready = True
-        self._follow_watch()
+        self._begin_reloads()
         self._settle()
 
     def _descriptors_wanted(self) -> int:
@@ -365,7 +365,7 @@ class Supervisor(App):
             await self._replace_workers(settings)
         else:
             await self._tell_workers(settings)
-        self._follow_registries(settings)
+        self._follow_registries()
         self._snapshots = {name: found for name, found in self._snapshots.items() if name in self.clusters}
         self._whole.forget_all_but(self.clusters)
         for known in (self._moves, self._tripped):

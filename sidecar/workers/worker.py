@@ -83,7 +83,9 @@ class WorkerApp(App):
     # What an App does otherwise
 
     def _raise_descriptor_limit(self) -> None:
-        """The supervisor has, and limits are inherited."""
+        """At the start the supervisor has, and limits are inherited."""
+        if self.ready:
+            super()._raise_descriptor_limit()
 
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         super()._add_upstream(upstream)
@@ -94,7 +96,7 @@ class WorkerApp(App):
         for snapshot in self._snapshots:
             self.apply(snapshot)
 
-    def _follow_registries(self, settings: Settings) -> None:
+    def _follow_registries(self) -> None:
         """The same."""
 
     def _register(self) -> None:

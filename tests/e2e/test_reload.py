@@ -235,7 +235,8 @@ def test_a_request_in_flight_of_an_upstream_that_goes_is_finished(tmp_path: Path
             assert running.reload().json["changes"] == ["going: removed"]
             assert is_refused(going)
             assert quiet.read_end() == b"", "nothing was asked there"
-            assert [entry["name"] for entry in views(running)] == ["staying", "going"]
+            seen = [(entry["name"], entry["leaving"]) for entry in views(running)]
+            assert seen == [("staying", False), ("going", True)]
             slow.released.set()
             response = client.read_response()
             assert (response.status, response.header("connection")) == (200, "close")
@@ -347,3 +348,25 @@ def test_the_command_says_what_has_changed(tmp_path: Path) -> None:
             assert (code, output) == (1, "")
             assert errors.endswith("sidecar: not reloaded: the configuration before goes on\n")
             assert len(errors.splitlines()) == 2
+
+
+def test_a_mounted_configuration_is_read_where_its_link_leads_now(tmp_path: Path) -> None:
+    """As Kubernetes updates a ConfigMap: a link to a directory is replaced by one to another."""
+    listen = free_port()
+    with ScriptedEndpoint() as endpoint:
+        running = Sidecar(tmp_path, balancers(one("api", endpoint.port), ports={listen: "api"}))
+        text = running.path.read_text()
+        for version, policy in (("v1", ""), ("v2", "retries: 7")):
+            (tmp_path / version).mkdir()
+            changed = text.replace(
+                f'"127.0.0.1:{endpoint.port}"], ', f'"127.0.0.1:{endpoint.port}"], {policy}'
+            )
+            (tmp_path / version / "sidecar.yml").write_text(changed)
+        (tmp_path / "..data").symlink_to("v1")
+        running.path.unlink()
+        running.path.symlink_to("..data/sidecar.yml")
+        with running:
+            assert running.reload().json == {"result": "unchanged", "changes": []}
+            (tmp_path / "..new").symlink_to("v2")
+            (tmp_path / "..new").rename(tmp_path / "..data")
+            assert running.reload().json["changes"] == ["api: retries"]

@@ -438,6 +438,31 @@ def test_workers_keep_what_they_have_where_the_listeners_stay(tmp_path: Path) ->
         assert running.metrics()["sidecar_worker_restarts_total"] == 0
 
 
+def test_many_reloads_in_place_are_noticed_by_nobody(tmp_path: Path) -> None:
+    listen = free_port()
+    with (
+        ScriptedEndpoint() as one,
+        ScriptedEndpoint() as two,
+        Sidecar(tmp_path, two_workers(listen, one.port)) as running,
+    ):
+        before = workers_of(running)
+        texts = [
+            running.path.read_text(),
+            running.path.read_text()
+            .replace(str(one.port), str(two.port))
+            .replace("workers", "zone: a, workers"),
+        ]
+        with Load(listen, 8) as load:
+            for turn in range(1, 31):
+                running.path.write_text(texts[turn % 2])
+                assert running.reload().json["changes"] == ["api: endpoints", "sidecar.zone"]
+            load.wait_for_more(100)
+        assert not load.errors
+        assert (set(load.statuses), load.reconnects) == ({200}, 0)
+        assert workers_of(running) == before
+        assert total(running) == load.sent
+
+
 # Starting wrongly
 
 

@@ -19,7 +19,7 @@ import uvloop
 from support.clock import FakeClock
 
 import sidecar.app
-from sidecar.app import CHECK_DESCRIPTORS, LAST_CALL, OWN_DESCRIPTORS, App, run_loop
+from sidecar.app import CHECK_DESCRIPTORS, OWN_DESCRIPTORS, App, run_loop
 from sidecar.config.settings import (
     Address,
     BreakerSettings,
@@ -36,6 +36,7 @@ from sidecar.config.settings import (
     UpstreamSettings,
 )
 from sidecar.errors import StartError
+from sidecar.following import LAST_CALL
 from sidecar.health.checker import MAX_RUNNING
 from sidecar.model import UpstreamPolicy
 from sidecar.version import build_name, is_compiled
@@ -784,6 +785,24 @@ async def test_sighup_without_anything_to_read_is_logged_and_ends_nothing(
     assert (await ask(running.address)).endswith(b"\r\n\r\nok")
     signal.raise_signal(signal.SIGTERM)
     await running.task
+
+
+async def test_sighup_while_starting_is_a_reload_once_started(endpoint: Endpoint, run: Any) -> None:
+    loads = []
+
+    def load() -> Settings:
+        loads.append(1)
+        return settings(upstream("api", endpoint.port), upstream("web", endpoint.port))
+
+    app = App(settings(upstream("api", endpoint.port)), load=load)
+    running = asyncio.create_task(run(app))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not app.ready
+    signal.raise_signal(signal.SIGHUP)
+    await running
+    await until(lambda: "web" in app.clusters)
+    assert (app.reloads.counts.success, len(loads)) == (1, 1)
 
 
 async def test_the_signals_stay_taken_until_the_loop_closes(run: Any) -> None:

@@ -1,6 +1,7 @@
 """An App that goes by another configuration: what stays, what comes, and what is told."""
 
 import asyncio
+import errno
 import gc
 import logging
 import resource
@@ -26,6 +27,7 @@ from sidecar.config.settings import (
     SourceSettings,
 )
 from sidecar.errors import StartError
+from sidecar.proxy import Listener
 from sidecar.reload import NotNowError
 
 Start = Callable[..., Any]
@@ -249,16 +251,19 @@ async def test_no_descriptor_for_a_listener_changes_nothing(
 ) -> None:
     api = upstream("api", endpoint.port)
     app = await start(settings(api))
-    real = App._sockets_for
+    real = socket.socket.dup
+    made: list[socket.socket] = []
 
-    def sockets_for(self: App, name: str, ports: Any) -> list[tuple[str, socket.socket]]:
-        if name == "web":
-            raise StartError("cannot listen: too many open files")
-        return real(self, name, ports)
+    def dup(self: socket.socket) -> socket.socket:
+        if made:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(real(self))
+        return made[-1]
 
-    monkeypatch.setattr(App, "_sockets_for", sockets_for)
+    monkeypatch.setattr(socket.socket, "dup", dup)
     with pytest.raises(StartError, match="too many open files"):
         await app.reload(settings(api, upstream("new", 9), upstream("web", 9)))
+    assert [one.fileno() for one in made] == [-1]
     assert list(app.clusters) == ["api"]
     assert (await ask(address_of(app))).endswith(b"ok")
 
@@ -378,3 +383,43 @@ async def test_a_file_that_changes_is_read_again_unless_that_is_off(start: Start
     loaded[0] = sidecar(loaded[0], watch=True)
     assert (await app.reloads.result()).changes == ("sidecar.watch",)
     await until(lambda: app.reloads.counts.unchanged == 2)
+
+
+async def test_a_reload_that_is_given_up_in_the_middle_leaves_nothing_open(
+    start: Start, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process ends just then; the check for descriptors is the test's."""
+    wanted = settings(upstream("api", endpoint.port))
+    app = await start(wanted)
+    listening = asyncio.Event()
+
+    async def adopt(self: Listener, host: str, bound: socket.socket) -> None:
+        bound.close()
+        listening.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Listener, "adopt", adopt)
+    more = settings(*wanted.upstreams, upstream("one", 9), upstream("two", 9))
+    going_on = asyncio.create_task(app.reload(more))
+    await listening.wait()
+    going_on.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await going_on
+
+
+async def test_told_to_end_while_it_listens_anew_it_listens_no_more(
+    start: Start, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = settings(upstream("api", endpoint.port))
+    app = await start(wanted)
+    real = Listener.adopt
+
+    async def adopt(self: Listener, host: str, bound: socket.socket) -> None:
+        await real(self, host, bound)
+        app._hurry(2)
+
+    monkeypatch.setattr(Listener, "adopt", adopt)
+    await app.reload(settings(*wanted.upstreams, upstream("web", endpoint.port)))
+    for _, address in app.listening:
+        with pytest.raises(ConnectionRefusedError):
+            await ask(address)

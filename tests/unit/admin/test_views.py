@@ -92,6 +92,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "strategy": "round_robin",
         "source": "static",
         "panic": False,
+        "leaving": False,
         "requests": {"total": 0, "by_class": {}, "by_reason": {}},
         "retries": {"failed": 0, "succeeded": 0, "refused": 0, "active": 0},
         "hedges": {"lost": 0, "won": 0},

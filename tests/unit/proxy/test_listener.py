@@ -93,3 +93,19 @@ async def test_sockets_are_served_by_the_network() -> None:
         await made.adopt("127.0.0.1", bound)
         assert taken == [bound]
         assert made.bound == [bound.getsockname()]
+
+
+async def test_a_socket_that_cannot_be_served_is_closed() -> None:
+    class Network:
+        async def create_server(self, _factory: object, **_options: object) -> Any:
+            raise OSError(28, "No space left on device")
+
+    clock: Any = FakeClock()
+    context = ProxyContext(asyncio.get_running_loop(), clock, Network())
+    made = Listener(context, Cluster("api", "http", UpstreamPolicy(), clock))
+    bound = listening_socket()
+    with pytest.raises(OSError, match="No space left"):
+        await made.adopt("127.0.0.1", bound)
+    assert bound.fileno() == -1
+    assert made.bound == []
+    assert not context.listening

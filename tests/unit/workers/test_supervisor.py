@@ -562,6 +562,27 @@ async def test_one_that_starts_is_told_and_not_waited_for(supervisor: Supervisor
     assert workers.made[2].told[0]["kind"] == "reload"
 
 
+async def test_one_whose_channel_is_not_open_yet_is_started_with_the_new(
+    supervisor: Supervisor, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await supervisor.start()
+    opening = Channel.open
+    going_on: list[asyncio.Task[list[str]]] = []
+
+    async def open_late(self: Channel, loop: asyncio.AbstractEventLoop, end: socket.socket) -> None:
+        if not going_on:
+            going_on.append(asyncio.create_task(reloaded(supervisor, OTHER)))
+            await until(lambda: supervisor.settings == OTHER)
+        await opening(self, loop, end)
+
+    monkeypatch.setattr(Channel, "open", open_late)
+    workers.made[1].die(-9)
+    await until(lambda: len(workers.made) == 3 and workers.made[2].start)
+    workers.made[0].channel.send({"kind": "reloaded", "why": ""})
+    await going_on[0]
+    assert from_plain(Settings, workers.made[2].start["settings"]) == OTHER
+
+
 async def test_what_is_tripped_or_open_is_known_on_where_it_still_is(
     supervisor: Supervisor, workers: Workers
 ) -> None:
@@ -593,3 +614,46 @@ async def test_another_port_takes_other_workers(supervisor: Supervisor, workers:
     assert len(workers.made) == 4
     await until(lambda: all({"kind": "leave"} in worker.told for worker in workers.made[:2]))
     assert [name for name, _ in supervisor.listening] == ["api", "web"]
+
+
+async def test_a_file_that_changes_is_read_again_here_too(workers: Workers) -> None:
+    changed: asyncio.Queue[int] = asyncio.Queue()
+    watching = 0
+
+    async def changes() -> AsyncIterator[object]:
+        nonlocal watching
+        watching += 1
+        try:
+            while True:
+                yield await changed.get()
+        finally:
+            watching -= 1
+
+    wanted = replace(OTHER, sidecar=replace(OTHER.sidecar, watch=False), log_level="ERROR")
+    supervisor = Supervisor(SETTINGS, lambda: wanted, spawn=workers.spawn, changes=changes)
+    level = logging.getLogger().level
+    try:
+        await supervisor.start()
+        changed.put_nowait(1)
+        for worker in workers.made:
+            await until(lambda worker=worker: worker.told)
+            worker.channel.send({"kind": "reloaded", "why": ""})
+        await until(lambda: supervisor.reloads.counts.success == 1 and not watching)
+        assert logging.getLogger().level == logging.ERROR
+    finally:
+        logging.getLogger().setLevel(level)
+        await supervisor.close()
+
+
+async def test_the_end_waits_for_a_reload_that_starts_workers(
+    supervisor: Supervisor, workers: Workers
+) -> None:
+    supervisor.reloads._load = lambda: replace(SETTINGS, upstreams=(replace(UPSTREAM, name="web"),))
+    await supervisor.start()
+    workers.answers = [None, None]
+    asked = supervisor.reloads.ask()
+    await until(lambda: len(workers.made) == 4)
+    async with asyncio.timeout(10.0):
+        await supervisor.close()
+    assert (await asked).result == "refused"
+    assert [worker.code for worker in workers.made] == [-9] * 4
