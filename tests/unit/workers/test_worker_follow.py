@@ -3,13 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from unit.workers.test_supervisor import OTHER, SETTINGS, limits
+from unit.workers.test_supervisor import OTHER, SETTINGS
 
 from sidecar.config.settings import Settings
-from sidecar.workers.worker import _follow
 from sidecar.workers.wire import to_plain
-
-__all__ = ["limits"]
+from sidecar.workers.worker import _follow
 
 
 class Worker:
