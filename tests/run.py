@@ -40,7 +40,21 @@ COMPILED = ROOT / "build" / "compiled"  # what is built of the checkout, to be t
 TRACED = ["--cov=sidecar", "--cov-branch", "--cov-report=term", "--covered-fully"]
 ONCE = [
     f"tests/e2e/test_{name}.py"
-    for name in ("build", "demo", "distributed", "new_user", "retry_storm", "workers")
+    for name in (
+        "build",
+        "demo",
+        "distributed",
+        "dns",
+        "etcd",
+        "forking_servers",
+        "new_user",
+        "registration",
+        "registry_outages",
+        "registry_restarts",
+        "reload",
+        "retry_storm",
+        "workers",
+    )
 ]
 RUNS = {
     "pure Python, units and properties, traced": ("pure", ["tests/unit", "tests/property", *TRACED]),
