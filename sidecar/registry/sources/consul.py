@@ -20,7 +20,13 @@ from sidecar.errors import SourceError
 from sidecar.model import Snapshot
 from sidecar.registry.sources.consul_agent import ANSWER_TIMEOUT, Agents, Conversation, Health, UnknownIdError
 from sidecar.registry.sources.consul_answers import endpoints_of
-from sidecar.registry.sources.source import MAX_ENDPOINTS, Registrar, Source
+from sidecar.registry.sources.source import (
+    ANNOUNCE_WITHIN,
+    MAX_ENDPOINTS,
+    WITHDRAW_WITHIN,
+    Registrar,
+    Source,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -156,13 +162,16 @@ class ConsulSource(Source, Registrar):
             async def at_host(at: int) -> int:
                 if places.get(at) == body:
                     try:
-                        await conversation.put(at, f"/v1/agent/check/pass/{_part(_check(service))}")
+                        await conversation.put(
+                            at, f"/v1/agent/check/pass/{_part(_check(service))}", ANNOUNCE_WITHIN
+                        )
                     except UnknownIdError:
                         pass  # it has forgotten, or deregistered what was critical for too long
                     else:
                         return at
                 # Checks of an earlier registration, under other names, would count for ever.
-                await conversation.put(at, "/v1/agent/service/register?replace-existing-checks=true", body)
+                target = "/v1/agent/service/register?replace-existing-checks=true"
+                await conversation.put(at, target, ANNOUNCE_WITHIN, body)
                 return at
 
             at = await conversation.first(at_host)
@@ -176,7 +185,8 @@ class ConsulSource(Source, Registrar):
         async with self._agents.conversation() as conversation:
             for at in list(places) or range(len(self._agents.urls)):
                 try:
-                    await conversation.put(at, f"/v1/agent/service/deregister/{_part(service.identity)}")
+                    target = f"/v1/agent/service/deregister/{_part(service.identity)}"
+                    await conversation.put(at, target, WITHDRAW_WITHIN)
                 except UnknownIdError:
                     pass  # what was wanted
                 except SourceError as error:

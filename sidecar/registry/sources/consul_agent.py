@@ -155,9 +155,9 @@ class Conversation:
             raise SourceError(f"{where}: the answer is no list")
         return Health(at, int(index), entries, filtered)
 
-    async def put(self, at: int, target: str, body: dict[str, Any] | None = None) -> None:
-        """PUT of a target under /v1/agent. Raises SourceError, UnknownIdError."""
-        async with self._exchange("PUT", at, target, ANSWER_TIMEOUT, body) as (response, where):
+    async def put(self, at: int, target: str, within: float, body: dict[str, Any] | None = None) -> None:
+        """PUT of a target under /v1/agent. within: seconds. Raises SourceError, UnknownIdError."""
+        async with self._exchange("PUT", at, target, within, body) as (response, where):
             if response.status != 200:
                 raise await _refusal(response, where, "write the service")
 
