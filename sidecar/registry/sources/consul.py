@@ -19,7 +19,6 @@ from urllib.parse import quote
 from sidecar.errors import SourceError
 from sidecar.model import Snapshot
 from sidecar.registry.sources.consul_agent import ANSWER_TIMEOUT, Agents, Conversation, Health, UnknownIdError
-from sidecar.registry.sources.consul_answers import endpoints_of
 from sidecar.registry.sources.source import (
     ANNOUNCE_WITHIN,
     MAX_ENDPOINTS,
@@ -111,13 +110,13 @@ class ConsulSource(Source, Registrar):
     def _news(self, query: _Query, health: Health) -> Snapshot | None:
         """What an answer changes; None for nothing. Raises SourceError for one that says nothing of endpoints."""
         wanted = query.wanted
-        if health.filtered and not health.entries:
+        if health.filtered and not health.instances.count:
             # Consul's answer is the same list without what the token may not see, and may be empty for that alone.
             raise SourceError(
                 f"service {query.service}: all its instances are hidden from the token; give `token_env` or"
                 " `token_file` one with service:read and node:read"
             )
-        endpoints, left_out = endpoints_of(health.entries, wanted)
+        endpoints, left_out = health.instances.endpoints(), health.instances.left_out
         complaints = [f"instance {name} is left out: {why}" for name, why in left_out.items()]
         if health.filtered:
             complaints.append(
@@ -223,7 +222,7 @@ class _Query:
         if index:
             target = f"{target}&index={index}&wait={_duration(wait)}"
             within += wait * (1 + JITTER)
-        health = await conversation.health(at, target, within)
+        health = await conversation.health(at, target, within, self.wanted)
         self._at = at
         # An index that goes backwards is asked for anew; one of 0 would never block ("Blocking Queries").
         self._index = 0 if health.index < index else max(health.index, 1)

@@ -16,14 +16,15 @@ from yarl import URL
 
 from sidecar.config.secrets import SecretError, read_secret
 from sidecar.errors import SourceError
-from sidecar.registry.sources.http import CONNECT_TIMEOUT, base_urls, open_session, read_json, tls_context
+from sidecar.registry.sources.consul_answers import Instances
+from sidecar.registry.sources.http import CONNECT_TIMEOUT, base_urls, open_session, read_list, tls_context
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sidecar.config.settings import RegistrySettings
-    from sidecar.registry.sources.source import Surroundings
+    from sidecar.registry.sources.source import Surroundings, Wanted
 
 __all__ = ["ANSWER_TIMEOUT", "Agents", "Conversation", "Health", "UnknownIdError"]
 
@@ -55,14 +56,14 @@ class UnknownIdError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What /v1/health/service says. at: the host's position. index: X-Consul-Index.
+    """What /v1/health/service says. at: the host's position. index: X-Consul-Index. instances: all that it names.
 
     filtered: the token may not see all of it (X-Consul-Results-Filtered-By-ACLs).
     """
 
     at: int
     index: int
-    entries: list[Any]
+    instances: Instances
     filtered: bool
 
 
@@ -137,8 +138,9 @@ class Conversation:
             return found
         raise SourceError("; ".join(refusals) or "no host is configured")
 
-    async def health(self, at: int, target: str, within: float) -> Health:
+    async def health(self, at: int, target: str, within: float, wanted: Wanted) -> Health:
         """GET of a target under /v1/health/service. within: seconds. Raises SourceError."""
+        instances = Instances(wanted)
         async with self._exchange("GET", at, target, within) as (response, where):
             if response.status != 200:
                 raise await _refusal(response, where, "read the service and its nodes")
@@ -150,10 +152,8 @@ class Conversation:
             if not _is_index(index):
                 raise SourceError(f"{where}: no X-Consul-Index is in the answer; is this Consul's HTTP port?")
             filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
-            entries = await read_json(response)
-        if not isinstance(entries, list):
-            raise SourceError(f"{where}: the answer is no list")
-        return Health(at, int(index), entries, filtered)
+            await read_list(response, instances.take)
+        return Health(at, int(index), instances, filtered)
 
     async def put(self, at: int, target: str, within: float, body: dict[str, Any] | None = None) -> None:
         """PUT of a target under /v1/agent. within: seconds. Raises SourceError, UnknownIdError."""

@@ -6,6 +6,7 @@ good as `host`; a text that is no JSON may be `host:port`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sidecar.config.rules import Unusable, ZoneName
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint, Snapshot
 from sidecar.registry.sources.etcd_gateway import from_base64, number, prefix_end, to_base64
+from sidecar.registry.sources.http import AT_A_TIME
 from sidecar.registry.sources.source import MAX_ENDPOINTS
 
 if TYPE_CHECKING:
@@ -173,14 +175,19 @@ class Service:
         """Whether some are left out for want of room that is there now: those have to be listed."""
         return len(self._entries) < min(self.count, MAX_ENDPOINTS * ROOM_AGAIN)
 
-    def take_listing(self, answer: dict[str, Any]) -> None:
-        """Take over what a range of its keys has, whatever was known before. Raises SourceError."""
+    async def take_listing(self, answer: dict[str, Any]) -> None:
+        """Take over what a range of its keys has, whatever was known before. Raises SourceError.
+
+        The loop has its turns meanwhile.
+        """
         found = answer.get("kvs") or []
         if not isinstance(found, list):
             raise SourceError(f"etcd: the listing of {self.named} is none")
         self._entries.clear()
-        for one in found[:MAX_ENDPOINTS]:
-            self._put(_key_of(one), one)
+        for first in range(0, min(len(found), MAX_ENDPOINTS), AT_A_TIME):
+            for one in found[first : min(first + AT_A_TIME, MAX_ENDPOINTS)]:
+                self._put(_key_of(one), one)
+            await asyncio.sleep(0)
         self.count = max(number(answer, "count"), len(self._entries))
         self.revision = number(answer.get("header"), "revision")
         self._complaints.keep_only(self._key, self._entries)

@@ -324,6 +324,33 @@ async def test_those_for_which_there_was_no_room_are_listed_once_there_is(
         assert [endpoint.port for endpoint in (await anext(stream)).endpoints] == [2, 3]
 
 
+async def test_what_changes_all_the_time_is_told_now_and_then(member: Member) -> None:
+    changes = 500
+    async with watching(source_of(member)) as stream:
+        assert (await anext(stream)).endpoints == at(member)
+        member.said.put_nowait(
+            "".join(
+                change(1, "/services/api/1", f"10.0.0.9:{number}", 8 + number)
+                for number in range(1, changes + 1)
+            )
+        )
+        told = [(await anext(stream)).endpoints]
+        while told[-1][0].port != changes:
+            told.append((await anext(stream)).endpoints)
+    assert len(told) < 20, "not a snapshot of each"
+
+
+async def test_what_was_said_before_a_watch_breaks_is_told(member: Member) -> None:
+    async with watching(source_of(member)) as stream:
+        assert (await anext(stream)).endpoints == at(member)
+        said = [change(1, "/services/api/1", f"10.0.0.9:{port}", 8 + port) for port in (1, 2)]
+        member.said.put_nowait(said[0])
+        assert (await anext(stream)).endpoints == (Endpoint("10.0.0.9", 1),)
+        member.said.put_nowait(f"{said[1]}no JSON\n")  # while what changed before is digested
+        assert (await anext(stream)).endpoints == (Endpoint("10.0.0.9", 2),)
+        assert "a line of the stream is no JSON" in await failure(stream)
+
+
 async def test_watches_that_the_gateway_has_lost_are_asked_for_again(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
