@@ -18,7 +18,14 @@ from urllib.parse import quote
 
 from sidecar.errors import SourceError
 from sidecar.model import Snapshot
-from sidecar.registry.sources.consul_agent import ANSWER_TIMEOUT, Agents, Conversation, Health, UnknownIdError
+from sidecar.registry.sources.consul_agent import (
+    ANSWER_TIMEOUT,
+    Agents,
+    Conversation,
+    Health,
+    RefusedError,
+    UnknownIdError,
+)
 from sidecar.registry.sources.source import (
     ANNOUNCE_WITHIN,
     MAX_ENDPOINTS,
@@ -85,21 +92,21 @@ class ConsulSource(Source, Registrar):
         return [tuple(wanted[first::count]) for first in range(count)]
 
     async def watch(self, wanted: Sequence[Wanted]) -> AsyncIterator[Snapshot | None]:
-        """See `Source.watch`. An answer about one upstream that cannot be used is raised after the others' turn."""
+        """See `Source.watch`. What goes wrong with one upstream alone is raised after the others' turn."""
         queries = [_Query(one, one.datacenter or self._settings.datacenter) for one in wanted]
         wait = self._wait if len(queries) == 1 else min(self._wait, TURN)
         pace = _Pace(self._clock)
         first = True
         async with self._agents.conversation() as conversation:
             while queries:
-                unusable: SourceError | None = None
+                unusable: RefusedError | None = None
                 for query in queries:
                     if not first:
                         await asyncio.sleep(pace.pause())
-                    health = await conversation.first(partial(query.ask, conversation, wait))
                     try:
+                        health = await conversation.first(partial(query.ask, conversation, wait))
                         news = self._news(query, health)
-                    except SourceError as error:
+                    except RefusedError as error:
                         unusable = unusable or error
                     else:
                         yield news
@@ -108,11 +115,11 @@ class ConsulSource(Source, Registrar):
                 first = False
 
     def _news(self, query: _Query, health: Health) -> Snapshot | None:
-        """What an answer changes; None for nothing. Raises SourceError for one that says nothing of endpoints."""
+        """What an answer changes; None for nothing. Raises RefusedError for one that says nothing of endpoints."""
         wanted = query.wanted
         if health.filtered and not health.instances.count:
             # Consul's answer is the same list without what the token may not see, and may be empty for that alone.
-            raise SourceError(
+            raise RefusedError(
                 f"service {query.service}: all its instances are hidden from the token; give `token_env` or"
                 " `token_file` one with service:read and node:read"
             )
@@ -128,7 +135,7 @@ class ConsulSource(Source, Registrar):
         self._complain(wanted.upstream, complaints)
         if left_out and not endpoints:
             # The registry has not said that there are none.
-            raise SourceError(
+            raise RefusedError(
                 f"service {query.service}: none of its {len(left_out)} instances can be used; {complaints[0]}"
             )
         if endpoints == query.told:

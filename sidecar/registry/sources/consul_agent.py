@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sidecar.config.settings import RegistrySettings
     from sidecar.registry.sources.source import Surroundings, Wanted
 
-__all__ = ["ANSWER_TIMEOUT", "Agents", "Conversation", "Health", "UnknownIdError"]
+__all__ = ["ANSWER_TIMEOUT", "Agents", "Conversation", "Health", "RefusedError", "UnknownIdError"]
 
 T = TypeVar("T")
 
@@ -48,6 +48,10 @@ _ADVICE = {
     404: "is this Consul's HTTP port?",
     429: "raise the agent's `limits.http_max_conns_per_client`, or its rate limits",
 }
+
+
+class RefusedError(SourceError):
+    """An answer to this question alone: another may be answered well."""
 
 
 class UnknownIdError(SourceError):
@@ -123,9 +127,10 @@ class Conversation:
     async def first(self, ask: Callable[[int], Awaitable[T]]) -> T:
         """What `ask` gives for the first host that answers, each asked once at most, from `at` on.
 
-        Raises SourceError, which tells of all.
+        Raises SourceError, which tells of all; RefusedError where one of them has refused this question.
         """
         hosts = len(self._agents.urls)
+        kind = SourceError
         refusals: dict[str, None] = {}  # each once, in order: a missing token is the same for all
         for step in range(hosts):
             at = (self.at + step) % hosts
@@ -133,10 +138,11 @@ class Conversation:
                 found = await ask(at)
             except SourceError as error:
                 refusals[str(error)] = None
+                kind = RefusedError if isinstance(error, RefusedError) else kind
                 continue
             self.at = self._agents.preferred = at
             return found
-        raise SourceError("; ".join(refusals) or "no host is configured")
+        raise kind("; ".join(refusals) or "no host is configured")
 
     async def health(self, at: int, target: str, within: float, wanted: Wanted) -> Health:
         """GET of a target under /v1/health/service. within: seconds. Raises SourceError."""
@@ -208,7 +214,8 @@ async def _refusal(response: aiohttp.ClientResponse, where: str, right: str) -> 
     advice = f"{_ADVICE[status]} {right}" if status == 403 else _ADVICE.get(status)
     if said == "No path to datacenter":
         advice = "see `datacenter`"
-    return SourceError(f"{text}; {advice}" if advice else text)
+    kind = RefusedError if status in (400, 403) or said == "No path to datacenter" else SourceError
+    return kind(f"{text}; {advice}" if advice else text)
 
 
 def _words(error: Exception) -> str:
