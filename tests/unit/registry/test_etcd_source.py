@@ -195,6 +195,25 @@ async def test_each_service_is_listed_and_all_are_watched_in_one_stream(member: 
     assert [one["create_request"]["start_revision"] for one in creates] == ["8", "8"]
 
 
+async def test_what_is_known_at_once_is_taken_over_with_turns_of_the_loop_between(member: Member) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    names = [f"s{number}" for number in range(20)]
+    async with watching(source_of(member), *names) as stream:
+        await anext(stream)
+        counting = asyncio.create_task(count())
+        for _ in names[1:]:
+            await anext(stream)
+        counting.cancel()
+    assert turns >= 18
+
+
 async def test_two_upstreams_of_one_service_are_one_watch(member: Member) -> None:
     source = source_of(member)
     stream = source.watch([Wanted("a", "api"), Wanted("b", "api")])
