@@ -84,9 +84,9 @@ class EtcdSource(Source, Registrar):
             await list_services(gateway, member, services)
             news = False
             for service in services:
-                if snapshots := service.snapshots():
+                if known := service.snapshots():
                     news = True
-                    yield snapshots
+                    yield known
             if not news:
                 yield ()
             try:
