@@ -162,22 +162,25 @@ class ConsulSource(Source, Registrar):
         """See `Registrar.announce`. Goes to the agent of the time before while that answers."""
         body = _registration(service)
         places = self._announced.setdefault(service.identity, {})
+        hosts = len(self._agents.urls)
+        asked = 0
         async with self._agents.conversation() as conversation:
             conversation.at = next(reversed(places), conversation.at)
 
             async def at_host(at: int) -> int:
+                nonlocal asked
+                asked += 1
+                within = ANNOUNCE_WITHIN if asked < hosts else ANSWER_TIMEOUT
                 if places.get(at) == body:
                     try:
-                        await conversation.put(
-                            at, f"/v1/agent/check/pass/{_part(_check(service))}", ANNOUNCE_WITHIN
-                        )
+                        await conversation.put(at, f"/v1/agent/check/pass/{_part(_check(service))}", within)
                     except UnknownIdError:
                         pass  # it has forgotten, or deregistered what was critical for too long
                     else:
                         return at
                 # Checks of an earlier registration, under other names, would count for ever.
                 target = "/v1/agent/service/register?replace-existing-checks=true"
-                await conversation.put(at, target, ANNOUNCE_WITHIN, body)
+                await conversation.put(at, target, within, body)
                 return at
 
             at = await conversation.first(at_host)
@@ -189,10 +192,12 @@ class ConsulSource(Source, Registrar):
         places = self._announced.get(service.identity, {})
         refusals = []
         async with self._agents.conversation() as conversation:
-            for at in list(places) or range(len(self._agents.urls)):
+            left = list(places) or list(range(len(self._agents.urls)))
+            while left:
+                at = left.pop(0)
                 try:
                     target = f"/v1/agent/service/deregister/{_part(service.identity)}"
-                    await conversation.put(at, target, WITHDRAW_WITHIN)
+                    await conversation.put(at, target, WITHDRAW_WITHIN if left else ANSWER_TIMEOUT)
                 except UnknownIdError:
                     pass  # what was wanted
                 except SourceError as error:

@@ -145,12 +145,13 @@ class Gateway:
     async def ask(self, path: str, message: dict[str, Any], within: float) -> dict[str, Any]:
         """What the first member answers that can; each is asked once at most. Those that cannot come last then.
 
-        within: seconds that each has, with everything that it takes to ask it.
+        within: seconds that each has as long as there is another, with everything that it takes to ask it.
         """
         failures: list[SourceError] = []
+        last = self.members[-1]
         for member in self.members:
             try:
-                async with asyncio.timeout(within):
+                async with asyncio.timeout(within if member != last else None):
                     return await self.call(member, path, message)
             except TimeoutError:
                 failures.append(GatewayError(f"{member}{path}: no answer within {within:g} s"))

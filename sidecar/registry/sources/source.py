@@ -31,9 +31,9 @@ __all__ = [
 # of one upstream is what a registry that has been filled by mistake looks like.
 MAX_ENDPOINTS = 5000
 
-# Seconds that one host of a registry has for a word about a registration, which takes milliseconds where it is well.
-# One that is frozen still accepts connections, and is noticed by nothing else. Of three hosts the third has its turn
-# within `announcement.ANSWER`, at the end the second within `registration.GRACE`.
+# Seconds that one host of a registry has for a word about a registration, as long as there is another to ask: it takes
+# milliseconds where it is well. One that is frozen still accepts connections, and is noticed by nothing else. Of three
+# hosts the third has its turn within `announcement.ANSWER`, at the end the second within `registration.GRACE`.
 ANNOUNCE_WITHIN = 1.6
 WITHDRAW_WITHIN = 0.9
 
