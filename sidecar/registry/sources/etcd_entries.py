@@ -167,7 +167,9 @@ class Service:
         self._source = source
         self._wanted = tuple(wanted)
         self._complaints = complaints
-        self._entries: dict[bytes, Entry | None] = {}  # None for one that cannot be used
+        # An endpoint unless the port is up to whom it is for; None for one that cannot be used. Those that stay are the
+        # same objects in each snapshot: the next is compared with the last in no time.
+        self._entries: dict[bytes, Endpoint | Entry | None] = {}
         self._told: dict[str, tuple[Endpoint, ...]] = {}  # by upstream
 
     @property
@@ -235,20 +237,22 @@ class Service:
         for key, entry in sorted(self._entries.items()):
             if entry is None:
                 continue
-            port = entry.port or default
-            if port:
-                found.setdefault((entry.host, port), Endpoint(entry.host, port, entry.weight, entry.zone))
+            if isinstance(entry, Endpoint):
+                found.setdefault((entry.host, entry.port), entry)
+            elif default:
+                found.setdefault((entry.host, default), _endpoint(entry, default))
             else:
                 self._complaints.say(key, f"is left out: it has no port, nor has {wanted.upstream}")
         return tuple(found.values())
 
     def _put(self, key: bytes, one: dict[str, Any]) -> None:
         try:
-            self._entries[key] = entry = parse_entry(from_base64(one.get("value")))
+            entry = parse_entry(from_base64(one.get("value")))
         except ValueError as error:
             self._entries[key] = None
             self._complaints.say(key, f"is left out: it {error}")
         else:
+            self._entries[key] = _endpoint(entry, entry.port) if entry.port else entry
             if entry.port:  # without one it is up to whom it is for
                 self._complaints.take_back(key)
 
@@ -257,6 +261,10 @@ class Service:
             self._complaints.say(self._key, f"has more than {MAX_ENDPOINTS} entries: the rest is left out")
         elif self.count < MAX_ENDPOINTS * ROOM_AGAIN:
             self._complaints.take_back(self._key)
+
+
+def _endpoint(entry: Entry, port: int) -> Endpoint:
+    return Endpoint(entry.host, port, entry.weight, entry.zone)
 
 
 def _shown(key: bytes) -> str:

@@ -311,3 +311,13 @@ async def test_a_long_listing_leaves_the_loop_its_turns() -> None:
     counting.cancel()
     assert turns >= 20
     assert len(ports(api)) == many
+
+
+def test_an_endpoint_that_stays_is_the_same_object_in_the_next_snapshot() -> None:
+    api = service()
+    take(api, listing(7, kv("1", "a:1", 6), kv("2", "b:2", 7)))
+    ((before,), ()) = (api.snapshots(), api.snapshots())
+    api.apply([{"kv": kv("2", "b:3", 8)}])
+    (after,) = api.snapshots()
+    assert after.endpoints[0] is before.endpoints[0]
+    assert after.endpoints[1] == Endpoint("b", 3)
