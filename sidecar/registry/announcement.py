@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Announcement"]
 
-# Seconds for one word to the registry. One of its members that is silent is given up after 3 (`http.CONNECT_TIMEOUT`),
-# and the next is to have its turn.
+# Seconds for one word to the registry, of which the hosts that are silent take `source.ANNOUNCE_WITHIN` each.
 ANSWER = 5.0
 # Seconds before the registry is told again after a failure: up to the first, doubled each time, at most as long as
 # between two renewals: one that is back knows all within that time, and an ailing one is asked for little more than a
@@ -121,6 +120,13 @@ class Announcement:
                 self._fail(error)
         if not self._told:
             self._enter("withdrawn", "")
+            return
+        _log.warning(
+            "%s: %s forgets it when its ttl of %g s is over",
+            self.settings.name,
+            self.registry.name,
+            self.settings.ttl,
+        )
 
     async def stop(self) -> None:
         """Stop, and leave it as the registry has it."""

@@ -173,13 +173,20 @@ class ServiceRegistry:
         decides. Raises `UnknownUpstreamError`.
         """
         upstream = self._as_it_is(self._settings.upstream(name))
-        health = await self._health_checks().check(upstream)
+        health = self._with_reason(name, await self._health_checks().check(upstream))
         _debug("%s is %s%s", name, health.status.value, f": {health.error}" if health.error else "")
         return health
 
     async def check_all_services_health(self) -> dict[str, ServiceHealth]:
         """`check_service_health` of all services and load balancers at the same time, by name in file order."""
-        return await self._health_checks().check_all(map(self._as_it_is, self._settings.upstreams))
+        found = await self._health_checks().check_all(map(self._as_it_is, self._settings.upstreams))
+        return {name: self._with_reason(name, health) for name, health in found.items()}
+
+    def _with_reason(self, name: str, health: ServiceHealth) -> ServiceHealth:
+        """Why a service without endpoints has none."""
+        if health.endpoints or self._live is None:
+            return health
+        return replace(health, error=self._live.nobody(name).problem)
 
     def get_deployment_info(self) -> dict[str, Any]:
         """An overview as plain data: deployment_mode, domain, services_count, and services by name.

@@ -394,7 +394,7 @@ class SourceSupervisor:
             feed = self._feeds.get((name, upstream))
             if feed is None:
                 continue
-            stream = next(one for one in self._registries[name].streams if feed.wanted in one.wanted)
+            stream = next(one for one in self._registries[name].streams if upstream in one.upstreams)
             count = None if feed.endpoints is None else len(feed.endpoints)
             stale = feed.saved or stream.is_stale(now)
             found.append(FeedStatus(name, count, feed.heard_at, stale, feed.saved, stream.error))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.etcd import Etcd
+from support.etcd import Etcd, cluster
 from support.http import get
 from support.ports import free_port
 from support.proxy import Sidecar
@@ -30,13 +30,14 @@ def web(tmp_path: Path) -> Iterator[Nginx]:
         yield server
 
 
-def configured(etcd: Etcd, listen: int, *, register: str = "", workers: int = 1) -> str:
+def configured(*members: Etcd, listen: int = 0, register: str = "", workers: int = 1) -> str:
     """One upstream that is looked up in etcd, `web`."""
-    return f"""external_registry: {{type: etcd, host: "{etcd.address}"}}
+    hosts = ", ".join(f'"{member.address}"' for member in members)
+    return f"""external_registry: {{type: etcd, host: [{hosts}]}}
 services: {{web: {{port: 80, source: etcd}}}}
 {f"register: [{register}]" if register else ""}
 sidecar:
-  {{bind: [127.0.0.1], ports: {{{listen}: web}}, admin: "127.0.0.1:ADMIN", metrics: "127.0.0.1:METRICS",
+  {{bind: [127.0.0.1], ports: {{{listen or free_port()}: web}}, admin: "127.0.0.1:ADMIN", metrics: "127.0.0.1:METRICS",
     workers: {workers}, drain_timeout: 5}}
 """
 
@@ -71,8 +72,8 @@ def test_who_announces_is_found_by_others_until_it_drains(
     (tmp_path / "others").mkdir()
     flag = ("--register", f"web={web.port}")
     with (
-        Sidecar(tmp_path / "others", configured(etcd, others)) as other,
-        Sidecar(tmp_path / "own", configured(etcd, own, workers=workers), arguments=flag) as one,
+        Sidecar(tmp_path / "others", configured(etcd, listen=others)) as other,
+        Sidecar(tmp_path / "own", configured(etcd, listen=own, workers=workers), arguments=flag) as one,
     ):
         wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
         value = json.loads(etcd.get(key(web.port)) or "")
@@ -91,7 +92,7 @@ def test_who_announces_is_found_by_others_until_it_drains(
 
 
 def test_it_follows_its_service(etcd: Etcd, web: Nginx, tmp_path: Path) -> None:
-    with Sidecar(tmp_path, configured(etcd, free_port(), register=checked(web.port))) as one:
+    with Sidecar(tmp_path, configured(etcd, register=checked(web.port))) as one:
         wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
         web.stop()
         wait_until(lambda: etcd.get(key(web.port)) is None, "the service is withdrawn")
@@ -103,7 +104,7 @@ def test_it_follows_its_service(etcd: Etcd, web: Nginx, tmp_path: Path) -> None:
 
 
 def test_it_is_renewed_and_forgotten_when_nobody_does(etcd: Etcd, web: Nginx, tmp_path: Path) -> None:
-    with Sidecar(tmp_path, configured(etcd, free_port(), register=checked(web.port, ttl=3))) as one:
+    with Sidecar(tmp_path, configured(etcd, register=checked(web.port, ttl=3))) as one:
         wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
         before = etcd.leases()
         wait_until(lambda: count(one, "renewed") >= 5, "longer than its ttl has passed")
@@ -116,7 +117,7 @@ def test_it_is_renewed_and_forgotten_when_nobody_does(etcd: Etcd, web: Nginx, tm
 
 
 def test_what_etcd_has_forgotten_is_announced_again(etcd: Etcd, web: Nginx, tmp_path: Path) -> None:
-    with Sidecar(tmp_path, configured(etcd, free_port(), register=checked(web.port, ttl=3))):
+    with Sidecar(tmp_path, configured(etcd, register=checked(web.port, ttl=3))):
         wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
         (lease,) = etcd.leases()
         etcd.revoke(lease)
@@ -127,7 +128,7 @@ def test_what_etcd_has_forgotten_is_announced_again(etcd: Etcd, web: Nginx, tmp_
 def test_an_etcd_that_is_down_holds_up_neither_start_nor_end(etcd: Etcd, web: Nginx, tmp_path: Path) -> None:
     etcd.stop()
     (tmp_path / "own").mkdir()
-    with Sidecar(tmp_path / "own", configured(etcd, free_port(), register=checked(web.port, ttl=3))) as one:
+    with Sidecar(tmp_path / "own", configured(etcd, register=checked(web.port, ttl=3))) as one:
         found = wait_until(lambda: shown(one) if shown(one)["state"] == "failing" else None, "it is told")
         assert not found["registered"]
         assert str(etcd.address) in found["error"]
@@ -143,7 +144,7 @@ def test_an_etcd_that_is_down_holds_up_neither_start_nor_end(etcd: Etcd, web: Ng
 def test_an_etcd_that_is_silent_holds_up_the_end_for_two_seconds(
     etcd: Etcd, web: Nginx, tmp_path: Path
 ) -> None:
-    with Sidecar(tmp_path, configured(etcd, free_port(), register=checked(web.port))) as one:
+    with Sidecar(tmp_path, configured(etcd, register=checked(web.port))) as one:
         wait_until(lambda: etcd.get(key(web.port)), "the service is announced")
         etcd.signal(signal.SIGSTOP)
         try:
@@ -153,3 +154,35 @@ def test_an_etcd_that_is_silent_holds_up_the_end_for_two_seconds(
             etcd.signal(signal.SIGCONT)
         said = "web: etcd has not answered its withdrawal within 2 s; it is forgotten when its ttl of 15 s is over"
         assert said in one.process.stderr
+
+
+def test_a_member_that_is_frozen_neither_lets_it_be_forgotten_nor_keeps_it(
+    web: Nginx, tmp_path: Path
+) -> None:
+    with cluster(tmp_path / "etcd", 3) as members:
+        members.sort(key=Etcd.leads)  # a follower comes first: there is no election to wait for
+        first, other, _ = members
+        (tmp_path / "own").mkdir()
+        text = configured(*members, register=checked(web.port, ttl=3))
+        with Sidecar(tmp_path / "own", text) as one:
+            wait_until(lambda: other.get(key(web.port)), "the service is announced")
+            leases = other.leases()
+            before = count(one, "renewed")
+            first.signal(signal.SIGSTOP)
+            try:
+                wait_until(lambda: count(one, "renewed") >= before + 4, "longer than its ttl has passed")
+                assert other.leases() == leases, "the same one, which has not ended meanwhile"
+                assert count(one, "error") == 0
+            finally:
+                first.signal(signal.SIGCONT)
+            first.wait_until_well()
+
+        with Sidecar(tmp_path / "own", configured(*members, register=checked(web.port, ttl=60))) as one:
+            wait_until(lambda: other.get(key(web.port)), "the service is announced")
+            first.signal(signal.SIGSTOP)
+            try:
+                one.send(signal.SIGTERM)
+                assert one.process.wait() == 0
+                assert other.get(key(web.port)) is None, "it is withdrawn at another member"
+            finally:
+                first.signal(signal.SIGCONT)

@@ -96,6 +96,7 @@ class ConsulAgent:
 
     index: raft's. jitter: how much of the sixteenth of a wait is added to it [blocking]; the longest, unless set.
     script: answers for the next health requests, in turn; `always` for all of them.
+    node_address: of what is registered without an address.
     tokens: who may do what, once there are any; requests without one are anonymous then, and see nothing.
     seen: all requests. waits: seconds that queries were let block. blocked: how many do now.
     """
@@ -106,6 +107,7 @@ class ConsulAgent:
         self.index = 10
         self.jitter = 1.0
         self.compress = False
+        self.node_address = "10.9.9.9"
         self.datacenters = {"dc1"}
         self.max_connections = MAX_CONNECTIONS
         self.old_refusals = False  # 500 where newer ones say 404
@@ -179,7 +181,7 @@ class ConsulAgent:
         }
         self.instances[identity] = Instance(
             entry | fields,
-            {"Node": "node-1", "Address": "10.9.9.9", "Datacenter": "dc1", "Meta": {}} | (node or {}),
+            {"Node": "node-1", "Address": self.node_address, "Datacenter": "dc1", "Meta": {}} | (node or {}),
             {"serfHealth": "passing", f"service:{identity}": status},
         )
         self.change(service)

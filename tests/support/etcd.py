@@ -158,6 +158,11 @@ class Etcd(Server):
         """End a lease, with its keys."""
         self.call("/v3/lease/revoke", {"ID": lease})
 
+    def leads(self) -> bool:
+        """Whether it is the leader of its cluster."""
+        status = self.call("/v3/maintenance/status", {})
+        return bool(status["leader"] == status["header"]["member_id"])
+
     def compact(self) -> None:
         """Forget what has been before now."""
         now = self.call("/v3/kv/range", {"key": _base64("x")})["header"]["revision"]

@@ -18,9 +18,21 @@ from urllib.parse import quote
 
 from sidecar.errors import SourceError
 from sidecar.model import Snapshot
-from sidecar.registry.sources.consul_agent import ANSWER_TIMEOUT, Agents, Conversation, Health, UnknownIdError
-from sidecar.registry.sources.consul_answers import endpoints_of
-from sidecar.registry.sources.source import MAX_ENDPOINTS, Registrar, Source
+from sidecar.registry.sources.consul_agent import (
+    ANSWER_TIMEOUT,
+    Agents,
+    Conversation,
+    Health,
+    RefusedError,
+    UnknownIdError,
+)
+from sidecar.registry.sources.source import (
+    ANNOUNCE_WITHIN,
+    MAX_ENDPOINTS,
+    WITHDRAW_WITHIN,
+    Registrar,
+    Source,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -80,21 +92,21 @@ class ConsulSource(Source, Registrar):
         return [tuple(wanted[first::count]) for first in range(count)]
 
     async def watch(self, wanted: Sequence[Wanted]) -> AsyncIterator[Snapshot | None]:
-        """See `Source.watch`. An answer about one upstream that cannot be used is raised after the others' turn."""
+        """See `Source.watch`. What goes wrong with one upstream alone is raised after the others' turn."""
         queries = [_Query(one, one.datacenter or self._settings.datacenter) for one in wanted]
         wait = self._wait if len(queries) == 1 else min(self._wait, TURN)
         pace = _Pace(self._clock)
         first = True
         async with self._agents.conversation() as conversation:
             while queries:
-                unusable: SourceError | None = None
+                unusable: RefusedError | None = None
                 for query in queries:
                     if not first:
                         await asyncio.sleep(pace.pause())
-                    health = await conversation.first(partial(query.ask, conversation, wait))
                     try:
+                        health = await conversation.first(partial(query.ask, conversation, wait))
                         news = self._news(query, health)
-                    except SourceError as error:
+                    except RefusedError as error:
                         unusable = unusable or error
                     else:
                         yield news
@@ -103,15 +115,15 @@ class ConsulSource(Source, Registrar):
                 first = False
 
     def _news(self, query: _Query, health: Health) -> Snapshot | None:
-        """What an answer changes; None for nothing. Raises SourceError for one that says nothing of endpoints."""
+        """What an answer changes; None for nothing. Raises RefusedError for one that says nothing of endpoints."""
         wanted = query.wanted
-        if health.filtered and not health.entries:
+        if health.filtered and not health.instances.count:
             # Consul's answer is the same list without what the token may not see, and may be empty for that alone.
-            raise SourceError(
+            raise RefusedError(
                 f"service {query.service}: all its instances are hidden from the token; give `token_env` or"
                 " `token_file` one with service:read and node:read"
             )
-        endpoints, left_out = endpoints_of(health.entries, wanted)
+        endpoints, left_out = health.instances.endpoints(), health.instances.left_out
         complaints = [f"instance {name} is left out: {why}" for name, why in left_out.items()]
         if health.filtered:
             complaints.append(
@@ -123,7 +135,7 @@ class ConsulSource(Source, Registrar):
         self._complain(wanted.upstream, complaints)
         if left_out and not endpoints:
             # The registry has not said that there are none.
-            raise SourceError(
+            raise RefusedError(
                 f"service {query.service}: none of its {len(left_out)} instances can be used; {complaints[0]}"
             )
         if endpoints == query.told:
@@ -150,19 +162,25 @@ class ConsulSource(Source, Registrar):
         """See `Registrar.announce`. Goes to the agent of the time before while that answers."""
         body = _registration(service)
         places = self._announced.setdefault(service.identity, {})
+        hosts = len(self._agents.urls)
+        asked = 0
         async with self._agents.conversation() as conversation:
             conversation.at = next(reversed(places), conversation.at)
 
             async def at_host(at: int) -> int:
+                nonlocal asked
+                asked += 1
+                within = ANNOUNCE_WITHIN if asked < hosts else ANSWER_TIMEOUT
                 if places.get(at) == body:
                     try:
-                        await conversation.put(at, f"/v1/agent/check/pass/{_part(_check(service))}")
+                        await conversation.put(at, f"/v1/agent/check/pass/{_part(_check(service))}", within)
                     except UnknownIdError:
                         pass  # it has forgotten, or deregistered what was critical for too long
                     else:
                         return at
                 # Checks of an earlier registration, under other names, would count for ever.
-                await conversation.put(at, "/v1/agent/service/register?replace-existing-checks=true", body)
+                target = "/v1/agent/service/register?replace-existing-checks=true"
+                await conversation.put(at, target, within, body)
                 return at
 
             at = await conversation.first(at_host)
@@ -174,9 +192,12 @@ class ConsulSource(Source, Registrar):
         places = self._announced.get(service.identity, {})
         refusals = []
         async with self._agents.conversation() as conversation:
-            for at in list(places) or range(len(self._agents.urls)):
+            left = list(places) or list(range(len(self._agents.urls)))
+            while left:
+                at = left.pop(0)
                 try:
-                    await conversation.put(at, f"/v1/agent/service/deregister/{_part(service.identity)}")
+                    target = f"/v1/agent/service/deregister/{_part(service.identity)}"
+                    await conversation.put(at, target, WITHDRAW_WITHIN if left else ANSWER_TIMEOUT)
                 except UnknownIdError:
                     pass  # what was wanted
                 except SourceError as error:
@@ -213,7 +234,7 @@ class _Query:
         if index:
             target = f"{target}&index={index}&wait={_duration(wait)}"
             within += wait * (1 + JITTER)
-        health = await conversation.health(at, target, within)
+        health = await conversation.health(at, target, within, self.wanted)
         self._at = at
         # An index that goes backwards is asked for anew; one of 0 would never block ("Blocking Queries").
         self._index = 0 if health.index < index else max(health.index, 1)

@@ -16,16 +16,17 @@ from yarl import URL
 
 from sidecar.config.secrets import SecretError, read_secret
 from sidecar.errors import SourceError
-from sidecar.registry.sources.http import CONNECT_TIMEOUT, base_urls, open_session, read_json, tls_context
+from sidecar.registry.sources.consul_answers import Instances
+from sidecar.registry.sources.http import CONNECT_TIMEOUT, base_urls, open_session, read_list, tls_context
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sidecar.config.settings import RegistrySettings
-    from sidecar.registry.sources.source import Surroundings
+    from sidecar.registry.sources.source import Surroundings, Wanted
 
-__all__ = ["ANSWER_TIMEOUT", "Agents", "Conversation", "Health", "UnknownIdError"]
+__all__ = ["ANSWER_TIMEOUT", "Agents", "Conversation", "Health", "RefusedError", "UnknownIdError"]
 
 T = TypeVar("T")
 
@@ -49,20 +50,24 @@ _ADVICE = {
 }
 
 
+class RefusedError(SourceError):
+    """An answer to this question alone: another may be answered well."""
+
+
 class UnknownIdError(SourceError):
     """The agent knows no service or check of that id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What /v1/health/service says. at: the host's position. index: X-Consul-Index.
+    """What /v1/health/service says. at: the host's position. index: X-Consul-Index. instances: all that it names.
 
     filtered: the token may not see all of it (X-Consul-Results-Filtered-By-ACLs).
     """
 
     at: int
     index: int
-    entries: list[Any]
+    instances: Instances
     filtered: bool
 
 
@@ -122,9 +127,10 @@ class Conversation:
     async def first(self, ask: Callable[[int], Awaitable[T]]) -> T:
         """What `ask` gives for the first host that answers, each asked once at most, from `at` on.
 
-        Raises SourceError, which tells of all.
+        Raises SourceError, which tells of all; RefusedError where one of them has refused this question.
         """
         hosts = len(self._agents.urls)
+        kind = SourceError
         refusals: dict[str, None] = {}  # each once, in order: a missing token is the same for all
         for step in range(hosts):
             at = (self.at + step) % hosts
@@ -132,13 +138,15 @@ class Conversation:
                 found = await ask(at)
             except SourceError as error:
                 refusals[str(error)] = None
+                kind = RefusedError if isinstance(error, RefusedError) else kind
                 continue
             self.at = self._agents.preferred = at
             return found
-        raise SourceError("; ".join(refusals) or "no host is configured")
+        raise kind("; ".join(refusals) or "no host is configured")
 
-    async def health(self, at: int, target: str, within: float) -> Health:
+    async def health(self, at: int, target: str, within: float, wanted: Wanted) -> Health:
         """GET of a target under /v1/health/service. within: seconds. Raises SourceError."""
+        instances = Instances(wanted)
         async with self._exchange("GET", at, target, within) as (response, where):
             if response.status != 200:
                 raise await _refusal(response, where, "read the service and its nodes")
@@ -150,14 +158,12 @@ class Conversation:
             if not _is_index(index):
                 raise SourceError(f"{where}: no X-Consul-Index is in the answer; is this Consul's HTTP port?")
             filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
-            entries = await read_json(response)
-        if not isinstance(entries, list):
-            raise SourceError(f"{where}: the answer is no list")
-        return Health(at, int(index), entries, filtered)
+            await read_list(response, instances.take)
+        return Health(at, int(index), instances, filtered)
 
-    async def put(self, at: int, target: str, body: dict[str, Any] | None = None) -> None:
-        """PUT of a target under /v1/agent. Raises SourceError, UnknownIdError."""
-        async with self._exchange("PUT", at, target, ANSWER_TIMEOUT, body) as (response, where):
+    async def put(self, at: int, target: str, within: float, body: dict[str, Any] | None = None) -> None:
+        """PUT of a target under /v1/agent. within: seconds. Raises SourceError, UnknownIdError."""
+        async with self._exchange("PUT", at, target, within, body) as (response, where):
             if response.status != 200:
                 raise await _refusal(response, where, "write the service")
 
@@ -208,7 +214,8 @@ async def _refusal(response: aiohttp.ClientResponse, where: str, right: str) -> 
     advice = f"{_ADVICE[status]} {right}" if status == 403 else _ADVICE.get(status)
     if said == "No path to datacenter":
         advice = "see `datacenter`"
-    return SourceError(f"{text}; {advice}" if advice else text)
+    kind = RefusedError if status in (400, 403) or said == "No path to datacenter" else SourceError
+    return kind(f"{text}; {advice}" if advice else text)
 
 
 def _words(error: Exception) -> str:

@@ -12,32 +12,45 @@ from sidecar.config.addresses import parse_host
 from sidecar.model import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sidecar.registry.sources.source import Wanted
 
-__all__ = ["endpoints_of"]
+__all__ = ["Instances"]
 
 MAX_WEIGHT = 256  # `Endpoint.weight`
 _ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)  # as `sidecar.zone` has to be
 _WEIGHT = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-def endpoints_of(entries: Iterable[Any], wanted: Wanted) -> tuple[tuple[Endpoint, ...], dict[str, str]]:
-    """Endpoints in the order of their addresses, each once; and why instances are left out, by what they are called.
+class Instances:
+    """What an answer says of endpoints, taken one instance after the other, so that none has to be held.
 
-    An answer's own order means nothing, and would make two equal ones differ.
+    count: of all. left_out: why some are, by what they are called.
     """
-    found: dict[tuple[str, int], Endpoint] = {}
-    left_out: dict[str, str] = {}
-    for position, entry in enumerate(entries):
+
+    __slots__ = ("_found", "_wanted", "count", "left_out")
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.count = 0
+        self.left_out: dict[str, str] = {}
+        self._wanted = wanted
+        self._found: dict[tuple[str, int], Endpoint] = {}
+
+    def take(self, entry: Any) -> None:
+        """The next."""
+        self.count += 1
         try:
-            endpoint = _endpoint(entry, wanted)
+            endpoint = _endpoint(entry, self._wanted)
         except ValueError as error:
-            left_out[_name(entry, position)] = str(error)
+            self.left_out[_name(entry, self.count)] = str(error)
         else:
-            found.setdefault(endpoint.key, endpoint)
-    return tuple(found[key] for key in sorted(found)), left_out
+            self._found.setdefault(endpoint.key, endpoint)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """In the order of their addresses, each once.
+
+        An answer's own order means nothing, and would make two equal ones differ.
+        """
+        return tuple(self._found[key] for key in sorted(self._found))
 
 
 def _endpoint(entry: Any, wanted: Wanted) -> Endpoint:
@@ -98,11 +111,11 @@ def _zone(service: dict[str, Any], node: dict[str, Any]) -> str:
     return ""
 
 
-def _name(entry: Any, position: int) -> str:
+def _name(entry: Any, number: int) -> str:
     """What a person finds it by."""
     identity = _text(_table(entry, "Service"), "ID")
     node = _text(_table(entry, "Node"), "Node")
-    return f"`{identity[:80]}` of node `{node[:80]}`" if identity or node else f"number {position + 1}"
+    return f"`{identity[:80]}` of node `{node[:80]}`" if identity or node else f"number {number}"
 
 
 def _table(holder: Any, key: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ who is asked when a member fails; `etcd_leases` announces.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -59,6 +60,9 @@ class EtcdSource(Source, Registrar):
                                 failures.clear()
                             for snapshot in snapshots or (None,):
                                 yield snapshot
+                                await asyncio.sleep(
+                                    0
+                                )  # hundreds are known at once, and taken over one by one
                 except SourceError as error:
                     failures.append(error)
                     if isinstance(error, GatewayError) and error.same_at_all:
@@ -78,7 +82,13 @@ class EtcdSource(Source, Registrar):
             if listings > MAX_LISTINGS:
                 raise SourceError(f"{member}: its history is compacted faster than it can be followed")
             await list_services(gateway, member, services)
-            yield tuple(snapshot for service in services for snapshot in service.snapshots())
+            news = False
+            for service in services:
+                if known := service.snapshots():
+                    news = True
+                    yield known
+            if not news:
+                yield ()
             try:
                 watching = watch_services(gateway, member, services, self._surroundings.clock, self._every)
                 async with aclosing(watching) as items:

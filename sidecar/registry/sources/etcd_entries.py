@@ -6,6 +6,7 @@ good as `host`; a text that is no JSON may be `host:port`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sidecar.config.rules import Unusable, ZoneName
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint, Snapshot
 from sidecar.registry.sources.etcd_gateway import from_base64, number, prefix_end, to_base64
+from sidecar.registry.sources.http import AT_A_TIME
 from sidecar.registry.sources.source import MAX_ENDPOINTS
 
 if TYPE_CHECKING:
@@ -165,7 +167,9 @@ class Service:
         self._source = source
         self._wanted = tuple(wanted)
         self._complaints = complaints
-        self._entries: dict[bytes, Entry | None] = {}  # None for one that cannot be used
+        # An endpoint unless the port is up to whom it is for; None for one that cannot be used. Those that stay are the
+        # same objects in each snapshot: the next is compared with the last in no time.
+        self._entries: dict[bytes, Endpoint | Entry | None] = {}
         self._told: dict[str, tuple[Endpoint, ...]] = {}  # by upstream
 
     @property
@@ -173,14 +177,19 @@ class Service:
         """Whether some are left out for want of room that is there now: those have to be listed."""
         return len(self._entries) < min(self.count, MAX_ENDPOINTS * ROOM_AGAIN)
 
-    def take_listing(self, answer: dict[str, Any]) -> None:
-        """Take over what a range of its keys has, whatever was known before. Raises SourceError."""
+    async def take_listing(self, answer: dict[str, Any]) -> None:
+        """Take over what a range of its keys has, whatever was known before. Raises SourceError.
+
+        The loop has its turns meanwhile.
+        """
         found = answer.get("kvs") or []
         if not isinstance(found, list):
             raise SourceError(f"etcd: the listing of {self.named} is none")
         self._entries.clear()
-        for one in found[:MAX_ENDPOINTS]:
-            self._put(_key_of(one), one)
+        for first in range(0, min(len(found), MAX_ENDPOINTS), AT_A_TIME):
+            for one in found[first : min(first + AT_A_TIME, MAX_ENDPOINTS)]:
+                self._put(_key_of(one), one)
+            await asyncio.sleep(0)
         self.count = max(number(answer, "count"), len(self._entries))
         self.revision = number(answer.get("header"), "revision")
         self._complaints.keep_only(self._key, self._entries)
@@ -228,20 +237,22 @@ class Service:
         for key, entry in sorted(self._entries.items()):
             if entry is None:
                 continue
-            port = entry.port or default
-            if port:
-                found.setdefault((entry.host, port), Endpoint(entry.host, port, entry.weight, entry.zone))
+            if isinstance(entry, Endpoint):
+                found.setdefault((entry.host, entry.port), entry)
+            elif default:
+                found.setdefault((entry.host, default), _endpoint(entry, default))
             else:
                 self._complaints.say(key, f"is left out: it has no port, nor has {wanted.upstream}")
         return tuple(found.values())
 
     def _put(self, key: bytes, one: dict[str, Any]) -> None:
         try:
-            self._entries[key] = entry = parse_entry(from_base64(one.get("value")))
+            entry = parse_entry(from_base64(one.get("value")))
         except ValueError as error:
             self._entries[key] = None
             self._complaints.say(key, f"is left out: it {error}")
         else:
+            self._entries[key] = _endpoint(entry, entry.port) if entry.port else entry
             if entry.port:  # without one it is up to whom it is for
                 self._complaints.take_back(key)
 
@@ -250,6 +261,10 @@ class Service:
             self._complaints.say(self._key, f"has more than {MAX_ENDPOINTS} entries: the rest is left out")
         elif self.count < MAX_ENDPOINTS * ROOM_AGAIN:
             self._complaints.take_back(self._key)
+
+
+def _endpoint(entry: Entry, port: int) -> Endpoint:
+    return Endpoint(entry.host, port, entry.weight, entry.zone)
 
 
 def _shown(key: bytes) -> str:

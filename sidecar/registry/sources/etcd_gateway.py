@@ -142,21 +142,31 @@ class Gateway:
             async with await self._post(member, path, body, limits) as response:
                 return plain_answer(await read_json(response), member, path)
 
-    async def ask(self, path: str, message: dict[str, Any]) -> dict[str, Any]:
-        """What the first member answers that can; each is asked once at most. Those that cannot come last then."""
+    async def ask(self, path: str, message: dict[str, Any], within: float) -> dict[str, Any]:
+        """What the first member answers that can; each is asked once at most. Those that cannot come last then.
+
+        within: seconds that each has as long as there is another, with everything that it takes to ask it.
+        """
         failures: list[SourceError] = []
+        last = self.members[-1]
         for member in self.members:
             try:
-                answer = await self.call(member, path, message)
+                async with asyncio.timeout(within if member != last else None):
+                    return await self.call(member, path, message)
+            except TimeoutError:
+                failures.append(GatewayError(f"{member}{path}: no answer within {within:g} s"))
             except SourceError as error:
                 if isinstance(error, GatewayError) and error.same_at_all:
                     raise
                 failures.append(error)
-            else:
-                at = self.members.index(member)
-                self.members = self.members[at:] + self.members[:at]
-                return answer
+            except asyncio.CancelledError:  # nobody waits for it any longer, nor shall the next question
+                self._put_last(member)
+                raise
+            self._put_last(member)
         raise together(failures)
+
+    def _put_last(self, member: str) -> None:
+        self.members = (*(one for one in self.members if one != member), member)
 
     @asynccontextmanager
     async def stream(self, member: str, path: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:

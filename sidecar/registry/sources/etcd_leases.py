@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sidecar.errors import SourceError
 from sidecar.registry.sources.etcd_entries import Entry, entry_key, entry_value
 from sidecar.registry.sources.etcd_gateway import NOT_FOUND, Gateway, GatewayError, number, to_base64
+from sidecar.registry.sources.source import ANNOUNCE_WITHIN, WITHDRAW_WITHIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,13 +72,13 @@ class Leases:
         lease = self._held.get(name)
         if lease is not None:
             try:
-                await gateway.ask("/v3/lease/revoke", {"ID": str(lease.identity)})
+                await gateway.ask("/v3/lease/revoke", {"ID": str(lease.identity)}, WITHDRAW_WITHIN)
             except GatewayError as error:
                 if error.code != NOT_FOUND:
                     raise
             self._held.pop(name, None)
         else:  # of an earlier process, perhaps, whose lease is not known
-            await gateway.ask("/v3/kv/deleterange", {"key": self._key(service)})
+            await gateway.ask("/v3/kv/deleterange", {"key": self._key(service)}, WITHDRAW_WITHIN)
 
     async def close(self) -> None:
         """Close the connections. Leases stay until they are withdrawn, or their time is over."""
@@ -107,7 +108,8 @@ class Leases:
 
 
 async def _grant(gateway: Gateway, seconds: int) -> _Lease:
-    lease = number(await gateway.ask("/v3/lease/grant", {"TTL": str(seconds)}), "ID")
+    answer = await gateway.ask("/v3/lease/grant", {"TTL": str(seconds)}, ANNOUNCE_WITHIN)
+    lease = number(answer, "ID")
     if not lease:
         raise SourceError("etcd: a lease that was granted has no ID")
     return _Lease(lease, seconds)
@@ -115,16 +117,17 @@ async def _grant(gateway: Gateway, seconds: int) -> _Lease:
 
 async def _renew(gateway: Gateway, lease: _Lease) -> bool:
     """Whether it is still there, and lasts from now on. One that has ended is said to last for 0 seconds."""
-    answer = await gateway.ask("/v3/lease/keepalive", {"ID": str(lease.identity)})
+    answer = await gateway.ask("/v3/lease/keepalive", {"ID": str(lease.identity)}, ANNOUNCE_WITHIN)
     return number(answer.get("result"), "TTL") > 0
 
 
 async def _put(gateway: Gateway, key: str, value: str, lease: _Lease) -> None:
     """Write it unless it is there as it should be: each writing is an event for all who watch."""
-    found = (await gateway.ask("/v3/kv/range", {"key": key})).get("kvs")
+    found = (await gateway.ask("/v3/kv/range", {"key": key}, ANNOUNCE_WITHIN)).get("kvs")
     one = found[0] if isinstance(found, list) and found and isinstance(found[0], dict) else {}
     if one.get("value") != value or number(one, "lease") != lease.identity:
-        await gateway.ask("/v3/kv/put", {"key": key, "value": value, "lease": str(lease.identity)})
+        question = {"key": key, "value": value, "lease": str(lease.identity)}
+        await gateway.ask("/v3/kv/put", question, ANNOUNCE_WITHIN)
 
 
 def _value(service: RegistrationSettings) -> str:

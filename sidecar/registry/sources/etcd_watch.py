@@ -46,7 +46,10 @@ MAX_REQUESTS = 61440  # bytes of them in a body; some 400
 # its first answer; the rest is a member's time to set watches up.
 CONFIRMED_WITHIN = 0.5
 MAX_FRUITLESS = 10  # rounds of asking in a row without any: 5 s, as for every other answer
-UNREAD = 64  # items that wait for whoever iterates; then reading stops
+# Seconds between two snapshots of what changes all the time: one of a service with thousands of entries takes
+# milliseconds to make, whatever has changed of it.
+COALESCE = 0.05
+UNREAD = 64  # items that wait for whoever iterates; then no more are made
 LOOK_EVERY, JITTER = 10.0, 0.2  # seconds between two looks, ±20 %: a silent member is noticed within 17 s
 
 
@@ -69,7 +72,7 @@ async def list_services(gateway: Gateway, member: str, services: Iterable[Servic
     async def work() -> None:
         for service in left:
             question = {"key": service.start, "range_end": service.end, "limit": str(MAX_ENDPOINTS)}
-            service.take_listing(await gateway.call(member, "/v3/kv/range", question))
+            await service.take_listing(await gateway.call(member, "/v3/kv/range", question))
 
     await _all(work() for _ in range(AT_ONCE))
 
@@ -114,13 +117,36 @@ class _Watch:
         self._items = items
         self._missing = dict(self._services)
         self._confirmed = asyncio.Event()  # one more
+        self._changed: dict[Service, None] = {}  # since the last snapshot of each
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Until something fails, which is the last item."""
         try:
-            await _all((self._keep_watching(), self._look()))
+            await _all((self._keep_watching(), self._look(), self._tell()))
         except Exception as error:  # whoever iterates raises it, a mistake of this program too
+            await self._tell_changed()
             await self._items.put(error)
+
+    async def _tell(self) -> None:
+        """What has changed, at once, and then what has changed while that was digested."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._tell_changed()
+            await asyncio.sleep(COALESCE)
+
+    async def _tell_changed(self) -> None:
+        while self._changed:
+            if self._items.full():  # a snapshot that is made is told: nobody makes it again
+                await asyncio.sleep(COALESCE)
+                continue
+            service = next(iter(self._changed))
+            del self._changed[service]
+            snapshots = service.snapshots()
+            if snapshots:
+                self._items.put_nowait(snapshots)
+            await asyncio.sleep(0)
 
     async def _keep_watching(self) -> None:
         async with asyncio.TaskGroup() as streams:
@@ -151,13 +177,11 @@ class _Watch:
             aclosing(lines(response)) as told,
         ):
             async for line in told:
-                snapshots = self._take(line)
-                if snapshots:
-                    await self._items.put(snapshots)
+                self._take(line)
         raise GatewayError(f"{self._member}/v3/watch: the stream has ended")
 
-    def _take(self, line: bytes) -> tuple[Snapshot, ...]:
-        """What one line changes. Raises ListAgainError, SourceError."""
+    def _take(self, line: bytes) -> None:
+        """Note what one line changes. Raises ListAgainError, SourceError."""
         try:
             answer = plain_answer(json.loads(line), self._member, "/v3/watch")
         except (ValueError, RecursionError):
@@ -177,11 +201,12 @@ class _Watch:
             self._confirmed.set()
         events = result.get("events")
         if service is None or not isinstance(events, list):
-            return ()
+            return
         service.apply(events)
         if service.has_room_again:
             raise ListAgainError
-        return service.snapshots()
+        self._changed[service] = None
+        self._news.set()
 
     async def _look(self) -> None:
         """Ask how many keys there are, of one service after the other; of the same again where the watch says else."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -14,19 +16,30 @@ from sidecar.errors import SourceError
 from sidecar.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from aiohttp.abc import ResolveResult
 
     from sidecar.config.settings import RegistrySettings, TlsSettings
     from sidecar.health.connection import Resolve
 
-__all__ = ["MAX_ANSWER", "base_urls", "lines", "open_session", "read_json", "tls_context"]
+__all__ = [
+    "AT_A_TIME",
+    "MAX_ANSWER",
+    "base_urls",
+    "lines",
+    "open_session",
+    "read_json",
+    "read_list",
+    "tls_context",
+]
 
 CONNECT_TIMEOUT = 3.0  # seconds, with TLS: registries are near, and another member may be asked
 MAX_ANSWER = (
     64 * 1024 * 1024
 )  # bytes of one answer, or of one line of a stream: ten thousand endpoints have some ten
+# Entries of an answer that are read until the loop has a turn: some milliseconds for Consul's, which are the longest.
+AT_A_TIME = 250
 SHOWN = 120  # characters of a refusal that a message repeats
 
 
@@ -43,31 +56,21 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
     """The context of its files as they are now; None without TLS. Raises SourceError."""
     if not tls.enabled:
         return None
-    context = ssl.create_default_context()
+    try:
+        # One that names its own is not to trust the whole world too; nor to load it, which takes 15 ms each time.
+        context = ssl.create_default_context(cafile=tls.ca or None)
+    except (OSError, ssl.SSLError) as error:
+        raise SourceError(f"{tls.ca} (tls.ca): {_words(error)}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    try:
-        if tls.ca:
-            context = _trusting(tls.ca, context)
-    except (OSError, ssl.SSLError) as error:
-        raise SourceError(f"{tls.ca} (tls.ca): {_words(error)}") from None
     try:
         if tls.cert:
             # A password, which is wrong: a key that needs one is an error then, and no prompt at the terminal.
             context.load_cert_chain(tls.cert, tls.key or None, password="")
     except (OSError, ssl.SSLError) as error:
         raise SourceError(f"{tls.cert} (tls.cert): {_words(error)}") from None
-    return context
-
-
-def _trusting(ca: str, like: ssl.SSLContext) -> ssl.SSLContext:
-    """A context that trusts these certificates alone: one that names its own is not to trust the whole world too."""
-    context = ssl.create_default_context(cafile=ca)
-    context.minimum_version = like.minimum_version
-    context.check_hostname = like.check_hostname
-    context.verify_mode = like.verify_mode
     return context
 
 
@@ -122,23 +125,79 @@ class _Resolver(AbstractResolver):
 
 async def read_json(response: aiohttp.ClientResponse) -> Any:
     """The whole body as JSON, of a status of 2xx. Raises SourceError, which tells the status and the reason given."""
-    where = f"{response.method} {response.url.path}"
+    body = await _read(response)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
+        raise _no_json(response) from None
+
+
+async def read_list(response: aiohttp.ClientResponse, take: Callable[[Any], None]) -> None:
+    """`read_json` of a list, of which `take` gets one entry after the other; the loop has its turns between them.
+
+    Of thousands of entries that are large all at once would hold up the loop, as would the collection of garbage that
+    comes to walk through them.
+    """
+    body = await _read(response)
+    try:
+        text = body.decode()
+        at = _after_space(text, 0)
+        if text[at : at + 1] != "[":
+            json.loads(text)
+            raise SourceError(f"{_where(response)}: the answer is no list")
+        await _take_entries(text, at, take)
+    except (ValueError, RecursionError):
+        raise _no_json(response) from None
+
+
+async def _take_entries(text: str, at: int, take: Callable[[Any], None]) -> None:
+    """Those of the list that begins at `at`, which is all of the text. Raises ValueError, RecursionError."""
+    taken = 0
+    at = _after_space(text, at + 1)
+    more = text[at : at + 1] != "]"
+    while more:
+        entry, at = _DECODER.raw_decode(text, at)
+        take(entry)
+        taken += 1
+        at = _after_space(text, at)
+        more = text[at : at + 1] == ","
+        if more:
+            at = _after_space(text, at + 1)
+            if not taken % AT_A_TIME:
+                await asyncio.sleep(0)
+    if text[at : at + 1] != "]" or _after_space(text, at + 1) != len(text):
+        raise ValueError
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None  # it may be empty
+    return found.end()
+
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _where(response: aiohttp.ClientResponse) -> str:
+    return f"{response.method} {response.url.path} at {response.url.authority}"
+
+
+def _no_json(response: aiohttp.ClientResponse) -> SourceError:
+    return SourceError(f"{_where(response)}: the answer is no JSON")
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytearray:
+    """The whole body, of a status of 2xx. Raises SourceError."""
     body = bytearray()
     async for part in response.content.iter_any():
         body += part
         if len(body) > MAX_ANSWER:
-            raise SourceError(
-                f"{where} at {response.url.authority}: the answer is longer than {MAX_ANSWER} bytes"
-            )
+            raise SourceError(f"{_where(response)}: the answer is longer than {MAX_ANSWER} bytes")
     if not 200 <= response.status <= 299:
         said = " ".join(body[:SHOWN].decode("utf-8", "replace").split())
-        raise SourceError(
-            f"{where} at {response.url.authority}: status {response.status}{f': {said}' if said else ''}"
-        )
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
-        raise SourceError(f"{where} at {response.url.authority}: the answer is no JSON") from None
+        raise SourceError(f"{_where(response)}: status {response.status}{f': {said}' if said else ''}")
+    return body
 
 
 async def lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

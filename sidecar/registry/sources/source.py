@@ -17,11 +17,25 @@ if TYPE_CHECKING:
     from sidecar.health.connection import Resolve
     from sidecar.model import Endpoint, Snapshot
 
-__all__ = ["MAX_ENDPOINTS", "Registrar", "Source", "Surroundings", "Wanted"]
+__all__ = [
+    "ANNOUNCE_WITHIN",
+    "MAX_ENDPOINTS",
+    "WITHDRAW_WITHIN",
+    "Registrar",
+    "Source",
+    "Surroundings",
+    "Wanted",
+]
 
 # Of one upstream. More are left out, with a warning: metrics keep some dozen series for each, and a thousand endpoints
 # of one upstream is what a registry that has been filled by mistake looks like.
 MAX_ENDPOINTS = 5000
+
+# Seconds that one host of a registry has for a word about a registration, as long as there is another to ask: it takes
+# milliseconds where it is well. One that is frozen still accepts connections, and is noticed by nothing else. Of three
+# hosts the third has its turn within `announcement.ANSWER`, at the end the second within `registration.GRACE`.
+ANNOUNCE_WITHIN = 1.6
+WITHDRAW_WITHIN = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +109,10 @@ class Registrar(ABC):
     async def announce(self, service: RegistrationSettings) -> None:
         """Make `service` known for its `ttl`, or say once more that it is there; to be called three times in a ttl.
 
-        Also when the registry has forgotten it meanwhile. Raises what `Source.watch` does.
+        Also when the registry has forgotten it meanwhile. A host that is silent for `ANNOUNCE_WITHIN` is followed by
+        the next. Raises what `Source.watch` does.
         """
 
     @abstractmethod
     async def withdraw(self, service: RegistrationSettings) -> None:
-        """Take `service` away, if it is there. Raises what `Source.watch` does."""
+        """Take `service` away, if it is there; as `announce`, within `WITHDRAW_WITHIN`."""

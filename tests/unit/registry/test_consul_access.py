@@ -19,6 +19,7 @@ from sidecar.config.settings import TlsSettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint
 from sidecar.registry.sources import consul_agent
+from sidecar.registry.sources.http import tls_context
 
 FIRST = Endpoint("10.0.0.1", 80)
 SECRET = "b1gs35hh-0000-secret"
@@ -134,6 +135,18 @@ def trusting(authority: Authority, **more: Any) -> TlsSettings:
 
 
 @pytest.mark.server("openssl")
+def test_who_names_an_authority_loads_no_other(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: ssl.SSLContext, purpose: object) -> None:
+        raise AssertionError("those of the whole world are not asked for")
+
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", load)
+    context = tls_context(trusting(authority))
+    assert context is not None
+    assert len(context.get_ca_certs()) == 1
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
 async def test_over_tls_by_the_authority_that_is_named(authority: Authority) -> None:
     async with ConsulAgent(tls=authority.server("here", "127.0.0.1")) as agent:
         agent.add("web", "web-1", "10.0.0.1")

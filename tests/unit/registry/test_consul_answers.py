@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sidecar.model import Endpoint
-from sidecar.registry.sources.consul_answers import endpoints_of
+from sidecar.registry.sources.consul_answers import Instances
 from sidecar.registry.sources.source import Wanted
 
 WANTED = Wanted("web", "web")
@@ -17,14 +17,22 @@ def entry(service: dict[str, Any] | None = None, node: dict[str, Any] | None = N
     return {"Service": SERVICE | (service or {}), "Node": NODE | (node or {}), "Checks": []}
 
 
+def read(entries: list[Any], wanted: Wanted) -> tuple[tuple[Endpoint, ...], dict[str, str]]:
+    instances = Instances(wanted)
+    for entry in entries:
+        instances.take(entry)
+    assert instances.count == len(entries)
+    return instances.endpoints(), instances.left_out
+
+
 def one(service: dict[str, Any], wanted: Wanted = WANTED, node: dict[str, Any] | None = None) -> Endpoint:
-    (endpoint,), left_out = endpoints_of([entry(service, node)], wanted)
+    (endpoint,), left_out = read([entry(service, node)], wanted)
     assert left_out == {}
     return endpoint
 
 
 def why_not(answer: Any, wanted: Wanted = WANTED) -> tuple[str, str]:
-    endpoints, left_out = endpoints_of([answer], wanted)
+    endpoints, left_out = read([answer], wanted)
     assert endpoints == ()
     ((name, why),) = left_out.items()
     return name, why
@@ -133,13 +141,13 @@ def test_what_is_no_instance_is_called_by_its_place(answer: Any) -> None:
 
 
 def test_one_that_cannot_be_used_takes_nobody_with_it() -> None:
-    endpoints, left_out = endpoints_of([entry({"Port": 0}), entry({"ID": "web-2"}), "x"], WANTED)
+    endpoints, left_out = read([entry({"Port": 0}), entry({"ID": "web-2"}), "x"], WANTED)
     assert endpoints == (Endpoint("10.0.0.1", 80),)
     assert list(left_out) == ["`web-1` of node `n1`", "number 3"]
 
 
 def test_the_same_place_is_one_endpoint_and_the_order_of_the_answer_means_nothing() -> None:
     answer = [entry({"Address": f"10.0.0.{last}"}) for last in (3, 1, 2, 1)]
-    endpoints, _ = endpoints_of(answer, WANTED)
+    endpoints, _ = read(answer, WANTED)
     assert [endpoint.host for endpoint in endpoints] == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
-    assert endpoints_of(answer[::-1], WANTED)[0] == endpoints
+    assert read(answer[::-1], WANTED)[0] == endpoints

@@ -1,6 +1,7 @@
 """Consul that cannot answer: the next host at once, and one line that says what, where and what to do."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -55,7 +56,28 @@ async def test_an_answer_that_cannot_be_used_is_told_in_one_line(
     assert await error_of(source_of(agent)) == f"{asked(agent)}: {said}"
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[1, 2", b"\xff\xfe[]", b"9" * 5000, b"[" * 100_000])
+async def test_a_long_answer_leaves_the_loop_its_turns() -> None:
+    turns = 0
+    taken: list[Any] = []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    many = 20 * http.AT_A_TIME
+    await http._take_entries(json.dumps([{"Port": number} for number in range(many)]), 0, taken.append)
+    counting.cancel()
+    assert turns >= 19
+    assert [entry["Port"] for entry in taken] == list(range(many))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"[1, 2", b"[1, ]", b"[1 2]", b"[] 3", b"[", b"\xff\xfe[]", b"9" * 5000, b"[" * 100_000],
+)
 async def test_garbage_is_no_json(agent: ConsulAgent, body: bytes) -> None:
     agent.always = say(body)
     assert "the answer is no JSON" in await error_of(source_of(agent))

@@ -1,6 +1,7 @@
 """Announcing a service to a Consul agent and withdrawing it. The agent is `support.consul`'s."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -9,10 +10,12 @@ import pytest
 from support.consul import ConsulAgent, Token
 from support.consul_source import WEB, news, source_of
 
-from sidecar.config.settings import HealthSettings, RegistrationSettings
+from sidecar.config.settings import Address, HealthSettings, RegistrationSettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint
-from sidecar.registry.sources.source import Wanted
+from sidecar.registry.announcement import ANSWER
+from sidecar.registry.registration import GRACE
+from sidecar.registry.sources.source import ANNOUNCE_WITHIN, WITHDRAW_WITHIN, Wanted
 
 ME = RegistrationSettings(
     "web", "consul", "10.0.0.8", 8080, "web/10.0.0.8:8080", HealthSettings(), weight=3, zone="a", tags=("v2",)
@@ -160,6 +163,23 @@ async def test_it_stays_with_its_agent_and_is_withdrawn_wherever_it_was_announce
         assert puts(agent) == [REGISTER, PASS, PASS, PASS], "and back, for good again"
         await source.withdraw(ME)
         assert (agent.instances, other.instances) == ({}, {})
+
+
+async def test_an_agent_that_is_silent_is_followed_by_the_next_in_good_time(agent: ConsulAgent) -> None:
+    assert ANNOUNCE_WITHIN * 3 < ANSWER
+    assert WITHDRAW_WITHIN * 2 < GRACE
+    with socket.create_server(("127.0.0.1", 0)) as frozen:  # its kernel accepts, and nobody reads
+        silent = Address("127.0.0.1", frozen.getsockname()[1])
+        source = source_of(hosts=(silent, Address(agent.host, agent.port)))
+        async with asyncio.timeout(ANSWER):
+            await source.announce(ME)
+        assert puts(agent) == [REGISTER]
+
+        source = source_of(hosts=(silent, Address(agent.host, agent.port)))  # which knows not where it is
+        async with asyncio.timeout(GRACE):
+            with pytest.raises(SourceError, match=rf"no whole answer within {WITHDRAW_WITHIN:g} s$"):
+                await source.withdraw(ME)
+        assert agent.instances == {}
 
 
 async def test_a_stream_that_moved_on_takes_no_registration_with_it(agent: ConsulAgent) -> None:

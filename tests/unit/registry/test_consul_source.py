@@ -323,6 +323,14 @@ async def test_one_that_cannot_be_used_does_not_silence_the_others_of_its_stream
             await news(stream)
 
 
+async def test_one_that_is_refused_does_not_silence_the_others_of_its_stream(agent: ConsulAgent) -> None:
+    elsewhere = Wanted("elsewhere", "web", datacenter="nowhere")
+    async with aclosing(source_of(agent).watch([elsewhere, WEB])) as stream:
+        assert await news(stream) == (FIRST,)
+        with pytest.raises(SourceError, match=r"status 500: No path to datacenter; see `datacenter`$"):
+            await news(stream)
+
+
 # The end of a stream
 
 

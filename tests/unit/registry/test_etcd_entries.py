@@ -1,5 +1,6 @@
 """What is under etcd's keys: entries as instances write them, and what becomes of a service's."""
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -11,6 +12,7 @@ from sidecar.model import Endpoint
 from sidecar.registry.sources import etcd_entries
 from sidecar.registry.sources.etcd_entries import Complaints, Entry, Service, entry_value, parse_entry
 from sidecar.registry.sources.etcd_gateway import to_base64
+from sidecar.registry.sources.http import AT_A_TIME
 from sidecar.registry.sources.source import Wanted
 
 
@@ -105,6 +107,10 @@ def delete(key: str, at: int) -> dict[str, Any]:
     }
 
 
+def take(api: Service, answer: dict[str, Any]) -> None:
+    asyncio.run(api.take_listing(answer))
+
+
 def listing(revision: int, *kvs: dict[str, str], count: int = 0) -> dict[str, Any]:
     answer = {"header": {"revision": str(revision)}, "kvs": list(kvs), "count": str(count or len(kvs))}
     return {name: value for name, value in answer.items() if value not in ([], "0")}
@@ -124,7 +130,7 @@ def ports(one: Service) -> list[int]:
 
 def test_a_listing_and_what_follows() -> None:
     api = service()
-    api.take_listing(listing(7, kv("1", "a:1", 3), kv("2", "a:2", 5)))
+    take(api, listing(7, kv("1", "a:1", 3), kv("2", "a:2", 5)))
     assert ports(api) == [1, 2]
     assert api.snapshots() == ()
     api.apply([delete("1", 8)])
@@ -132,21 +138,21 @@ def test_a_listing_and_what_follows() -> None:
     api.apply([put("0", "a:3", 9), put("2", "a:4", 9, created=5)])
     assert ports(api) == [3, 4]
     assert (api.count, api.revision) == (2, 9)
-    api.take_listing(listing(12))
+    take(api, listing(12))
     assert ports(api) == []
     assert (api.count, api.revision) == (0, 12)
 
 
 def test_the_first_listing_is_news_even_without_endpoints() -> None:
     api = service()
-    api.take_listing(listing(1))
+    take(api, listing(1))
     assert ports(api) == []
 
 
 def test_what_is_known_already_changes_nothing() -> None:
     """Streams may overlap: one that is late does not take anybody back."""
     api = service()
-    api.take_listing(listing(7, kv("1", "a:1", 7)))
+    take(api, listing(7, kv("1", "a:1", 7)))
     assert ports(api) == [1]
     api.apply([put("1", "a:9", 6)])
     api.apply([delete("1", 7)])
@@ -160,7 +166,7 @@ def test_what_is_known_already_changes_nothing() -> None:
 
 def test_a_change_that_changes_no_endpoint_is_no_news() -> None:
     api = service()
-    api.take_listing(listing(7, kv("1", {"host": "a", "port": 1}, 7)))
+    take(api, listing(7, kv("1", {"host": "a", "port": 1}, 7)))
     assert ports(api) == [1]
     api.apply([put("1", "a:1", 8, created=7)])
     assert api.snapshots() == ()
@@ -170,7 +176,7 @@ def test_a_change_that_changes_no_endpoint_is_no_news() -> None:
 def test_one_place_under_several_keys_is_one_endpoint() -> None:
     api = service()
     first, second = {"host": "a", "port": 1, "weight": 2}, {"host": "a", "port": 1, "weight": 3}
-    api.take_listing(listing(7, kv("2", second, 6), kv("1", first, 7)))
+    take(api, listing(7, kv("2", second, 6), kv("1", first, 7)))
     assert api.snapshots()[0].endpoints == (Endpoint("a", 1, 2),)
     api.apply([delete("1", 8)])
     assert api.snapshots()[0].endpoints == (Endpoint("a", 1, 3),)
@@ -183,7 +189,7 @@ def test_an_entry_without_a_port_takes_the_upstream_s(caplog: pytest.LogCaptureF
         Wanted("word", "api", port="http", default_port=80),
         Wanted("none", "api"),
     )
-    api.take_listing(listing(7, kv("1", {"host": "a"}, 6), kv("2", "b:1", 7)))
+    take(api, listing(7, kv("1", {"host": "a"}, 6), kv("2", "b:1", 7)))
     told = {
         snapshot.upstream: [endpoint.address for endpoint in snapshot.endpoints]
         for snapshot in api.snapshots()
@@ -205,7 +211,7 @@ def test_what_is_wrong_is_said_once_and_again_when_it_is_something_else(
     complaints = Complaints("etcd")
     for _ in range(2):  # streams come and go
         api = service(complaints=complaints)
-        api.take_listing(listing(7, kv("1", "bad", 7)))
+        take(api, listing(7, kv("1", "bad", 7)))
         api.apply([put("1", "bad too", 8, created=7)])
         assert ports(api) == []
     assert len(caplog.records) == 1
@@ -218,14 +224,14 @@ def test_what_is_wrong_is_said_once_and_again_when_it_is_something_else(
     api.apply([delete("1", 12)])
     api.apply([put("1", {"host": "a", "port": 0}, 13)])
     assert len(caplog.records) == 4
-    api.take_listing(listing(14))
-    api.take_listing(listing(15, kv("1", {"host": "a", "port": 0}, 15)))
+    take(api, listing(14))
+    take(api, listing(15, kv("1", {"host": "a", "port": 0}, 15)))
     assert len(caplog.records) == 5
 
 
 def test_a_key_is_shown_so_that_it_stays_one_line(caplog: pytest.LogCaptureFixture) -> None:
     api = service()
-    api.take_listing(listing(7, kv("1\nERROR all is lost\x1b[31m" + "x" * 1000, "bad", 7)))
+    take(api, listing(7, kv("1\nERROR all is lost\x1b[31m" + "x" * 1000, "bad", 7)))
     (record,) = caplog.records
     assert record.getMessage().isprintable()
     assert len(record.getMessage()) < 400
@@ -237,7 +243,7 @@ def test_more_than_there_is_room_for(
     monkeypatch.setattr(etcd_entries, "MAX_ENDPOINTS", 10)
     api = service()
     ten = [kv(str(number), f"a:{number}", 5) for number in range(1, 11)]
-    api.take_listing(listing(7, *ten, count=11))
+    take(api, listing(7, *ten, count=11))
     assert len(ports(api)) == 10
     api.apply([put("another", "a:99", 8)])
     assert api.snapshots() == ()
@@ -248,7 +254,7 @@ def test_more_than_there_is_room_for(
     assert not api.has_room_again
     api.apply([delete("2", 10)])
     assert api.has_room_again  # eight of ten are held
-    api.take_listing(listing(11, *ten[2:], kv("another", "a:99", 8), count=9))
+    take(api, listing(11, *ten[2:], kv("another", "a:99", 8), count=9))
     assert not api.has_room_again
     assert len(caplog.records) == 1
 
@@ -270,13 +276,13 @@ def test_more_than_there_is_room_for(
 )
 def test_a_listing_that_is_none(answer: dict[str, Any]) -> None:
     with pytest.raises(SourceError, match="etcd"):
-        service().take_listing(answer)
+        take(service(), answer)
 
 
 @pytest.mark.parametrize("event", [{"kv": {"mod_revision": "9"}}, {"kv": {"mod_revision": "x"}}])
 def test_an_event_that_is_none(event: Any) -> None:
     api = service()
-    api.take_listing(listing(7, kv("1", "a:1", 7)))
+    take(api, listing(7, kv("1", "a:1", 7)))
     with pytest.raises(SourceError, match="etcd"):
         api.apply([event])
 
@@ -284,7 +290,34 @@ def test_an_event_that_is_none(event: Any) -> None:
 @pytest.mark.parametrize("event", [5, {}, {"kv": 5}])
 def test_an_event_of_no_revision_is_no_news(event: Any) -> None:
     api = service()
-    api.take_listing(listing(7, kv("1", "a:1", 7)))
+    take(api, listing(7, kv("1", "a:1", 7)))
     assert ports(api) == [1]
     api.apply([event])
     assert api.snapshots() == ()
+
+
+async def test_a_long_listing_leaves_the_loop_its_turns() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    api, many = service(), 20 * AT_A_TIME
+    await api.take_listing(listing(7, *(kv(str(number), f"a:{number + 1}", 7) for number in range(many))))
+    counting.cancel()
+    assert turns >= 20
+    assert len(ports(api)) == many
+
+
+def test_an_endpoint_that_stays_is_the_same_object_in_the_next_snapshot() -> None:
+    api = service()
+    take(api, listing(7, kv("1", "a:1", 6), kv("2", "b:2", 7)))
+    ((before,), ()) = (api.snapshots(), api.snapshots())
+    api.apply([{"kv": kv("2", "b:3", 8)}])
+    (after,) = api.snapshots()
+    assert after.endpoints[0] is before.endpoints[0]
+    assert after.endpoints[1] == Endpoint("b", 3)

@@ -195,6 +195,25 @@ async def test_each_service_is_listed_and_all_are_watched_in_one_stream(member: 
     assert [one["create_request"]["start_revision"] for one in creates] == ["8", "8"]
 
 
+async def test_what_is_known_at_once_is_taken_over_with_turns_of_the_loop_between(member: Member) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    names = [f"s{number}" for number in range(20)]
+    async with watching(source_of(member), *names) as stream:
+        await anext(stream)
+        counting = asyncio.create_task(count())
+        for _ in names[1:]:
+            await anext(stream)
+        counting.cancel()
+    assert turns >= 18
+
+
 async def test_two_upstreams_of_one_service_are_one_watch(member: Member) -> None:
     source = source_of(member)
     stream = source.watch([Wanted("a", "api"), Wanted("b", "api")])
@@ -322,6 +341,33 @@ async def test_those_for_which_there_was_no_room_are_listed_once_there_is(
     async with watching(source_of(member)) as stream:
         assert [endpoint.port for endpoint in (await anext(stream)).endpoints] == [1, 2]
         assert [endpoint.port for endpoint in (await anext(stream)).endpoints] == [2, 3]
+
+
+async def test_what_changes_all_the_time_is_told_now_and_then(member: Member) -> None:
+    changes = 500
+    async with watching(source_of(member)) as stream:
+        assert (await anext(stream)).endpoints == at(member)
+        member.said.put_nowait(
+            "".join(
+                change(1, "/services/api/1", f"10.0.0.9:{number}", 8 + number)
+                for number in range(1, changes + 1)
+            )
+        )
+        told = [(await anext(stream)).endpoints]
+        while told[-1][0].port != changes:
+            told.append((await anext(stream)).endpoints)
+    assert len(told) < 20, "not a snapshot of each"
+
+
+async def test_what_was_said_before_a_watch_breaks_is_told(member: Member) -> None:
+    async with watching(source_of(member)) as stream:
+        assert (await anext(stream)).endpoints == at(member)
+        said = [change(1, "/services/api/1", f"10.0.0.9:{port}", 8 + port) for port in (1, 2)]
+        member.said.put_nowait(said[0])
+        assert (await anext(stream)).endpoints == (Endpoint("10.0.0.9", 1),)
+        member.said.put_nowait(f"{said[1]}no JSON\n")  # while what changed before is digested
+        assert (await anext(stream)).endpoints == (Endpoint("10.0.0.9", 2),)
+        assert "a line of the stream is no JSON" in await failure(stream)
 
 
 async def test_watches_that_the_gateway_has_lost_are_asked_for_again(

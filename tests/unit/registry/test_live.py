@@ -237,7 +237,7 @@ def test_the_overview(live: Scripted) -> None:
 async def test_a_service_without_endpoints_is_not_asked(live: Scripted) -> None:
     registry = live.start(WEB)
     health = await registry.check_service_health("web")
-    assert (health.status, health.error) == (ServiceStatus.UNKNOWN, "no endpoints are known")
+    assert (health.status, health.error) == (ServiceStatus.UNKNOWN, "no endpoints are known yet for web")
     assert (await registry.check_all_services_health())["web"].endpoints == ()
 
 

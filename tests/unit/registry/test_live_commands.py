@@ -1,12 +1,16 @@
 """`sidecar url` and `sidecar health` where services come from registries."""
 
+import subprocess
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.live import FALLING_BACK, WEB, Scripted, threads
 from support.ports import free_port
+from support.proxy import clean_environment
+from support.proxy import command as command_line
 from support.waiting import wait_until
 
 from sidecar import ServiceRegistry
@@ -67,5 +71,29 @@ def test_health_of_live_ones_and_of_nobody(command: Any, capsys: pytest.CaptureF
     assert command(FALLING_BACK, "health", says=(f"127.0.0.1:{port}",)) == 1
     assert f"127.0.0.1:{port}  unhealthy" in capsys.readouterr().out
     assert command(WEB_SOON, "health") == 1
-    row = capsys.readouterr().out.splitlines()[-1].split()
-    assert row == ["web", "unknown", "GET", "/health", "no", "endpoints", "are", "known"]
+    row = " ".join(capsys.readouterr().out.splitlines()[-1].split())
+    assert row == "web unknown GET /health no endpoints are known yet for web"
+
+
+@pytest.mark.parametrize("asked", ["url", "health"])
+def test_a_registry_that_errs_is_told_once(tmp_path: Path, asked: str) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    text = f"""external_registry: {{type: consul, host: "{nobody}"}}
+services: {{web: {{port: 80, source: consul}}, api: {{port: 81, source: consul}}}}
+sidecar: {{registry_wait: 0.3}}
+"""
+    (tmp_path / "sidecar.yml").write_text(text)
+    ended = subprocess.run(
+        command_line(asked, "web", "--config", tmp_path / "sidecar.yml"),
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ended.returncode == 1
+    why = f"(consul: GET /v1/health/service/web at {nobody}: connection refused)"
+    said = ended.stdout + ended.stderr
+    assert f"no endpoints are known yet for web {why}" in " ".join(said.split())
+    assert said.count("refused") == 1
+    assert ended.stderr.count("\n") == (1 if asked == "url" else 0)
