@@ -125,7 +125,7 @@ class Supervisor(App):
             slot.worker = worker
         self._register()
         self._begin_reloads()
-        self._settle()
+        self._garbage.begin()
 
     def _descriptors_wanted(self) -> int:
         """A worker inherits the limit; this process needs all of the sockets."""
