@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from sidecar.config.settings import RegistrySettings, TlsSettings
     from sidecar.health.connection import Resolve
 
-__all__ = ["MAX_ANSWER", "base_urls", "lines", "open_session", "read_json", "tls_context"]
+__all__ = [
+    "MAX_ANSWER",
+    "base_urls",
+    "lines",
+    "open_session",
+    "read_body",
+    "read_json",
+    "tls_context",
+]
 
 CONNECT_TIMEOUT = 3.0  # seconds, with TLS: registries are near, and another member may be asked
 MAX_ANSWER = (
@@ -122,6 +130,17 @@ class _Resolver(AbstractResolver):
 
 async def read_json(response: aiohttp.ClientResponse) -> Any:
     """The whole body as JSON, of a status of 2xx. Raises SourceError, which tells the status and the reason given."""
+    body = await read_body(response)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
+        raise SourceError(
+            f"{response.method} {response.url.path} at {response.url.authority}: the answer is no JSON"
+        ) from None
+
+
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body, of a status of 2xx. Raises SourceError as `read_json` does."""
     where = f"{response.method} {response.url.path}"
     body = bytearray()
     async for part in response.content.iter_any():
@@ -135,10 +154,7 @@ async def read_json(response: aiohttp.ClientResponse) -> Any:
         raise SourceError(
             f"{where} at {response.url.authority}: status {response.status}{f': {said}' if said else ''}"
         )
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
-        raise SourceError(f"{where} at {response.url.authority}: the answer is no JSON") from None
+    return bytes(body)
 
 
 async def lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

@@ -9,21 +9,24 @@ one too. So watches are short enough for one to end in each `stale_after`; below
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.config.findings import escaped, shown
 from sidecar.errors import SourceError
 from sidecar.model import Snapshot
 from sidecar.registry.sources.endpoint_slices import SliceSet, endpoints_of
-from sidecar.registry.sources.http import lines, open_session, read_json
+from sidecar.registry.sources.http import lines, open_session, read_body
 from sidecar.registry.sources.kubeconfig import ACCOUNT, find_access
 from sidecar.registry.sources.kubernetes_api import GoneError, KubernetesApi
 from sidecar.registry.sources.slice_objects import SERVICE_LABEL, read_slice, slice_name
 from sidecar.registry.sources.source import Source
+from sidecar.registry.threads import Pauses, in_thread, with_pauses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Sequence
@@ -39,6 +42,7 @@ __all__ = ["KubernetesSource"]
 # Services of one stream. Their names are in its URL: 63 characters and an escaped comma each are 3.3 KB of the 8 KB
 # that proxies in between let through.
 AT_ONCE = 50
+LARGE = 128 * 1024  # bytes of a page from which on it is read in a thread: it would take the loop some 4 ms
 PAGE = 500  # slices of one answer, as kubectl and client-go ask for
 # Slices of one stream: 200 for each of its services, and a slice has a hundred endpoints as its controller makes them.
 MAX_SLICES = 10_000
@@ -124,8 +128,10 @@ class KubernetesSource(Source):
         while True:
             try:
                 await self._list(api, path, view)
-                for snapshot in self._changed(view, view.services):
-                    yield snapshot
+                for service in view.services:
+                    for snapshot in self._changed(view, (service,)):
+                        yield snapshot
+                    await asyncio.sleep(0)  # a turn for each: fifty services may have ten thousand endpoints
                 while True:
                     async with aclosing(self._watch(api, path, view)) as heard:
                         async for services in heard:
@@ -146,11 +152,13 @@ class KubernetesSource(Source):
         first = ""
         for _ in range(MAX_PAGES):
             async with api.get(path, query, LIST_TIMEOUT) as response:
-                answer = await read_json(response)
-                items, version, token = _page(answer, f"GET {path} at {response.host}")
+                body = await read_body(response)
+                read = partial(_read_page, body, f"GET {path} at {response.host}")
+                large = len(body) >= LARGE
+                found, version, token = await in_thread(f"reading of {path}", read) if large else read()
             first = first or version  # what has come since will be in the watch, too
-            for item in items:
-                slices.extend(self._read(item, view))
+            for one, problems in found:
+                slices.extend(self._used(one, problems, view))
             if len(slices) > MAX_SLICES:
                 break
             if not token:
@@ -197,16 +205,15 @@ class KubernetesSource(Source):
         if kind == "DELETED":
             return view.slices.remove(slice_name(item))
         changed: set[str] = set()
-        for one in self._read(item, view):
+        for one in self._used(*read_slice(item), view):
             changed |= view.slices.put(one)
         if len(view.slices) > MAX_SLICES:
             raise SourceError(_too_many(path))
         # What cannot be used as it is now is no more what it was, either.
         return changed or view.slices.remove(slice_name(item))
 
-    def _read(self, item: Any, view: _View) -> Iterator[Slice]:
-        """The slice, if it can be used and is of a service that is watched."""
-        one, problems = read_slice(item)
+    def _used(self, one: Slice | None, problems: list[str], view: _View) -> Iterator[Slice]:
+        """A slice that has been read, if it can be used and is of a service that is watched."""
         self._warn(problems)
         if one is not None and one.service in view.services:
             yield one
@@ -283,6 +290,20 @@ def _watch_seconds(stale_after: float, chance: float) -> int:
     """How long a watch is to last: within `stale_after`, and up to a fifth less, so that not all end together."""
     longest = min(LONGEST, max(SHORTEST, 0.8 * stale_after))
     return int(longest * (1.0 - 0.2 * chance))
+
+
+def _read_page(body: bytes, where: str) -> tuple[list[tuple[Slice | None, list[str]]], str, str]:
+    """Slices as `read_slice` gives them, version and continue token of one page of a list. Raises SourceError.
+
+    One that is large is read with pauses, as it is to be in a thread.
+    """
+    large = len(body) >= LARGE
+    try:
+        answer = json.loads(body, object_hook=Pauses(100) if large else None)
+    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
+        raise SourceError(f"{where}: the answer is no JSON") from None
+    items, version, token = _page(answer, where)
+    return [read_slice(item) for item in (with_pauses(items, 1) if large else items)], version, token
 
 
 def _page(answer: Any, where: str) -> tuple[list[Any], str, str]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ from sidecar.config.settings import Address, RegistrySettings, TlsSettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint, Snapshot
 from sidecar.registry.look_ups import LookUps
-from sidecar.registry.sources import kubernetes, kubernetes_api
+from sidecar.registry.sources import kubernetes, kubernetes_api, slice_objects
 from sidecar.registry.sources.kubernetes import KubernetesSource
 from sidecar.registry.sources.source import Surroundings, Wanted
 
@@ -239,6 +240,38 @@ async def test_a_watch_begins_at_the_version_of_the_first_page(server: FakeKuber
         server.pass_versions(10)
         await _until(seen, server, "watch", 1)
     assert server.of("watch")[0].query["resourceVersion"] == "105"
+
+
+async def test_a_large_page_is_read_aside(server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def read_slice(item: Any) -> Any:
+        threads.add(threading.current_thread())
+        return slice_objects.read_slice(item)
+
+    monkeypatch.setattr(kubernetes, "read_slice", read_slice)
+    addresses = [f"10.0.{number >> 8}.{number & 255}" for number in range(1500)]
+    server.put(slice_object("api", *addresses))
+    async with watching(source_of(server)) as seen:
+        assert len(await seen.addresses()) == 1500
+    assert threads
+    assert threading.current_thread() not in threads
+
+
+async def test_a_large_page_that_is_no_json(server: FakeKubernetes) -> None:
+    server.faults["list"].append(answer(b"[" * kubernetes.LARGE))
+    async with watching(source_of(server)) as seen:
+        assert (await seen.failure()).endswith("the answer is no JSON")
+
+
+async def test_the_loop_has_a_turn_between_two_services_of_a_list(server: FakeKubernetes) -> None:
+    turns: list[str] = []
+    wanted = [Wanted(name, name) for name in ("a", "b", "c")]
+    async with watching(source_of(server), *wanted) as seen:
+        for one in wanted:
+            await seen.next()
+            assert len(turns) == wanted.index(one)
+            asyncio.get_running_loop().call_soon(turns.append, one.upstream)
 
 
 # A watch that ends, and signs of life
