@@ -271,7 +271,7 @@ class App(Following):
             reload_counts=self.reloads.counts,
         )
         return (
-            metrics_app(metrics.render, metrics.content_type, self._is_ready),
+            metrics_app(metrics.parts, metrics.content_type, self._is_ready),
             admin_app(self.view, self.control, self.explain, reload=self._answer_reload),
         )
 

@@ -145,7 +145,7 @@ class Supervisor(App):
             reload_counts=self.reloads.counts,
         )
         return (
-            metrics_app(metrics.render, metrics.content_type, self._is_ready, self.refresh),
+            metrics_app(metrics.parts, metrics.content_type, self._is_ready, self.refresh),
             admin_app(self.view, self.control, self.explain, self.refresh, self._answer_reload),
         )
 
