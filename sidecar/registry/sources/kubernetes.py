@@ -96,7 +96,9 @@ class KubernetesSource(Source):
 
     async def watch(self, wanted: Sequence[Wanted]) -> AsyncIterator[Snapshot | None]:
         """See `Source.watch`. wanted: of one namespace, as `streams` gives them."""
-        access = find_access(self._settings, self._surroundings.environ, self._account)
+        # In a thread: files may be slow to come, and to load the certificates of all the world takes 20 ms.
+        find = partial(find_access, self._settings, self._surroundings.environ, self._account)
+        access = await in_thread(f"{self.name}: how to reach it", find)
         names = {one: self._names(one) for one in wanted}
         for one, (service, namespace) in names.items():
             problem = _problem(service, namespace)

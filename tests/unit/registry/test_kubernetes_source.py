@@ -32,7 +32,7 @@ from sidecar.config.settings import Address, RegistrySettings, TlsSettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint, Snapshot
 from sidecar.registry.look_ups import LookUps
-from sidecar.registry.sources import kubernetes, kubernetes_api, slice_objects
+from sidecar.registry.sources import kubeconfig, kubernetes, kubernetes_api, slice_objects
 from sidecar.registry.sources.kubernetes import KubernetesSource
 from sidecar.registry.sources.source import Surroundings, Wanted
 
@@ -256,6 +256,21 @@ async def test_a_large_page_is_read_aside(server: FakeKubernetes, monkeypatch: p
         assert len(await seen.addresses()) == 1500
     assert threads
     assert threading.current_thread() not in threads
+
+
+async def test_files_are_read_aside(server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def find_access(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return kubeconfig.find_access(*arguments)
+
+    monkeypatch.setattr(kubernetes, "find_access", find_access)
+    server.put(slice_object("api", "10.0.0.1"))
+    async with watching(source_of(server)) as seen:
+        await seen.next()
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 async def test_a_large_page_that_is_no_json(server: FakeKubernetes) -> None:
