@@ -151,19 +151,25 @@ class KubernetesSource(Source):
         """Take in all slices there are, and the version to watch from."""
         query = {"labelSelector": view.selector, "limit": str(PAGE)}
         slices: list[Slice] = []
+        strange = ""
         first = ""
         for _ in range(MAX_PAGES):
             async with api.get(path, query, LIST_TIMEOUT) as response:
+                where = f"GET {path} at {response.host}"
                 body = await read_body(response)
-                read = partial(_read_page, body, f"GET {path} at {response.host}")
+                read = partial(_read_page, body, where)
                 large = len(body) >= LARGE
                 found, version, token = await in_thread(f"reading of {path}", read) if large else read()
             first = first or version  # what has come since will be in the watch, too
             for one, problems in found:
                 slices.extend(self._used(one, problems, view))
+            if found and all(one is None for one, _ in found):
+                strange = found[0][1][0]
             if len(slices) > MAX_SLICES:
                 break
             if not token:
+                if strange and not slices:  # which is no word that there are none
+                    raise SourceError(f"{where}: no slice of the list can be used: {strange}")
                 view.slices.replace(slices)
                 view.version = first
                 return
@@ -332,7 +338,7 @@ def _event(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
     """Kind and object of a line of a watch. Raises GoneError for an error of 410, SourceError for any other."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
         raise SourceError(f"{where}: a line of the watch is no JSON") from None
     kind = event.get("type") if isinstance(event, dict) else None
     item = event.get("object") if isinstance(event, dict) else None
@@ -341,7 +347,6 @@ def _event(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
     if kind != "ERROR":
         return kind, item
     code = item.get("code")
-    said = escaped(
-        " ".join(str(item.get("message") or item.get("reason") or "no reason given").split())[:200]
-    )
-    raise (GoneError if code == 410 else SourceError)(f"{where}: the watch failed with {code}: {said}")
+    text = f"{code}: {item.get('message') or item.get('reason') or 'no reason given'}"
+    said = escaped(" ".join(text.split())[:200])
+    raise (GoneError if code == 410 else SourceError)(f"{where}: the watch failed with {said}")

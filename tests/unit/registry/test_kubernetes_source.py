@@ -527,12 +527,17 @@ async def test_what_is_gone_now_and_then_is_none(server: FakeKubernetes) -> None
         (stream(b'{"type":"ADDED","obj'), "a line of the watch is no JSON"),
         (stream(b'{"type":"ADDED","obj', b"\n"), "a line of the watch is no JSON"),
         (stream(b"\xff\xfe\n"), "a line of the watch is no JSON"),
+        (stream(b"[" * 100_000 + b"\n"), "a line of the watch is no JSON"),
         (stream(b"[]\n"), "a line of the watch is no event"),
         (stream({"type": "ADDED", "object": []}), "a line of the watch is no event"),
         (stream({"type": "RENAMED", "object": {}}), "a line of the watch is no event"),
         (
             stream({"type": "ERROR", "object": {"code": 500, "message": "etcd\nis ill"}}),
             "failed with 500: etcd is ill",
+        ),
+        (
+            stream({"type": "ERROR", "object": {"code": "5\n0" * 999, "message": "ill"}}),
+            "the watch failed with 5 05 0",
         ),
         (stream({"type": "ERROR", "object": {}}), "the watch failed with None: no reason given"),
         (refuse(500, message="etcd is ill"), "status 500: etcd is ill"),
@@ -545,7 +550,9 @@ async def test_a_watch_that_cannot_be_understood_is_an_error(
     server.faults["watch"].append(fault)
     async with watching(source_of(server)) as seen:
         await seen.addresses()
-        assert said in await seen.failure()
+        message = await seen.failure()
+    assert said in message
+    assert len(message) < 500
     assert len(server.of("watch")) == 1
 
 
@@ -673,6 +680,11 @@ async def test_a_list_without_end_is_an_error(
             answer(b'{"metadata": {"resourceVersion": "1", "continue": 7}, "items": []}'),
             "no list of EndpointSlices",
         ),
+        (
+            answer(b'{"metadata": {"resourceVersion": "1"}, "items": [{}, 7]}'),
+            "127.0.0.1: no slice of the list can be used: an EndpointSlice without a name is left out",
+        ),
+        (answer(b"[" * 10_000, 500), "status 500: [[["),
         (
             refuse(401, "Unauthorized", "Unauthorized"),
             "status 401: Unauthorized; check that the token or client",
