@@ -18,6 +18,7 @@ import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.bind import bind
@@ -272,7 +273,7 @@ class App(Following):
         )
         return (
             metrics_app(metrics.parts, metrics.content_type, self._is_ready),
-            admin_app(self.view, self.control, self.explain, reload=self._answer_reload),
+            admin_app(partial(self.view, lazy=True), self.control, self.explain, reload=self._answer_reload),
         )
 
     def _open_ports(self) -> Ports:
@@ -291,8 +292,8 @@ class App(Following):
     def _registered(self) -> Registered | None:
         return None if self._announcer is None else self._announcer.registered()
 
-    def view(self) -> dict[str, Any]:
-        """What `/upstreams` shows."""
+    def view(self, *, lazy: bool = False) -> dict[str, Any]:
+        """What `/upstreams` shows. lazy: see `upstreams_view`."""
         return upstreams_view(
             self.clusters,
             self.clock,
@@ -300,6 +301,7 @@ class App(Following):
             draining=bool(self._stage),
             feeds=self._feeds,
             registered=self._registered(),
+            lazy=lazy,
         )
 
     def explain(self, name: str) -> dict[str, Any]:

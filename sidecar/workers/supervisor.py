@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.control import cluster_called
@@ -146,7 +147,9 @@ class Supervisor(App):
         )
         return (
             metrics_app(metrics.parts, metrics.content_type, self._is_ready, self.refresh),
-            admin_app(self.view, self.control, self.explain, self.refresh, self._answer_reload),
+            admin_app(
+                partial(self.view, lazy=True), self.control, self.explain, self.refresh, self._answer_reload
+            ),
         )
 
     def _is_ready(self) -> bool:
@@ -315,7 +318,7 @@ class Supervisor(App):
 
     # Being asked
 
-    def view(self) -> dict[str, Any]:
+    def view(self, *, lazy: bool = False) -> dict[str, Any]:
         return upstreams_view(
             self.clusters,
             self.clock,
@@ -324,6 +327,7 @@ class Supervisor(App):
             workers=self.counts,
             feeds=self._feeds,
             registered=self._registered(),
+            lazy=lazy,
         )
 
     def explain(self, name: str) -> dict[str, Any]:

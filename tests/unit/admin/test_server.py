@@ -133,6 +133,21 @@ async def test_upstreams_is_json_of_now(start: Start) -> None:
     assert answer.fields["cache-control"] == "no-store"
 
 
+async def test_requests_come_before_the_next_upstream_of_a_view(start: Start) -> None:
+    turns: list[int] = []
+
+    def upstreams() -> Iterator[dict[str, Any]]:
+        for number in range(3):
+            assert len(turns) == number
+            asyncio.get_running_loop().call_soon(turns.append, number)
+            yield {"name": number}
+
+    port = await start(admin_app(lambda: {"a": 1, "upstreams": upstreams()}, _nobody, _unexplained))
+    answer = await _ask(port, "/upstreams")
+    assert answer.json == {"a": 1, "upstreams": [{"name": 0}, {"name": 1}, {"name": 2}]}
+    assert turns == [0, 1, 2]
+
+
 async def test_the_index_names_every_path(start: Start) -> None:
     app = admin_app(dict, _nobody, _unexplained)
     answer = await _ask(await start(app), "/")
