@@ -31,7 +31,7 @@ from sidecar.version import __version__, is_compiled
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.process import WorkerProcess, spawn
 from sidecar.workers.values import HAND_MOVES, Whole, clear_shown
-from sidecar.workers.wire import Move, Order, from_plain, to_plain
+from sidecar.workers.wire import Move, Order, from_plain, plain_snapshot, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -212,7 +212,7 @@ class Supervisor(App):
                 "moves": [to_plain(move) for move in moves],
                 "orders": [to_plain(order) for order in self._tripped.values()],
                 "snapshots": [
-                    to_plain(self._snapshots[upstream.name])
+                    plain_snapshot(self._snapshots[upstream.name])
                     for upstream in settings.upstreams
                     if upstream.name in self._snapshots and not upstream.source.is_static
                 ],
@@ -237,7 +237,7 @@ class Supervisor(App):
                 for key in [key for key in known if key[0] == cluster.name]:
                     if key[1:] not in cluster.endpoints:
                         del known[key]
-        message = {"kind": "snapshot", "snapshot": to_plain(snapshot)}
+        message = {"kind": "snapshot", "snapshot": plain_snapshot(snapshot)}
         for worker in tuple(self._workers):
             worker.tell(message)
 

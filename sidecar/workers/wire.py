@@ -1,4 +1,4 @@
-"""Settings and moves of breakers as JSON values, and back."""
+"""Settings, moves of breakers and snapshots as JSON values, and back."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
 
+from sidecar.model import Endpoint, Snapshot
 from sidecar.resilience import BreakerState  # noqa: TC001 - `from_plain` reads the annotations
 
-__all__ = ["Move", "Order", "from_plain", "to_plain"]
+__all__ = ["Move", "Order", "from_plain", "plain_snapshot", "snapshot_of", "to_plain"]
 
 T = TypeVar("T")
 
@@ -56,6 +57,18 @@ def from_plain(kind: type[T], value: Any) -> T:
     """The `kind` that `to_plain` made `value` of. What is wrong is a `TypeError`, `KeyError` or `ValueError`."""
     found: T = _read(kind, value)
     return found
+
+
+def plain_snapshot(snapshot: Snapshot) -> list[Any]:
+    """A snapshot as JSON values. It may have thousands of endpoints, and come twenty times a second."""
+    endpoints = [(one.host, one.port, one.weight, one.zone) for one in snapshot.endpoints]
+    return [snapshot.upstream, snapshot.source, endpoints]
+
+
+def snapshot_of(value: list[Any]) -> Snapshot:
+    """What `plain_snapshot` made `value` of. What is wrong is a `TypeError` or `ValueError`, where it is noticed."""
+    upstream, source, endpoints = value
+    return Snapshot(upstream, tuple(Endpoint(*one) for one in endpoints), source)
 
 
 @cache

@@ -11,7 +11,7 @@ from sidecar.config import load_settings
 from sidecar.config.settings import Settings
 from sidecar.model import Endpoint, Snapshot
 from sidecar.resilience import BreakerState
-from sidecar.workers.wire import Move, from_plain, to_plain
+from sidecar.workers.wire import Move, from_plain, plain_snapshot, snapshot_of, to_plain
 
 CONFIG = Path(__file__).parents[3] / "config"
 FILES = sorted(file for file in CONFIG.rglob("*.yml") if file.name != "endpoints.yml")
@@ -54,3 +54,11 @@ def test_annotations_are_read_once_for_all_endpoints(monkeypatch: pytest.MonkeyP
     for _ in range(2):
         assert from_plain(Snapshot, json.loads(json.dumps(to_plain(snapshot)))) == snapshot
     assert len(asked) <= 2
+
+
+@pytest.mark.parametrize("endpoints", [(), (Endpoint("::1", 80), Endpoint("a", 81, 7, "eu-1a"))])
+def test_snapshots_come_through(endpoints: tuple[Endpoint, ...]) -> None:
+    snapshot = Snapshot("api", endpoints, "etcd+static")
+    assert snapshot_of(json.loads(json.dumps(plain_snapshot(snapshot)))) == snapshot
+    with pytest.raises((TypeError, ValueError)):
+        snapshot_of(["api", "etcd", [[]]])
