@@ -1,4 +1,4 @@
-"""A large registry that never rests: `python3 benchmarks/registry.py [--seconds N]`. Needs etcd; some 40 seconds.
+"""A large registry that never rests: `benchmarks/registry.py [--seconds N] [--workers N]`. Needs etcd; some 40 seconds.
 
 First, in this process, how long `Cluster.apply` takes for a snapshot of 1,000 endpoints, for each strategy: the first
 one, one in which a few have changed, and one in which all have. Then a sidecar with 500 upstreams of 10,000 endpoints
@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=15.0, help="of each of the two phases, all turns together"
     )
+    parser.add_argument("--workers", type=int, default=1, help="of the sidecar")
     options = parser.parse_args()
     held = apply_times()
     if find("etcd") is None:
@@ -57,7 +58,7 @@ def main() -> int:
         return 1
     try:
         with tempfile.TemporaryDirectory(prefix="registry-") as folder, Programs(Path(folder)) as programs:
-            return 0 if churn(Path(folder), programs, options.seconds) and held else 1
+            return 0 if churn(Path(folder), programs, options.seconds, options.workers) and held else 1
     except KeyboardInterrupt:
         return 130
 
@@ -90,7 +91,7 @@ def _address(number: int) -> str:
     return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
-def churn(folder: Path, programs: Programs, seconds: float) -> bool:
+def churn(folder: Path, programs: Programs, seconds: float, workers: int) -> bool:
     """The two phases before a real etcd; whether the second is as the first."""
     port, peer, listen = free_ports(3)
     client = f"http://127.0.0.1:{port}"
@@ -104,7 +105,7 @@ def churn(folder: Path, programs: Programs, seconds: float) -> bool:
     with FaultyEndpoint() as one, FaultyEndpoint() as other:
         served = [one.port, other.port]
         _fill(client, served)
-        text = _configuration(port, listen)
+        text = _configuration(port, listen, workers)
         with SidecarProcess(folder, text) as sidecar:
             _wait_for_all(sidecar)
             pid = sidecar.process.pid
@@ -162,13 +163,18 @@ def _quantile(results: list[Result], share: float) -> float:
     return found[min(len(found) - 1, int(share * len(found)))] * 1000.0
 
 
-def _configuration(etcd: int, listen: int) -> str:
+def _configuration(etcd: int, listen: int, workers: int) -> str:
     names = [f"u{number}" for number in range(UPSTREAMS)]
     balancers = "\n".join(f"  {name}: {{source: etcd}}" for name in names)
     return f"""external_registry: {{type: etcd, host: "127.0.0.1:{etcd}"}}
 load_balancers:
 {balancers}
-sidecar: {{bind: [127.0.0.1], ports: {{{listen}: u1}}, admin: "127.0.0.1:ADMIN", metrics: "127.0.0.1:METRICS"}}
+sidecar:
+  bind: [127.0.0.1]
+  ports: {{{listen}: u1}}
+  admin: 127.0.0.1:ADMIN
+  metrics: 127.0.0.1:METRICS
+  workers: {workers}
 """
 
 
