@@ -35,6 +35,7 @@ from sidecar.registry.look_ups import LookUps
 from sidecar.registry.sources import kubeconfig, kubernetes, kubernetes_api, slice_objects
 from sidecar.registry.sources.kubernetes import KubernetesSource
 from sidecar.registry.sources.source import Surroundings, Wanted
+from sidecar.registry.telling import words
 
 if TYPE_CHECKING:
     from sidecar.clock import Clock
@@ -712,8 +713,11 @@ async def test_a_list_that_cannot_be_had_is_an_error(server: FakeKubernetes, fau
 
 
 async def test_a_server_that_refuses_connections_is_an_error() -> None:
-    async with watching(source_of(free_port())) as seen:
-        await seen.failure(OSError)
+    port = free_port()
+    snapshots = source_of(port).watch((API,))
+    with pytest.raises(OSError) as raised:  # noqa: PT011 - what is told of it is looked at
+        await anext(snapshots)
+    assert words(raised.value) == f"no connection to 127.0.0.1:{port} (connection refused)"
 
 
 async def test_a_service_account_that_may_not_is_told_what_it_needs(server: FakeKubernetes) -> None:
