@@ -13,12 +13,12 @@ counts.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.bind import bind
@@ -30,6 +30,7 @@ from sidecar.cluster import Cluster
 from sidecar.config.resolved import upstream_policy
 from sidecar.config.settings import STATIC
 from sidecar.following import LAST_CALL, Following
+from sidecar.garbage import Garbage
 from sidecar.leaving import Leaving
 from sidecar.model import Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
@@ -100,6 +101,7 @@ class App(Following):
         self._servers: list[AdminServer] = []
         self._checker: Checker | None = None
         self._registry: SourceSupervisor | None = None
+        self._garbage = Garbage(self.clock)
         self._announcer: Announcer | None = None
         self._withdrawal: asyncio.Task[None] | None = None
         self._stage = 0
@@ -142,13 +144,7 @@ class App(Following):
         await self._serve_own(context)
         self._register()
         self._begin_reloads()
-        self._settle()
-
-    def _settle(self) -> None:
-        """The start is over: what lives as long as the process is not worth looking through at every collection."""
-        gc.collect()
-        gc.freeze()
-        gc.enable()  # the command line turns it off for the start
+        self._garbage.begin()
 
     def _raise_descriptor_limit(self) -> None:
         """Allow as many open sockets as the bounds do, or as the system does: a shell's usual 1024 are too few."""
@@ -276,8 +272,8 @@ class App(Following):
             reload_counts=self.reloads.counts,
         )
         return (
-            metrics_app(metrics.render, metrics.content_type, self._is_ready),
-            admin_app(self.view, self.control, self.explain, reload=self._answer_reload),
+            metrics_app(metrics.parts, metrics.content_type, self._is_ready),
+            admin_app(partial(self.view, lazy=True), self.control, self.explain, reload=self._answer_reload),
         )
 
     def _open_ports(self) -> Ports:
@@ -296,8 +292,8 @@ class App(Following):
     def _registered(self) -> Registered | None:
         return None if self._announcer is None else self._announcer.registered()
 
-    def view(self) -> dict[str, Any]:
-        """What `/upstreams` shows."""
+    def view(self, *, lazy: bool = False) -> dict[str, Any]:
+        """What `/upstreams` shows. lazy: see `upstreams_view`."""
         return upstreams_view(
             self.clusters,
             self.clock,
@@ -305,6 +301,7 @@ class App(Following):
             draining=bool(self._stage),
             feeds=self._feeds,
             registered=self._registered(),
+            lazy=lazy,
         )
 
     def explain(self, name: str) -> dict[str, Any]:
@@ -505,6 +502,7 @@ class App(Following):
     async def close(self) -> None:
         """Close everything at once, what is announced withdrawn before; safe to call at any time and again."""
         self.ready = False
+        self._garbage.end()
         await self.reloads.close()
         await self._stop_announcing()
         self._stop_accepting()

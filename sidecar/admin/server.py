@@ -6,6 +6,8 @@ the loopback, the metrics address tells numbers and liveness and may face a pod'
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
@@ -19,14 +21,14 @@ from sidecar.errors import UnknownUpstreamError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aiohttp.typedefs import Middleware
 
 __all__ = ["CONTROL_HEADER", "AdminServer", "admin_app", "metrics_app"]
 
-# Seconds that `stop` waits for answers under way. They are built in one piece, so that only a client that
-# does not read can take longer, and the process's exit is not to wait for it.
+# Seconds that `stop` waits for answers under way. They are built in less, so that only a client that does not read can
+# take longer, and the process's exit is not to wait for it.
 SHUTDOWN_TIMEOUT = 1.0
 
 # A state-changing request must carry it: no form and no plain link of a page in a browser can, and a script of another
@@ -89,20 +91,24 @@ async def _nothing() -> None:
 
 
 def metrics_app(
-    render: Callable[[], bytes],
+    parts: Callable[[], Iterable[bytes]],
     content_type: str,
     is_ready: Callable[[], bool],
     refresh: Callable[[], Awaitable[None]] = _nothing,
 ) -> web.Application:
     """`/metrics`, `/live`, `/ready`.
 
-    render: the exposition, of `content_type`. refresh: awaited before, to bring up to date what is rendered.
+    parts: the exposition bit by bit, of `content_type`. refresh: awaited before, to bring up to date what it tells.
     is_ready: true from when everything listens until draining begins.
     """
 
     async def metrics(_request: web.Request) -> web.Response:
         await refresh()
-        return web.Response(body=render(), headers={"Content-Type": content_type})
+        body = bytearray()
+        for part in parts():
+            body += part
+            await asyncio.sleep(0)  # requests come first
+        return web.Response(body=bytes(body), headers={"Content-Type": content_type})
 
     async def live(_request: web.Request) -> web.Response:
         return web.Response(text="live\n")
@@ -130,7 +136,7 @@ def admin_app(
 ) -> web.Application:
     """`/upstreams`, `/explain`, what is done by hand, and an index at `/`; for whoever asks by address or as localhost.
 
-    upstreams: see `views.upstreams_view`. refresh: awaited before.
+    upstreams: see `views.upstreams_view`, which may be lazy. refresh: awaited before.
     control: takes an action (`control.ACTIONS`), the name of an upstream and an endpoint's address or None for all;
         gives the addresses it was done to. Raises `UnknownUpstreamError`.
     explain: see `explain.explain_view`; takes the name of an upstream. Raises `UnknownUpstreamError`.
@@ -139,7 +145,14 @@ def admin_app(
 
     async def show_upstreams(_request: web.Request) -> web.Response:
         await refresh()
-        return web.json_response(upstreams(), headers={"Cache-Control": "no-store"})
+        view = dict(upstreams())
+        parts = []
+        for one in view.pop("upstreams", ()):
+            parts.append(json.dumps(one))
+            await asyncio.sleep(0)  # requests come first
+        head = json.dumps(view)[:-1] + (", " if view else "")
+        text = f'{head}"upstreams": [{", ".join(parts)}]}}'
+        return web.json_response(text=text, headers={"Cache-Control": "no-store"})
 
     async def show_reasons(request: web.Request) -> web.Response:
         await refresh()

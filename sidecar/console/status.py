@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from sidecar.console.asking import NoAnswerError, ask, no_sidecar
-from sidecar.console.tables import make_console, upstreams_table
+from sidecar.console.tables import make_console, status_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class _Printer:
         else:
             console = make_console(self._output)
             with console.capture() as capture:  # rich itself would end the process on a broken pipe
-                console.print(upstreams_table(view, plain=not console.is_terminal))
+                console.print(status_picture(view, plain=not console.is_terminal))
             text = capture.get().rstrip("\n")
         print(text, file=self._output, flush=True)
 
@@ -108,7 +108,7 @@ class _Screen:
         self._live = live
 
     def show(self, view: dict[str, Any]) -> None:
-        self._live.update(upstreams_table(view, plain=False), refresh=True)
+        self._live.update(status_picture(view, plain=False), refresh=True)
 
     def complain(self, message: str) -> None:
         self._live.update(Text(message, style="red"), refresh=True)

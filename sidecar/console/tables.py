@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["STATE_STYLES", "make_console", "make_table", "upstreams_table"]
+__all__ = ["STATE_STYLES", "make_console", "make_table", "status_picture", "upstreams_table"]
 
 STATE_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
 
@@ -53,6 +53,13 @@ def make_table(*, plain: bool, caption: str | None = None) -> Table:
     )
 
 
+def status_picture(view: Mapping[str, Any], *, plain: bool) -> Group:
+    """The table of `view`, and below it a line for each registry that is stale. plain: see `make_table`."""
+    # Not its caption, which would be folded to the width of the table.
+    notes = [Text(line, style="" if plain else "yellow") for line in _stale(view)]
+    return Group(upstreams_table(view, plain=plain), *notes)
+
+
 def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
     """Draw `view`, see `admin.views.upstreams_view`. plain: see `make_table`."""
     table = make_table(plain=plain, caption=_workers(view))
@@ -68,6 +75,27 @@ def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
         for position, cells in enumerate(rows or [[Text("no endpoints", style="red")]]):
             table.add_row(Text(upstream["name"] if position == 0 else ""), *cells)
     return table
+
+
+def _stale(view: Mapping[str, Any]) -> list[str]:
+    """Which registries err or are silent, for how many upstreams, since when and why."""
+    feeds: dict[str, list[Mapping[str, Any]]] = {}
+    for upstream in view["upstreams"]:
+        for feed in upstream.get("registries", ()):
+            feeds.setdefault(feed["source"], []).append(feed)
+    lines = []
+    for source, all_of_it in feeds.items():
+        stale = [feed for feed in all_of_it if feed["stale"]]
+        if not stale:
+            continue
+        ages = [feed["age"] for feed in stale if feed["age"] is not None]
+        heard = f"last heard of {max(ages):.0f} s ago" if len(ages) == len(stale) else "not heard of yet"
+        error = next((f": {feed['error']}" for feed in stale if feed["error"]), "")
+        lines.append(
+            f"{source} is stale for {len(stale)} of {len(all_of_it)} upstream{'s' * (len(all_of_it) > 1)},"
+            f" {heard}{error}"
+        )
+    return lines
 
 
 def _workers(view: Mapping[str, Any]) -> str | None:

@@ -176,7 +176,7 @@ class LastGood:
             temporary = Path(name)
             try:
                 with os.fdopen(descriptor, "wb") as out:
-                    for line in _lines(kept):
+                    for line in with_pauses(_lines(kept), 200):
                         out.write(line)
                     out.flush()
                     os.fsync(descriptor)
@@ -232,7 +232,7 @@ def _lines(kept: Kept) -> Iterator[bytes]:
         head = {"source": source, "upstream": upstream, "saved_at": saved.at, "endpoints": []}
         yield f"{between}{json.dumps(head)[:-2]}".encode()
         inner = "\n"
-        for endpoint in with_pauses(saved.endpoints, 200):
+        for endpoint in saved.endpoints:
             yield f"{inner}{json.dumps(_fields(endpoint))}".encode()
             inner = ",\n"
         yield b"]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from sidecar.errors import SourceError
@@ -28,6 +29,13 @@ def words(error: Exception) -> str:
         return said
     if isinstance(error, TimeoutError) and not said:
         return "no answer in time"
+    connecting = getattr(error, "os_error", None)  # of aiohttp, whose own text is made of Python's names
+    if isinstance(connecting, OSError) and not hasattr(
+        connecting, "reason"
+    ):  # TLS has a reason, and no number
+        number = connecting.errno or 0
+        why = os.strerror(number) if number > 0 else connecting.strerror or str(connecting)
+        return f"no connection to {getattr(error, 'host', '')}:{getattr(error, 'port', '')} ({why.lower()})"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["in_thread", "pause", "with_pauses"]
+__all__ = ["Pauses", "in_thread", "pause", "with_pauses"]
 
 PAUSE = 0.0005  # seconds: enough for a loop that waits for the interpreter to get it
 _NEVER = Event()
@@ -65,6 +65,22 @@ def with_pauses(items: Iterable[T], between: int) -> Iterator[T]:
         yield item
         if not number % between:
             pause()
+
+
+class Pauses:
+    """A function that gives what it is given, with a pause after each `between` times: a hook of a JSON decoder."""
+
+    __slots__ = ("_between", "_calls")
+
+    def __init__(self, between: int) -> None:
+        self._between = between
+        self._calls = 0
+
+    def __call__(self, item: T) -> T:
+        self._calls += 1
+        if not self._calls % self._between:
+            pause()
+        return item
 
 
 def _succeed(answer: asyncio.Future[T], result: T) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.control import cluster_called
@@ -30,7 +31,7 @@ from sidecar.version import __version__, is_compiled
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.process import WorkerProcess, spawn
 from sidecar.workers.values import HAND_MOVES, Whole, clear_shown
-from sidecar.workers.wire import Move, Order, from_plain, to_plain
+from sidecar.workers.wire import Move, Order, from_plain, plain_snapshot, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -125,7 +126,7 @@ class Supervisor(App):
             slot.worker = worker
         self._register()
         self._begin_reloads()
-        self._settle()
+        self._garbage.begin()
 
     def _descriptors_wanted(self) -> int:
         """A worker inherits the limit; this process needs all of the sockets."""
@@ -145,8 +146,10 @@ class Supervisor(App):
             reload_counts=self.reloads.counts,
         )
         return (
-            metrics_app(metrics.render, metrics.content_type, self._is_ready, self.refresh),
-            admin_app(self.view, self.control, self.explain, self.refresh, self._answer_reload),
+            metrics_app(metrics.parts, metrics.content_type, self._is_ready, self.refresh),
+            admin_app(
+                partial(self.view, lazy=True), self.control, self.explain, self.refresh, self._answer_reload
+            ),
         )
 
     def _is_ready(self) -> bool:
@@ -209,7 +212,7 @@ class Supervisor(App):
                 "moves": [to_plain(move) for move in moves],
                 "orders": [to_plain(order) for order in self._tripped.values()],
                 "snapshots": [
-                    to_plain(self._snapshots[upstream.name])
+                    plain_snapshot(self._snapshots[upstream.name])
                     for upstream in settings.upstreams
                     if upstream.name in self._snapshots and not upstream.source.is_static
                 ],
@@ -234,7 +237,7 @@ class Supervisor(App):
                 for key in [key for key in known if key[0] == cluster.name]:
                     if key[1:] not in cluster.endpoints:
                         del known[key]
-        message = {"kind": "snapshot", "snapshot": to_plain(snapshot)}
+        message = {"kind": "snapshot", "snapshot": plain_snapshot(snapshot)}
         for worker in tuple(self._workers):
             worker.tell(message)
 
@@ -315,7 +318,7 @@ class Supervisor(App):
 
     # Being asked
 
-    def view(self) -> dict[str, Any]:
+    def view(self, *, lazy: bool = False) -> dict[str, Any]:
         return upstreams_view(
             self.clusters,
             self.clock,
@@ -324,6 +327,7 @@ class Supervisor(App):
             workers=self.counts,
             feeds=self._feeds,
             registered=self._registered(),
+            lazy=lazy,
         )
 
     def explain(self, name: str) -> dict[str, Any]:

@@ -20,13 +20,12 @@ from sidecar.app import App
 from sidecar.config.difference import difference
 from sidecar.config.settings import Settings
 from sidecar.errors import StartError
-from sidecar.model import Snapshot
 from sidecar.observe.logs import configure
 from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 from sidecar.workers.channel import Channel
 from sidecar.workers.values import values_of
-from sidecar.workers.wire import Move, Order, from_plain, to_plain
+from sidecar.workers.wire import Move, Order, from_plain, snapshot_of, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
     from sidecar.config.settings import UpstreamSettings
-    from sidecar.model import EndpointState
+    from sidecar.model import EndpointState, Snapshot
     from sidecar.ports import Ports
     from sidecar.proxy import ProxyContext
     from sidecar.workers.channel import Message
@@ -253,7 +252,7 @@ class _Conversation:
         elif kind == "do":
             app.do(from_plain(Order, message["order"]))
         elif kind == "snapshot":
-            app.apply(from_plain(Snapshot, message["snapshot"]))
+            app.apply(snapshot_of(message["snapshot"]))
         elif kind == "values":
             self.channel.send({"kind": "values", "values": app.values()})
         elif kind == "reload":
@@ -340,7 +339,7 @@ def _app(message: Message, channel: Channel) -> WorkerApp:
         sockets.setdefault(name, []).append((host, descriptor))
     moves = [from_plain(Move, move) for move in message["moves"]]
     orders = [from_plain(Order, order) for order in message["orders"]]
-    snapshots = [from_plain(Snapshot, snapshot) for snapshot in message["snapshots"]]
+    snapshots = [snapshot_of(snapshot) for snapshot in message["snapshots"]]
     return WorkerApp(settings, sockets, moves, channel, orders=orders, snapshots=snapshots)
 
 

@@ -29,7 +29,9 @@ from sidecar.cli import run
 from sidecar.errors import StartError
 from sidecar.version import __version__, build_name
 
-SHIPPED = sorted((Path(__file__).resolve().parents[2] / "config" / "deployment").glob("*.yml"))
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+ENDPOINTS = CONFIG / "registries" / "endpoints.yml"  # what file.yml names, and no configuration
+SHIPPED = sorted(file for file in CONFIG.rglob("*.*") if file != ENDPOINTS)
 GOOD = """\
 services:
   ai-stack: {host: ai.example, port: 8080}
@@ -169,7 +171,7 @@ def test_version(capsys: Captured) -> None:
 # check
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_the_shipped_files_are_fine(file: Path, capsys: Captured) -> None:
     assert run(["check", "--config", str(file)]) == 0
     captured = capsys.readouterr()
@@ -177,12 +179,18 @@ def test_the_shipped_files_are_fine(file: Path, capsys: Captured) -> None:
     assert captured.out.splitlines()[-1].startswith(f"{file}: fine: mode ")
 
 
-def test_four_files_are_shipped() -> None:
-    assert [file.name for file in SHIPPED] == [
-        "distributed.yml",
-        "docker-local.yml",
-        "kubernetes.yml",
-        "local.yml",
+def test_these_files_are_shipped() -> None:
+    assert ENDPOINTS.exists()
+    assert [str(file.relative_to(CONFIG)) for file in SHIPPED] == [
+        "deployment/distributed.yml",
+        "deployment/docker-local.yml",
+        "deployment/kubernetes.yml",
+        "deployment/local.yml",
+        "registries/consul.yml",
+        "registries/dns.yml",
+        "registries/etcd.yml",
+        "registries/file.yml",
+        "registries/kubernetes.yml",
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import dns.entropy
 
 from sidecar.net import names
 from sidecar.registry.dns.answer import Answer, Question, UnusableAnswerError, is_truncated, wants_no_edns
+from sidecar.registry.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +33,7 @@ AT_ONCE = (
 AVOIDED = 30.0  # seconds for which a server that kept silent is asked after the others
 LONGEST_REPLY = 4096  # bytes of a datagram that are looked at; more than `answer.UDP_PAYLOAD` nobody may send
 AT_A_TIME = 16  # datagrams that are taken before others have their turn: anybody may send many
+LARGE = 4096  # bytes of an answer from which on it is read in a thread: a thousand SRV records take 50 ms
 REPORTED = 4  # servers that a message names
 _SILENT = "no answer"
 
@@ -181,6 +184,9 @@ async def _try_tcp(attempt: _Attempt, server: Server, question: Question, second
         if reply is None or is_truncated(reply):
             attempt.failed(question, server, "an answer over TCP that cannot be used")
         else:
+            if len(reply) >= LARGE:
+                with suppress(UnusableAnswerError):  # as it is to whoever reads it again, which takes no time
+                    await in_thread(f"reading of {question}", partial(question.read, reply))
             attempt.answered(question, reply, server)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "base_urls",
     "lines",
     "open_session",
+    "read_body",
     "read_json",
     "read_list",
     "tls_context",
@@ -125,7 +126,7 @@ class _Resolver(AbstractResolver):
 
 async def read_json(response: aiohttp.ClientResponse) -> Any:
     """The whole body as JSON, of a status of 2xx. Raises SourceError, which tells the status and the reason given."""
-    body = await _read(response)
+    body = await read_body(response)
     try:
         return json.loads(body)
     except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
@@ -138,7 +139,7 @@ async def read_list(response: aiohttp.ClientResponse, take: Callable[[Any], None
     Of thousands of entries that are large all at once would hold up the loop, as would the collection of garbage that
     comes to walk through them.
     """
-    body = await _read(response)
+    body = await read_body(response)
     try:
         text = body.decode()
         at = _after_space(text, 0)
@@ -187,8 +188,8 @@ def _no_json(response: aiohttp.ClientResponse) -> SourceError:
     return SourceError(f"{_where(response)}: the answer is no JSON")
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytearray:
-    """The whole body, of a status of 2xx. Raises SourceError."""
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body, of a status of 2xx. Raises SourceError as `read_json` does."""
     body = bytearray()
     async for part in response.content.iter_any():
         body += part
@@ -197,7 +198,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytearray:
     if not 200 <= response.status <= 299:
         said = " ".join(body[:SHOWN].decode("utf-8", "replace").split())
         raise SourceError(f"{_where(response)}: status {response.status}{f': {said}' if said else ''}")
-    return body
+    return bytes(body)
 
 
 async def lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

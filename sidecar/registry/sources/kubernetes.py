@@ -9,21 +9,24 @@ one too. So watches are short enough for one to end in each `stale_after`; below
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.config.findings import escaped, shown
 from sidecar.errors import SourceError
 from sidecar.model import Snapshot
 from sidecar.registry.sources.endpoint_slices import SliceSet, endpoints_of
-from sidecar.registry.sources.http import lines, open_session, read_json
+from sidecar.registry.sources.http import lines, open_session, read_body
 from sidecar.registry.sources.kubeconfig import ACCOUNT, find_access
 from sidecar.registry.sources.kubernetes_api import GoneError, KubernetesApi
 from sidecar.registry.sources.slice_objects import SERVICE_LABEL, read_slice, slice_name
 from sidecar.registry.sources.source import Source
+from sidecar.registry.threads import Pauses, in_thread, with_pauses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Sequence
@@ -39,6 +42,7 @@ __all__ = ["KubernetesSource"]
 # Services of one stream. Their names are in its URL: 63 characters and an escaped comma each are 3.3 KB of the 8 KB
 # that proxies in between let through.
 AT_ONCE = 50
+LARGE = 128 * 1024  # bytes of a page from which on it is read in a thread: it would take the loop some 4 ms
 PAGE = 500  # slices of one answer, as kubectl and client-go ask for
 # Slices of one stream: 200 for each of its services, and a slice has a hundred endpoints as its controller makes them.
 MAX_SLICES = 10_000
@@ -92,7 +96,9 @@ class KubernetesSource(Source):
 
     async def watch(self, wanted: Sequence[Wanted]) -> AsyncIterator[Snapshot | None]:
         """See `Source.watch`. wanted: of one namespace, as `streams` gives them."""
-        access = find_access(self._settings, self._surroundings.environ, self._account)
+        # In a thread: files may be slow to come, and to load the certificates of all the world takes 20 ms.
+        find = partial(find_access, self._settings, self._surroundings.environ, self._account)
+        access = await in_thread(f"{self.name}: how to reach it", find)
         names = {one: self._names(one) for one in wanted}
         for one, (service, namespace) in names.items():
             problem = _problem(service, namespace)
@@ -124,8 +130,10 @@ class KubernetesSource(Source):
         while True:
             try:
                 await self._list(api, path, view)
-                for snapshot in self._changed(view, view.services):
-                    yield snapshot
+                for service in view.services:
+                    for snapshot in self._changed(view, (service,)):
+                        yield snapshot
+                    await asyncio.sleep(0)  # a turn for each: fifty services may have ten thousand endpoints
                 while True:
                     async with aclosing(self._watch(api, path, view)) as heard:
                         async for services in heard:
@@ -143,17 +151,25 @@ class KubernetesSource(Source):
         """Take in all slices there are, and the version to watch from."""
         query = {"labelSelector": view.selector, "limit": str(PAGE)}
         slices: list[Slice] = []
+        strange = ""
         first = ""
         for _ in range(MAX_PAGES):
             async with api.get(path, query, LIST_TIMEOUT) as response:
-                answer = await read_json(response)
-                items, version, token = _page(answer, f"GET {path} at {response.host}")
+                where = f"GET {path} at {response.host}"
+                body = await read_body(response)
+                read = partial(_read_page, body, where)
+                large = len(body) >= LARGE
+                found, version, token = await in_thread(f"reading of {path}", read) if large else read()
             first = first or version  # what has come since will be in the watch, too
-            for item in items:
-                slices.extend(self._read(item, view))
+            for one, problems in found:
+                slices.extend(self._used(one, problems, view))
+            if found and all(one is None for one, _ in found):
+                strange = found[0][1][0]
             if len(slices) > MAX_SLICES:
                 break
             if not token:
+                if strange and not slices:  # which is no word that there are none
+                    raise SourceError(f"{where}: no slice of the list can be used: {strange}")
                 view.slices.replace(slices)
                 view.version = first
                 return
@@ -197,16 +213,15 @@ class KubernetesSource(Source):
         if kind == "DELETED":
             return view.slices.remove(slice_name(item))
         changed: set[str] = set()
-        for one in self._read(item, view):
+        for one in self._used(*read_slice(item), view):
             changed |= view.slices.put(one)
         if len(view.slices) > MAX_SLICES:
             raise SourceError(_too_many(path))
         # What cannot be used as it is now is no more what it was, either.
         return changed or view.slices.remove(slice_name(item))
 
-    def _read(self, item: Any, view: _View) -> Iterator[Slice]:
-        """The slice, if it can be used and is of a service that is watched."""
-        one, problems = read_slice(item)
+    def _used(self, one: Slice | None, problems: list[str], view: _View) -> Iterator[Slice]:
+        """A slice that has been read, if it can be used and is of a service that is watched."""
         self._warn(problems)
         if one is not None and one.service in view.services:
             yield one
@@ -285,6 +300,20 @@ def _watch_seconds(stale_after: float, chance: float) -> int:
     return int(longest * (1.0 - 0.2 * chance))
 
 
+def _read_page(body: bytes, where: str) -> tuple[list[tuple[Slice | None, list[str]]], str, str]:
+    """Slices as `read_slice` gives them, version and continue token of one page of a list. Raises SourceError.
+
+    One that is large is read with pauses, as it is to be in a thread.
+    """
+    large = len(body) >= LARGE
+    try:
+        answer = json.loads(body, object_hook=Pauses(100) if large else None)
+    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
+        raise SourceError(f"{where}: the answer is no JSON") from None
+    items, version, token = _page(answer, where)
+    return [read_slice(item) for item in (with_pauses(items, 1) if large else items)], version, token
+
+
 def _page(answer: Any, where: str) -> tuple[list[Any], str, str]:
     """Items, version and continue token of one page of a list. Raises SourceError."""
     metadata = answer.get("metadata") if isinstance(answer, dict) else None
@@ -309,7 +338,7 @@ def _event(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
     """Kind and object of a line of a watch. Raises GoneError for an error of 410, SourceError for any other."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
         raise SourceError(f"{where}: a line of the watch is no JSON") from None
     kind = event.get("type") if isinstance(event, dict) else None
     item = event.get("object") if isinstance(event, dict) else None
@@ -318,7 +347,6 @@ def _event(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
     if kind != "ERROR":
         return kind, item
     code = item.get("code")
-    said = escaped(
-        " ".join(str(item.get("message") or item.get("reason") or "no reason given").split())[:200]
-    )
-    raise (GoneError if code == 410 else SourceError)(f"{where}: the watch failed with {code}: {said}")
+    text = f"{code}: {item.get('message') or item.get('reason') or 'no reason given'}"
+    said = escaped(" ".join(text.split())[:200])
+    raise (GoneError if code == 410 else SourceError)(f"{where}: the watch failed with {said}")

@@ -143,7 +143,7 @@ async def _reason(response: aiohttp.ClientResponse) -> str:
     text = body.decode("utf-8", "replace")
     try:
         status = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for what is nested thousands of levels deep
         pass
     else:
         if isinstance(status, dict) and isinstance(status.get("message"), str):

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -84,11 +84,11 @@ def _unexplained(name: str) -> dict[str, Any]:
 
 
 def _metrics(*, ready: bool = True) -> web.Application:
-    return metrics_app(lambda: b"a 1\n", "text/plain; version=0.0.4; charset=utf-8", lambda: ready)
+    return metrics_app(lambda: [b"a 1\n"], "text/plain; version=0.0.4; charset=utf-8", lambda: ready)
 
 
 async def test_metrics_are_rendered_at_each_scrape(start: Start) -> None:
-    scrapes = iter((b"a 1\n", b"a 2\n"))
+    scrapes = iter(([b"a 1\n"], [b"a", b" 2\n"]))
     port = await start(
         metrics_app(lambda: next(scrapes), "text/plain; version=0.0.4; charset=utf-8", lambda: True)
     )
@@ -97,6 +97,19 @@ async def test_metrics_are_rendered_at_each_scrape(start: Start) -> None:
     assert answer.fields["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert answer.body == b"a 1\n"
     assert (await _ask(port, "/metrics")).body == b"a 2\n"
+
+
+async def test_requests_come_before_the_next_part_of_a_scrape(start: Start) -> None:
+    turns: list[int] = []
+
+    def parts() -> Iterator[bytes]:
+        for number in range(3):
+            assert len(turns) == number
+            asyncio.get_running_loop().call_soon(turns.append, number)
+            yield b"%d\n" % number
+
+    assert (await _ask(await start(metrics_app(parts, "text/plain", lambda: True)), "/metrics")).status == 200
+    assert turns == [0, 1, 2]
 
 
 async def test_live_says_so_whatever_the_readiness(start: Start) -> None:
@@ -118,6 +131,21 @@ async def test_upstreams_is_json_of_now(start: Start) -> None:
     answer = await _ask(port, "/upstreams")
     assert answer.json == {"upstreams": [], "draining": True}
     assert answer.fields["cache-control"] == "no-store"
+
+
+async def test_requests_come_before_the_next_upstream_of_a_view(start: Start) -> None:
+    turns: list[int] = []
+
+    def upstreams() -> Iterator[dict[str, Any]]:
+        for number in range(3):
+            assert len(turns) == number
+            asyncio.get_running_loop().call_soon(turns.append, number)
+            yield {"name": number}
+
+    port = await start(admin_app(lambda: {"a": 1, "upstreams": upstreams()}, _nobody, _unexplained))
+    answer = await _ask(port, "/upstreams")
+    assert answer.json == {"a": 1, "upstreams": [{"name": 0}, {"name": 1}, {"name": 2}]}
+    assert turns == [0, 1, 2]
 
 
 async def test_the_index_names_every_path(start: Start) -> None:

@@ -304,3 +304,14 @@ def test_the_last_check_and_what_it_holds_open() -> None:
     state.breaker.reset(clock.monotonic())
     state.breaker.trip(clock.monotonic())
     assert _view(cluster, clock)["endpoints"][0]["breaker"]["held"] == "hand"
+
+
+def test_a_lazy_view_looks_at_each_upstream_when_it_is_its_turn() -> None:
+    clock = FakeClock()
+    clusters = {name: Cluster(name, "http", UpstreamPolicy(), clock) for name in ("a", "b")}
+    view = upstreams_view(clusters, clock, mode="local", draining=False, lazy=True)
+    assert next(view["upstreams"])["endpoints"] == []
+    clusters["b"].apply(Snapshot("b", (Endpoint("10.0.0.1", 80),), "static"))
+    clusters["c"] = clusters.pop("a")
+    (second,) = view["upstreams"]
+    assert [endpoint["address"] for endpoint in second["endpoints"]] == ["10.0.0.1:80"]

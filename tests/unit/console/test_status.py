@@ -197,6 +197,15 @@ def test_a_table_without_colours_where_there_is_no_terminal(monkeypatch: pytest.
     assert errors == ""
 
 
+def test_a_stale_registry_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = _view("closed")
+    feed = {"source": "etcd", "endpoints": 1, "age": 7.0, "stale": True, "saved": False, "error": "refused"}
+    view["upstreams"][0]["registries"] = [feed]
+    code, output, _ = _show(monkeypatch, view)
+    assert code == 0
+    assert output.endswith("\netcd is stale for 1 of 1 upstream, last heard of 7 s ago: refused\n")
+
+
 def test_json_is_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     code, output, _ = _show(monkeypatch, _view("open"), json=True)
     assert code == 1

@@ -9,7 +9,7 @@ from support.clock import FakeClock
 
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
-from sidecar.console.tables import make_console, upstreams_table
+from sidecar.console.tables import make_console, status_picture, upstreams_table
 from sidecar.model import Endpoint, Outcome, Snapshot, UpstreamPolicy
 
 
@@ -62,6 +62,45 @@ def test_a_narrow_terminal_cuts_no_address() -> None:
 
 def test_an_upstream_without_endpoints_has_a_row_that_says_so() -> None:
     assert _draw(_view(), io.StringIO(), plain=True)[1] == "api       no endpoints"
+
+
+def _feed(source: str, age: float | None = 0.5, *, stale: bool = False, error: str = "") -> dict[str, Any]:
+    return {
+        "source": source,
+        "endpoints": None if age is None else 2,
+        "heard_at": None if age is None else "2026-01-01T00:00:00.000Z",
+        "age": age,
+        "stale": stale,
+        "saved": False,
+        "error": error or None,
+    }
+
+
+def _picture(*registries: list[dict[str, Any]]) -> list[str]:
+    """The lines below the table of upstreams that have these registries, and of one that has none."""
+    view: dict[str, Any] = {"upstreams": [{"name": "plain", "endpoints": []}]}
+    for number, feeds in enumerate(registries):
+        view["upstreams"].append({"name": f"u{number}", "endpoints": [], "registries": feeds})
+    output = io.StringIO()
+    make_console(output).print(status_picture(view, plain=True))
+    return output.getvalue().splitlines()[len(view["upstreams"]) + 1 :]
+
+
+def test_a_registry_that_is_well_has_no_line() -> None:
+    assert _picture([_feed("consul"), _feed("dns")]) == []
+
+
+def test_a_stale_registry_is_named_with_its_age_and_why() -> None:
+    refused = "GET http://[::1]:8500/v1/health/service/u1: connection refused"
+    lines = _picture(
+        [_feed("consul", 41.6, stale=True), _feed("dns")],
+        [_feed("consul", 12.0, stale=True, error=refused)],
+        [_feed("consul"), _feed("etcd", None, stale=True)],
+    )
+    assert lines == [
+        f"consul is stale for 2 of 3 upstreams, last heard of 42 s ago: {refused}",
+        "etcd is stale for 1 of 1 upstream, not heard of yet",
+    ]
 
 
 def test_brackets_of_an_address_are_not_mark_up() -> None:

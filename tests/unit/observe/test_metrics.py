@@ -21,6 +21,7 @@ from sidecar.model import (
 )
 from sidecar.model.registry import Registered, RegistrationStatus
 from sidecar.model.stats import METHODS
+from sidecar.observe.families import PART
 from sidecar.observe.metrics import Metrics
 from sidecar.version import __version__
 
@@ -291,6 +292,33 @@ def test_series_of_an_endpoint_go_with_it() -> None:
     text = Metrics({"api": cluster}, None, compiled=False).render()
     assert b"10.0.0.1:1" not in text
     assert b"10.0.0.1:2" in text
+
+
+def test_a_large_scrape_comes_in_parts_that_are_one_exposition() -> None:
+    sizes = [300, 300, 300, 300, *(1,) * 100]
+    clusters = [_cluster(f"u{place}", ports=tuple(range(1, 1 + size))) for place, size in enumerate(sizes)]
+    for cluster in clusters:
+        cluster.stats.count_request(METHODS.index("GET"), 200, Reason.NONE, 0.01)
+    metrics = Metrics({cluster.name: cluster for cluster in clusters}, _context(), compiled=False)
+    parts = list(metrics.parts())
+    assert max(part.count(b"\n") for part in parts) <= PART + 16  # HELP and TYPE, and a whole histogram
+    text = b"".join(parts)
+    assert text == metrics.render()
+    families = list(text_string_to_metric_families(text.decode()))
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))
+    active = [sample for family in families for sample in family.samples if sample.name.endswith("_active")]
+    assert len([sample for sample in active if "endpoint" in sample.labels]) == 1300
+
+
+def test_endpoints_may_change_between_two_parts() -> None:
+    cluster = _cluster(ports=tuple(range(1, 2 * PART)))
+    parts = Metrics({"api": cluster}, None, compiled=False).parts()
+    for part in parts:
+        if b"endpoint=" in part:
+            break
+    cluster.apply(Snapshot("api", (Endpoint("10.0.0.1", 1),), "static"))
+    assert b'sidecar_endpoints{state="closed",upstream="api"} 1.0' in b"".join(parts)
 
 
 def test_an_upstream_that_appears_later_is_seen() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from support.ports import free_port, has_ipv6
 from sidecar.config.settings import Address, RegistrySettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint, Snapshot
-from sidecar.registry.dns import client
+from sidecar.registry.dns import answer, client
 from sidecar.registry.sources import dns as dns_source
 from sidecar.registry.sources.dns import DnsSource
 from sidecar.registry.sources.source import Surroundings, Wanted
@@ -472,6 +473,24 @@ async def test_what_is_truncated_is_asked_for_over_tcp(server: NameServer) -> No
     found = await Asking(server).first()
     assert len(found) == 600
     assert server.asked.count("tcp A backend.example") == 1
+
+
+async def test_a_large_answer_is_read_aside(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    real = answer._read
+
+    def read(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return real(*arguments)
+
+    monkeypatch.setattr(answer, "_read", read)
+    server.does(
+        "backend.example", "A", lambda query: [truncated(query) if query.over == "udp" else query.wire(*MANY)]
+    )
+    assert len(await Asking(server).first()) == 600
+    aside = [thread for thread in threads if thread is not threading.main_thread()]
+    assert [thread.name for thread in aside] == ["reading of backend.example (A)"]
+    assert len(threads) == 2  # the other is of AAAA, which has none
 
 
 async def test_a_server_without_tcp_cannot_say_more(server: NameServer) -> None:

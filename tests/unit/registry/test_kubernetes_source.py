@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -31,9 +32,10 @@ from sidecar.config.settings import Address, RegistrySettings, TlsSettings
 from sidecar.errors import SourceError
 from sidecar.model import Endpoint, Snapshot
 from sidecar.registry.look_ups import LookUps
-from sidecar.registry.sources import kubernetes, kubernetes_api
+from sidecar.registry.sources import kubeconfig, kubernetes, kubernetes_api, slice_objects
 from sidecar.registry.sources.kubernetes import KubernetesSource
 from sidecar.registry.sources.source import Surroundings, Wanted
+from sidecar.registry.telling import words
 
 if TYPE_CHECKING:
     from sidecar.clock import Clock
@@ -239,6 +241,53 @@ async def test_a_watch_begins_at_the_version_of_the_first_page(server: FakeKuber
         server.pass_versions(10)
         await _until(seen, server, "watch", 1)
     assert server.of("watch")[0].query["resourceVersion"] == "105"
+
+
+async def test_a_large_page_is_read_aside(server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def read_slice(item: Any) -> Any:
+        threads.add(threading.current_thread())
+        return slice_objects.read_slice(item)
+
+    monkeypatch.setattr(kubernetes, "read_slice", read_slice)
+    addresses = [f"10.0.{number >> 8}.{number & 255}" for number in range(1500)]
+    server.put(slice_object("api", *addresses))
+    async with watching(source_of(server)) as seen:
+        assert len(await seen.addresses()) == 1500
+    assert threads
+    assert threading.current_thread() not in threads
+
+
+async def test_files_are_read_aside(server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def find_access(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return kubeconfig.find_access(*arguments)
+
+    monkeypatch.setattr(kubernetes, "find_access", find_access)
+    server.put(slice_object("api", "10.0.0.1"))
+    async with watching(source_of(server)) as seen:
+        await seen.next()
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+
+
+async def test_a_large_page_that_is_no_json(server: FakeKubernetes) -> None:
+    server.faults["list"].append(answer(b"[" * kubernetes.LARGE))
+    async with watching(source_of(server)) as seen:
+        assert (await seen.failure()).endswith("the answer is no JSON")
+
+
+async def test_the_loop_has_a_turn_between_two_services_of_a_list(server: FakeKubernetes) -> None:
+    turns: list[str] = []
+    wanted = [Wanted(name, name) for name in ("a", "b", "c")]
+    async with watching(source_of(server), *wanted) as seen:
+        for one in wanted:
+            await seen.next()
+            assert len(turns) == wanted.index(one)
+            asyncio.get_running_loop().call_soon(turns.append, one.upstream)
 
 
 # A watch that ends, and signs of life
@@ -479,12 +528,17 @@ async def test_what_is_gone_now_and_then_is_none(server: FakeKubernetes) -> None
         (stream(b'{"type":"ADDED","obj'), "a line of the watch is no JSON"),
         (stream(b'{"type":"ADDED","obj', b"\n"), "a line of the watch is no JSON"),
         (stream(b"\xff\xfe\n"), "a line of the watch is no JSON"),
+        (stream(b"[" * 100_000 + b"\n"), "a line of the watch is no JSON"),
         (stream(b"[]\n"), "a line of the watch is no event"),
         (stream({"type": "ADDED", "object": []}), "a line of the watch is no event"),
         (stream({"type": "RENAMED", "object": {}}), "a line of the watch is no event"),
         (
             stream({"type": "ERROR", "object": {"code": 500, "message": "etcd\nis ill"}}),
             "failed with 500: etcd is ill",
+        ),
+        (
+            stream({"type": "ERROR", "object": {"code": "5\n0" * 999, "message": "ill"}}),
+            "the watch failed with 5 05 0",
         ),
         (stream({"type": "ERROR", "object": {}}), "the watch failed with None: no reason given"),
         (refuse(500, message="etcd is ill"), "status 500: etcd is ill"),
@@ -497,7 +551,9 @@ async def test_a_watch_that_cannot_be_understood_is_an_error(
     server.faults["watch"].append(fault)
     async with watching(source_of(server)) as seen:
         await seen.addresses()
-        assert said in await seen.failure()
+        message = await seen.failure()
+    assert said in message
+    assert len(message) < 500
     assert len(server.of("watch")) == 1
 
 
@@ -626,6 +682,11 @@ async def test_a_list_without_end_is_an_error(
             "no list of EndpointSlices",
         ),
         (
+            answer(b'{"metadata": {"resourceVersion": "1"}, "items": [{}, 7]}'),
+            "127.0.0.1: no slice of the list can be used: an EndpointSlice without a name is left out",
+        ),
+        (answer(b"[" * 10_000, 500), "status 500: [[["),
+        (
             refuse(401, "Unauthorized", "Unauthorized"),
             "status 401: Unauthorized; check that the token or client",
         ),
@@ -652,8 +713,11 @@ async def test_a_list_that_cannot_be_had_is_an_error(server: FakeKubernetes, fau
 
 
 async def test_a_server_that_refuses_connections_is_an_error() -> None:
-    async with watching(source_of(free_port())) as seen:
-        await seen.failure(OSError)
+    port = free_port()
+    snapshots = source_of(port).watch((API,))
+    with pytest.raises(OSError) as raised:  # noqa: PT011 - what is told of it is looked at
+        await anext(snapshots)
+    assert words(raised.value) == f"no connection to 127.0.0.1:{port} (connection refused)"
 
 
 async def test_a_service_account_that_may_not_is_told_what_it_needs(server: FakeKubernetes) -> None:

@@ -15,6 +15,7 @@ from support.clock import FakeClock
 
 from sidecar.model import Endpoint
 from sidecar.registry import last_good as module
+from sidecar.registry import threads
 from sidecar.registry.last_good import LastGood, Saved
 
 DAY = 86400.0
@@ -365,3 +366,12 @@ async def test_it_is_written_in_a_thread(file: Path, monkeypatch: pytest.MonkeyP
     await last_good(file).save(KEPT)
     assert threads
     assert threading.main_thread() not in threads
+
+
+async def test_many_small_snapshots_are_written_with_pauses_too(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[None] = []
+    monkeypatch.setattr(threads, "pause", lambda: paused.append(None))
+    await last_good(file).save({("consul", f"u{number}"): WEB for number in range(100)})
+    assert len(paused) == 2  # of some 400 pieces

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from sidecar.registry.threads import in_thread
+from sidecar.registry import threads
+from sidecar.registry.threads import Pauses, in_thread, with_pauses
 
 
 @pytest.mark.every_loop
@@ -58,3 +59,18 @@ async def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(OSError, match="can't start new thread"):
         await in_thread("refused", lambda: None)
+
+
+def test_pauses_come_after_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[None] = []
+    monkeypatch.setattr(threads, "pause", lambda: paused.append(None))
+    hook = Pauses(2)
+    assert [(hook(item), len(paused)) for item in "abcde"] == [
+        ("a", 0),
+        ("b", 1),
+        ("c", 1),
+        ("d", 2),
+        ("e", 2),
+    ]
+    paused.clear()
+    assert [(item, len(paused)) for item in with_pauses("abc", 2)] == [("a", 0), ("b", 0), ("c", 1)]
