@@ -6,6 +6,7 @@ import types
 import typing
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar
 
 from sidecar.resilience import BreakerState  # noqa: TC001 - `from_plain` reads the annotations
@@ -59,8 +60,7 @@ def from_plain(kind: type[T], value: Any) -> T:
 
 def _read(kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return kind(**{field.name: _read(hints[field.name], value[field.name]) for field in fields(kind)})
+        return kind(**{name: _read(hint, value[name]) for name, hint in _hints(kind)})
     origin = typing.get_origin(kind)
     if origin is tuple:
         inner = typing.get_args(kind)[0]  # all of ours are tuple[X, ...]
@@ -76,3 +76,13 @@ def _read(kind: Any, value: Any) -> Any:
     if type(value) is not kind:
         raise TypeError(f"{value!r} is no {kind}")
     return value
+
+
+@cache
+def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
+    """The fields of a dataclass with their types. Kept, since reading the annotations takes longer than all the rest.
+
+    There are as many as classes in `Settings`.
+    """
+    hints = typing.get_type_hints(kind)
+    return tuple((field.name, hints[field.name]) for field in fields(kind))

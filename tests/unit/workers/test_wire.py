@@ -1,6 +1,7 @@
 """Settings and moves as JSON values: what comes out is what went in."""
 
 import json
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from sidecar.config import load_settings
 from sidecar.config.settings import Settings
+from sidecar.model import Endpoint, Snapshot
 from sidecar.resilience import BreakerState
 from sidecar.workers.wire import Move, from_plain, to_plain
 
@@ -23,6 +25,16 @@ def test_settings_come_through(path: Path) -> None:
 def test_moves_come_through() -> None:
     move = Move("api", "::1", 80, BreakerState.HALF_OPEN, 1.25, 7.0, 3, True)
     assert from_plain(Move, json.loads(json.dumps(to_plain(move)))) == move
+
+
+def test_annotations_are_read_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand endpoints are to take a few milliseconds, in which a worker serves nobody."""
+    asked: list[object] = []
+    hints = typing.get_type_hints
+    monkeypatch.setattr(typing, "get_type_hints", lambda kind: (asked.append(kind), hints(kind))[1])
+    snapshot = Snapshot("api", tuple(Endpoint("a", port) for port in range(1, 1001)), "consul")
+    assert from_plain(Snapshot, json.loads(json.dumps(to_plain(snapshot)))) == snapshot
+    assert len(asked) == len(set(asked)) <= 2
 
 
 @pytest.mark.parametrize(
