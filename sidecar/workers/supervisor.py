@@ -30,7 +30,7 @@ from sidecar.version import __version__, is_compiled
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.process import WorkerProcess, spawn
 from sidecar.workers.values import HAND_MOVES, Whole, clear_shown
-from sidecar.workers.wire import Move, Order, from_plain, to_plain
+from sidecar.workers.wire import Move, Order, from_plain, reload_message, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -364,7 +364,7 @@ class Supervisor(App):
         if found.listeners:
             await self._replace_workers(settings)
         else:
-            await self._tell_workers(settings)
+            await self._tell_workers(settings, found)
         self._follow_registries()
         self._snapshots = {name: found for name, found in self._snapshots.items() if name in self.clusters}
         self._whole.forget_all_but(self.clusters)
@@ -401,15 +401,15 @@ class Supervisor(App):
         self._show(settings)
         self.listening[:] = ports.listening
 
-    async def _tell_workers(self, settings: Settings) -> None:
+    async def _tell_workers(self, settings: Settings, found: Difference) -> None:
         """On the same sockets workers follow by themselves, with all that they have. One that does not is replaced."""
         self._show(settings)  # first: whoever is started from now on is started with it
-        plain = to_plain(settings)
+        message = reload_message(settings, {change.after.name for change in found.changed})
         told = [worker for worker in self._workers if not worker.leaving]
-        answers = {worker: worker.reload(plain) for worker in told if worker.serves}
+        answers = {worker: worker.reload(message) for worker in told if worker.serves}
         for worker in told:
             if worker not in answers:  # it starts, and does as told then
-                worker.reload(plain)
+                worker.reload(message)
         if answers:
             await asyncio.wait(answers.values(), timeout=RELOAD_TIMEOUT)
         for worker, answer in answers.items():

@@ -26,7 +26,7 @@ from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 from sidecar.workers.channel import Channel
 from sidecar.workers.values import values_of
-from sidecar.workers.wire import Move, Order, from_plain, to_plain
+from sidecar.workers.wire import Move, Order, from_plain, reloaded_settings, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -274,7 +274,7 @@ class _Conversation:
 def _follow(app: WorkerApp, message: Message) -> str:
     """Why the worker does not go by the settings of `message`; empty when it does."""
     try:
-        app.follow(from_plain(Settings, message["settings"]))
+        app.follow(reloaded_settings(message, app.settings))
     except Exception as error:  # whatever it is: the supervisor says it, and starts another one
         return f"{type(error).__name__}: {error}"
     return ""

@@ -36,7 +36,7 @@ from sidecar.workers import supervisor as supervisor_module
 from sidecar.workers.channel import Channel, Message
 from sidecar.workers.process import Program
 from sidecar.workers.supervisor import Supervisor
-from sidecar.workers.wire import from_plain
+from sidecar.workers.wire import from_plain, reloaded_settings
 from sidecar.workers.worker import WorkerApp
 
 UPSTREAM = UpstreamSettings(
@@ -497,7 +497,7 @@ async def test_workers_are_told_and_stay(supervisor: Supervisor, workers: Worker
     for worker in workers.made:
         await until(lambda worker=worker: worker.told)
         assert [message["kind"] for message in worker.told] == ["reload"]
-        assert from_plain(Settings, worker.told[0]["settings"]) == OTHER
+        assert reloaded_settings(worker.told[0], SETTINGS) == OTHER
         assert not going_on.done()
         worker.channel.send({"kind": "reloaded", "why": ""})
     assert await going_on == ["api: strategy"]

@@ -2,6 +2,7 @@
 
 import json
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from sidecar.config import load_settings
 from sidecar.config.settings import Settings
 from sidecar.model import Endpoint, Snapshot
 from sidecar.resilience import BreakerState
-from sidecar.workers.wire import Move, from_plain, to_plain
+from sidecar.workers.wire import Move, from_plain, reload_message, reloaded_settings, to_plain
 
 FILES = sorted((Path(__file__).parents[3] / "config" / "deployment").glob("*.yml"))
 
@@ -20,6 +21,20 @@ FILES = sorted((Path(__file__).parents[3] / "config" / "deployment").glob("*.yml
 def test_settings_come_through(path: Path) -> None:
     settings = load_settings(path, environ={}, container=False)
     assert from_plain(Settings, json.loads(json.dumps(to_plain(settings)))) == settings
+
+
+def test_a_reload_tells_of_the_upstreams_that_differ_alone() -> None:
+    before = load_settings(FILES[0], environ={}, container=False)
+    first, *others = before.upstreams
+    after = replace(
+        before, upstreams=(*others, replace(first, strategy="random")), log_level="ERROR", notes=("a note",)
+    )
+    message = json.loads(json.dumps(reload_message(after, {first.name})))
+    assert [upstream["name"] for upstream in message["settings"]["upstreams"]] == [first.name]
+    assert reloaded_settings(message, before) == after
+    assert reloaded_settings(message, after) == after, "whoever has been started with it meanwhile"
+    with pytest.raises(KeyError):
+        reloaded_settings(message, replace(before, upstreams=()))
 
 
 def test_moves_come_through() -> None:
