@@ -100,6 +100,7 @@ class App(Following):
         self._servers: list[AdminServer] = []
         self._checker: Checker | None = None
         self._registry: SourceSupervisor | None = None
+        self._settled = False
         self._announcer: Announcer | None = None
         self._withdrawal: asyncio.Task[None] | None = None
         self._stage = 0
@@ -177,14 +178,17 @@ class App(Following):
         self.clusters[upstream.name] = Cluster(upstream.name, upstream.scheme, policy, self.clock)
         if upstream.source.is_static:
             self._apply_static(upstream)
-        elif self._registry is not None:
-            self._registry.forget(upstream.name)
 
     def _apply_static(self, upstream: UpstreamSettings) -> None:
         endpoints = tuple(
             Endpoint(found.host, found.port, found.weight, found.zone) for found in upstream.endpoints
         )
         self.clusters[upstream.name].apply(Snapshot(upstream.name, endpoints, STATIC))
+
+    def _forget_applied(self, name: str) -> None:
+        """The cluster of `name` is another one: what registries have said of it is applied anew."""
+        if self._registry is not None:
+            self._registry.forget(name)
 
     def _ask_registries(self) -> None:
         """Follow the registries of upstreams that have one, from now on until the process ends."""
@@ -284,8 +288,12 @@ class App(Following):
         return self._ports.open(self.settings.upstreams, self.settings.sidecar.bind)
 
     def _is_ready(self) -> bool:
-        known = self._registry is None or self._registry.settled
-        return self.ready and known and not self._stage
+        return self.ready and self._has_settled() and not self._stage
+
+    def _has_settled(self) -> bool:
+        """Whether registries have given their first words, or had their time for that: once, not at each reload."""
+        self._settled = self._settled or self._registry is None or self._registry.settled
+        return self._settled
 
     def _sources(self) -> list[SourceStatus]:
         return [] if self._registry is None else self._registry.sources()
@@ -346,6 +354,7 @@ class App(Following):
 
     def _follow_registries(self) -> None:
         """Ask other registries, or for other upstreams, and announce other services."""
+        self._has_settled()  # as it is before: what is asked for now makes nobody less ready
         if self._registry is None:
             self._ask_registries()
         else:

@@ -50,6 +50,9 @@ class Following:
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         raise NotImplementedError
 
+    def _forget_applied(self, name: str) -> None:
+        raise NotImplementedError
+
     def _apply_static(self, upstream: UpstreamSettings) -> None:
         raise NotImplementedError
 
@@ -158,6 +161,7 @@ class Following:
                 # Its clients come back, and are to find the new one: until late nobody is cut off between two requests.
                 self._dismiss(change.after.name, drain, drain * (1.0 - LAST_CALL))
                 self._add_upstream(change.after)
+                self._forget_applied(change.after.name)
             elif (change.endpoints or change.source) and change.after.source.is_static:
                 self._apply_static(change.after)
         for upstream in found.added:

@@ -15,7 +15,7 @@ from sidecar.resilience import BreakerState  # noqa: TC001 - `from_plain` reads 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-__all__ = ["Move", "Order", "from_plain", "reload_message", "reloaded_settings", "to_plain"]
+__all__ = ["Move", "Order", "from_plain", "is_followed", "reload_message", "reloaded_settings", "to_plain"]
 
 T = TypeVar("T")
 
@@ -110,3 +110,8 @@ def reloaded_settings(message: Mapping[str, Any], known: Settings) -> Settings:
     found = from_plain(Settings, message["settings"])
     by_name = {upstream.name: upstream for upstream in (*known.upstreams, *found.upstreams)}
     return replace(found, upstreams=tuple(by_name[name] for name in message["upstreams"]))
+
+
+def is_followed(settings: Settings, name: str) -> bool:
+    """Whether the endpoints of the upstream `name` come from registries."""
+    return any(upstream.name == name and not upstream.source.is_static for upstream in settings.upstreams)

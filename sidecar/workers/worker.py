@@ -26,7 +26,7 @@ from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 from sidecar.workers.channel import Channel
 from sidecar.workers.values import values_of
-from sidecar.workers.wire import Move, Order, from_plain, reloaded_settings, to_plain
+from sidecar.workers.wire import Move, Order, from_plain, is_followed, reloaded_settings, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +95,11 @@ class WorkerApp(App):
         """The supervisor does, and tells."""
         for snapshot in self._snapshots:
             self.apply(snapshot)
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Not where its configuration names the endpoints: other workers' may be that before a reload, or after it."""
+        if is_followed(self.settings, snapshot.upstream):
+            super().apply(snapshot)
 
     def _follow_registries(self) -> None:
         """The same."""

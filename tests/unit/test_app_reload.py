@@ -153,6 +153,7 @@ async def test_endpoints_of_a_registry_are_not_the_files(start: Start) -> None:
     elsewhere = replace(wanted.upstreams[0], endpoints=(), source=source)
     assert await app.reload(replace(wanted, upstreams=(elsewhere,))) == ["api: endpoints, source.use"]
     assert app.clusters["api"].endpoints is before, "until the registry says who they are"
+    assert app._is_ready(), "what it has not heard yet it serves without"
     assert await app.reload(wanted)
     assert list(app.clusters["api"].endpoints) == [("127.0.0.1", 9)]
 
