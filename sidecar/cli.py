@@ -222,16 +222,17 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace, file: str | None = None, *, again: bool = False) -> Settings:
     from sidecar.config.load import load_settings
     from sidecar.config.settings import DeploymentMode
 
     return load_settings(
-        options.config,
+        options.config if file is None else file,
         environ=os.environ,
         mode=DeploymentMode(options.mode) if options.mode else None,
         bind=getattr(options, "bind", ()),
         register=getattr(options, "register", ()),
+        again=again,
     )
 
 
@@ -246,13 +247,15 @@ def _run(options: argparse.Namespace) -> int:
 
     configure(settings.log_level, options.log_format, sys.stderr)
 
-    def load() -> Settings:
-        return _settings(options)
-
     try:
         changes = changes_of(settings.origin)
     except OSError:  # the built-in services come from no file
         changes = None
+    file = settings.origin if changes else None
+
+    def load() -> Settings:
+        # Also where the mode has named the file: that it is missing for a moment is not to mean the built-ins.
+        return _settings(options, file, again=True)
 
     async def serve() -> int:
         if settings.sidecar.workers == 1:

@@ -26,7 +26,7 @@ import sidecar.console.health
 import sidecar.console.status
 import sidecar.demo
 from sidecar.cli import run
-from sidecar.errors import StartError
+from sidecar.errors import ConfigurationError, StartError
 from sidecar.version import __version__, build_name
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "config" / "deployment").glob("*.yml"))
@@ -86,10 +86,12 @@ class StubApp:
     """Notes what it was made with, and runs as told."""
 
     made: ClassVar[list[Any]] = []
+    loads: ClassVar[list[Any]] = []
     error: ClassVar[BaseException | None] = None
 
     def __init__(self, settings: Any, load: Any, changes: Any) -> None:
         StubApp.made.append(settings)
+        StubApp.loads.append(load)
         assert load() == settings
 
     async def run(self) -> None:
@@ -101,6 +103,7 @@ class StubApp:
 def stub_app(monkeypatch: pytest.MonkeyPatch) -> type[StubApp]:
     monkeypatch.setattr(sidecar.app, "App", StubApp)
     monkeypatch.setattr(StubApp, "made", [])
+    monkeypatch.setattr(StubApp, "loads", [])
     monkeypatch.setattr(StubApp, "error", None)
     return StubApp
 
@@ -290,6 +293,25 @@ def test_run_hands_the_settings_over(stub_app: type[StubApp], good: str) -> None
     assert settings.origin == "good.yml"
     assert settings.mode.value == "kubernetes"
     assert settings.sidecar.bind == ("127.0.0.2", "::1")
+
+
+def test_it_reads_the_file_that_its_mode_has_named_again(
+    stub_app: type[StubApp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an editor writes it, it may be missing; that is not to end all that it names."""
+    file = tmp_path / "config" / "deployment" / "local.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert run(["run", "--mode", "local"]) == 0
+    (load,) = stub_app.loads
+    assert load() == stub_app.made[0]
+    file.unlink()
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file or directory"):
+        load()
+    file.write_text("")
+    with pytest.raises(ConfigurationError, match="is empty"):
+        load()
 
 
 ETCD = "external_registry: {type: etcd, host: etcd.example}\n" + GOOD
