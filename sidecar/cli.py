@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.settings import Settings
     from sidecar.registry import ServiceRegistry
+    from sidecar.reload import Changes
 
 __all__ = ["run"]
 
@@ -239,18 +240,19 @@ def _settings(options: argparse.Namespace, file: str | None = None, *, again: bo
 def _run(options: argparse.Namespace) -> int:
     import signal
 
+    # Before the file is read: what is written from then on is a change.
+    changes = None if options.config is None else _changes(options.config)
     settings = _settings(options)
+    if changes is None:
+        changes = _changes(settings.origin)
+        if changes is not None:  # the mode has named the file
+            settings = _settings(options, settings.origin)
 
     from sidecar.app import App, run_loop
     from sidecar.observe.logs import configure
-    from sidecar.reload import changes_of
 
     configure(settings.log_level, options.log_format, sys.stderr)
 
-    try:
-        changes = changes_of(settings.origin)
-    except OSError:  # the built-in services come from no file
-        changes = None
     file = settings.origin if changes else None
 
     def load() -> Settings:
@@ -272,6 +274,16 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return code
+
+
+def _changes(file: str) -> Changes | None:
+    """The changes of `file` from now on; None where there are none to tell, as of a pipe, or of the built-ins."""
+    from sidecar.reload import changes_of
+
+    try:
+        return changes_of(file)
+    except (OSError, ValueError):
+        return None
 
 
 def _worker(arguments: Sequence[str]) -> int:

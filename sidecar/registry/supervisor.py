@@ -383,8 +383,8 @@ class SourceSupervisor:
         if upstream is None:
             return None
         feeds = {source: self._feeds.get((source, name)) for source in upstream.source.use}
-        words = {source: feed.word for source, feed in feeds.items() if feed is not None}
-        return combined(upstream, {source: word for source, word in words.items() if word is not None})
+        said = {source: feed.word for source, feed in feeds.items() if feed is not None}
+        return combined(upstream, {source: word for source, word in said.items() if word is not None})
 
     def sources(self) -> list[SourceStatus]:
         """How each registry is."""

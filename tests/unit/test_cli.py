@@ -1,5 +1,6 @@
 """The command line: exit codes, and what is said where."""
 
+import asyncio
 import gc
 import json
 import logging
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +27,7 @@ import sidecar.cli
 import sidecar.console.health
 import sidecar.console.status
 import sidecar.demo
+import sidecar.observe.logs
 from sidecar.cli import run
 from sidecar.errors import ConfigurationError, StartError
 from sidecar.version import __version__, build_name
@@ -312,6 +315,36 @@ def test_it_reads_the_file_that_its_mode_has_named_again(
     file.write_text("")
     with pytest.raises(ConfigurationError, match="is empty"):
         load()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_changes_while_it_starts_is_a_change(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: bool
+) -> None:
+    file = tmp_path / "config" / "deployment" / "local.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    configure = sidecar.observe.logs.configure
+    seen = []
+
+    def configured(*arguments: Any) -> None:
+        file.write_text(GOOD + "# and more\n")
+        configure(*arguments)
+
+    class Watching(StubApp):
+        def __init__(self, settings: Any, load: Any, changes: Any) -> None:
+            self.changes = changes
+
+        async def run(self) -> None:
+            async with asyncio.timeout(5.0), aclosing(self.changes()) as words:
+                await anext(words)
+                seen.append(file.read_text())
+
+    monkeypatch.setattr(sidecar.app, "App", Watching)
+    monkeypatch.setattr(sidecar.observe.logs, "configure", configured)
+    assert run(["run", "--mode", "local", *(("--config", str(file)) if named else ())]) == 0
+    assert seen
 
 
 ETCD = "external_registry: {type: etcd, host: etcd.example}\n" + GOOD
