@@ -18,7 +18,9 @@ import logging
 import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.bind import bind
@@ -35,6 +37,7 @@ from sidecar.model import Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
 from sidecar.ports import Ports
 from sidecar.proxy import Listener, ProxyContext
+from sidecar.registry.threads import in_thread
 from sidecar.reload import Reloads
 from sidecar.version import build_name, is_compiled
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from sidecar.health.checker import Checker
     from sidecar.model import EndpointState
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
+    from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
     from sidecar.reload import Changes, Load
@@ -101,6 +105,7 @@ class App(Following):
         self._checker: Checker | None = None
         self._registry: SourceSupervisor | None = None
         self._settled = False
+        self._saved: Kept | None = None
         self._announcer: Announcer | None = None
         self._withdrawal: asyncio.Task[None] | None = None
         self._stage = 0
@@ -196,9 +201,26 @@ class App(Following):
             return
         from sidecar.registry.following import source_supervisor
 
-        self._registry = source_supervisor(self.settings, self.clock, self.apply, keeps=True)
+        saved, self._saved = self._saved, None
+        self._registry = source_supervisor(self.settings, self.clock, self.apply, saved=saved, keeps=True)
         self._registry.begin()
         self._registry.start()
+
+    async def _prepare(self, settings: Settings) -> None:
+        if all(upstream.source.is_static for upstream in settings.upstreams):
+            return
+        if self._registry is None or settings.registries != self.settings.registries:
+            with suppress(OSError):  # no thread is to be had: it is loaded when it is needed
+                self._saved = await in_thread(
+                    "loading of registries", partial(self._load_registries, settings)
+                )
+
+    def _load_registries(self, settings: Settings) -> Kept | None:
+        """In a thread: modules, and what was known of registries before, which none have been asked for yet."""
+        from sidecar.registry.following import last_good_of, load_sources
+
+        load_sources(settings)
+        return last_good_of(settings, self.clock).load() if self._registry is None else None
 
     def apply(self, snapshot: Snapshot) -> None:
         """Have an upstream consist of what a registry says."""

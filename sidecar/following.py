@@ -50,6 +50,10 @@ class Following:
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         raise NotImplementedError
 
+    async def _prepare(self, settings: Settings) -> None:
+        """Load aside what takes its time to be loaded, while requests are served."""
+        raise NotImplementedError
+
     def _forget_applied(self, name: str) -> None:
         raise NotImplementedError
 
@@ -106,17 +110,22 @@ class Following:
 
         Raises SidecarError, and nothing has changed then.
         """
-        if self._stage or not self.ready:
-            raise NotNowError(f"not reloading: the sidecar is {'ending' if self._stage else 'starting'}")
+        self._must_serve()
         settings, warnings = as_far_as_possible(self.settings, wanted)
         for warning in warnings:
             _log.warning("%s", warning)
         found = difference(self.settings, settings)
         if found:
+            await self._prepare(settings)
+            self._must_serve()
             await self._switch(settings, found)
             for note in settings.notes:
                 _log.info("%s", note)
         return found.lines
+
+    def _must_serve(self) -> None:
+        if self._stage or not self.ready:
+            raise NotNowError(f"not reloading: the sidecar is {'ending' if self._stage else 'starting'}")
 
     async def _switch(self, settings: Settings, found: Difference) -> None:
         """What may fail comes first: then there is nothing to undo but what was opened for it."""

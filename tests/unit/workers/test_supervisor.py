@@ -33,6 +33,7 @@ from sidecar.errors import ConfigurationError, StartError, UnknownUpstreamError
 from sidecar.model import Endpoint, Snapshot
 from sidecar.registry import following
 from sidecar.registry import supervisor as source_supervisor_module
+from sidecar.registry.last_good import Kept
 from sidecar.registry.registration import Announcer
 from sidecar.registry.supervisor import SourceSupervisor
 from sidecar.workers import process as process_module
@@ -677,13 +678,16 @@ class Registries:
         monkeypatch.setattr(source_supervisor_module, "COALESCE", 0.0)
         monkeypatch.setattr(following, "source_supervisor", self.made)
 
-    def made(self, settings: Settings, clock: Clock, apply: Any, *, keeps: bool) -> SourceSupervisor:
+    def made(
+        self, settings: Settings, clock: Clock, apply: Any, *, saved: Kept | None, keeps: bool
+    ) -> SourceSupervisor:
         return SourceSupervisor(
             settings.upstreams,
             settings.registries,
             following.surroundings_of(clock),
             apply,
             wait=60.0,
+            saved=saved,
             make=self._make,
         )
 
