@@ -24,7 +24,7 @@ class Feed:
     saved_at, wall seconds.
     """
 
-    __slots__ = ("before", "endpoints", "heard_at", "saved", "saved_at", "wanted")
+    __slots__ = ("before", "endpoints", "heard_at", "saved", "saved_at", "stream", "wanted")
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -33,6 +33,7 @@ class Feed:
         self.heard_at: float | None = None
         self.saved = False
         self.saved_at = 0.0
+        self.stream: Stream | None = None  # which it comes by
 
     @property
     def word(self) -> tuple[Endpoint, ...] | None:

@@ -169,6 +169,9 @@ class SourceSupervisor:
                 there.pop(group) if group in there else Stream(registry, group) for group in groups
             ]
             self._end(there.values())
+            for stream in registry.streams:
+                for one in stream.wanted:
+                    self._feeds[settings.name, one.upstream].stream = stream
         for name, registry in before.items():
             if self._registries.get(name) is not registry:
                 self._end(registry.streams)
@@ -300,7 +303,12 @@ class SourceSupervisor:
     def _look_at_next(self) -> None:
         name = next(iter(self._changed))
         del self._changed[name]
-        self._bring_up_to_date(name)
+        try:
+            self._bring_up_to_date(name)
+        except (
+            Exception
+        ) as error:  # a mistake of this program, which is not to keep all others as they are for ever
+            _log.error("%s: not brought up to date: %s", name, words(error))
         loop = asyncio.get_running_loop()
         if self._changed:
             self._look = loop.call_soon(self._look_at_next)
@@ -409,7 +417,8 @@ class SourceSupervisor:
             feed = self._feeds.get((name, upstream))
             if feed is None:
                 continue
-            stream = next(one for one in self._registries[name].streams if feed.wanted in one.wanted)
+            stream = feed.stream
+            assert stream is not None
             count = None if feed.endpoints is None else len(feed.endpoints)
             stale = feed.saved or stream.is_stale(now)
             found.append(FeedStatus(name, count, feed.heard_at, stale, feed.saved, stream.error))

@@ -278,6 +278,29 @@ async def test_a_burst_of_changes_is_applied_once(
     }
 
 
+async def test_one_that_cannot_be_applied_keeps_no_other_as_it_was(
+    following: Following, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = await following.start(
+        [upstream("api", "consul"), upstream("web", "consul")], [registry("consul")]
+    )
+
+    def apply(snapshot: Snapshot) -> None:
+        if snapshot.upstream == "api":
+            raise ValueError("a mistake")
+        following.applied.append(snapshot)
+
+    supervisor._apply = apply
+    following.sources["consul"].say("api", "a:1")
+    await turns()
+    following.sources["consul"].say("web", "w:1")
+    await turns()
+    assert following.last == ["w:1"]
+    assert caplog.messages == [
+        "api: not brought up to date: ValueError: a mistake",
+    ]
+
+
 async def test_readiness_waits_for_a_first_word_on_each_but_not_for_ever(following: Following) -> None:
     following.each = True
     supervisor = await following.start(
