@@ -373,6 +373,8 @@ class SourceSupervisor:
         return all(self._is_known(upstream) for upstream in self._upstreams.values())
 
     def _is_known(self, upstream: UpstreamSettings) -> bool:
+        if upstream.name in self._changed:  # nobody goes by it yet
+            return False
         first = next(name for name in upstream.source.use if name != STATIC)
         return self._feeds[first, upstream.name].endpoints is not None
 

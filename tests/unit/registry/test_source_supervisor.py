@@ -316,6 +316,24 @@ async def test_readiness_waits_for_a_first_word_on_each_but_not_for_ever(followi
     assert supervisor.settled
 
 
+async def test_a_first_word_counts_once_it_is_applied(
+    following: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.registry.supervisor.COALESCE", 0.01)
+    supervisor = await following.start(
+        [upstream("api", "consul"), upstream("web", "consul")], [registry("consul")]
+    )
+    following.sources["consul"].say("api", "a:1")
+    await turns()
+    following.sources["consul"].say("web", "w:1")
+    await turns()
+    assert (len(following.applied), supervisor.settled) == (1, False)
+    async with asyncio.timeout(5.0):
+        while not supervisor.settled:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
+    assert following.last == ["w:1"]
+
+
 async def test_one_stream_of_several_fails_alone(following: Following) -> None:
     following.each = True
     supervisor = await following.start(
