@@ -17,6 +17,7 @@ import logging
 import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from sidecar.model import Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
 from sidecar.ports import Ports
 from sidecar.proxy import Listener, ProxyContext
+from sidecar.registry.threads import in_thread
 from sidecar.reload import Reloads
 from sidecar.version import build_name, is_compiled
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from sidecar.health.checker import Checker
     from sidecar.model import EndpointState
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
+    from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
     from sidecar.reload import Changes, Load
@@ -102,6 +105,8 @@ class App(Following):
         self._checker: Checker | None = None
         self._registry: SourceSupervisor | None = None
         self._garbage = Garbage(self.clock)
+        self._settled = False
+        self._saved: Kept | None = None
         self._announcer: Announcer | None = None
         self._withdrawal: asyncio.Task[None] | None = None
         self._stage = 0
@@ -173,8 +178,6 @@ class App(Following):
         self.clusters[upstream.name] = Cluster(upstream.name, upstream.scheme, policy, self.clock)
         if upstream.source.is_static:
             self._apply_static(upstream)
-        elif self._registry is not None:
-            self._registry.forget(upstream.name)
 
     def _apply_static(self, upstream: UpstreamSettings) -> None:
         endpoints = tuple(
@@ -182,15 +185,37 @@ class App(Following):
         )
         self.clusters[upstream.name].apply(Snapshot(upstream.name, endpoints, STATIC))
 
+    def _forget_applied(self, name: str) -> None:
+        """The cluster of `name` is another one: what registries have said of it is applied anew."""
+        if self._registry is not None:
+            self._registry.forget(name)
+
     def _ask_registries(self) -> None:
         """Follow the registries of upstreams that have one, from now on until the process ends."""
         if all(upstream.source.is_static for upstream in self.settings.upstreams):
             return
         from sidecar.registry.following import source_supervisor
 
-        self._registry = source_supervisor(self.settings, self.clock, self.apply, keeps=True)
+        saved, self._saved = self._saved, None
+        self._registry = source_supervisor(self.settings, self.clock, self.apply, saved=saved, keeps=True)
         self._registry.begin()
         self._registry.start()
+
+    async def _prepare(self, settings: Settings) -> None:
+        if all(upstream.source.is_static for upstream in settings.upstreams):
+            return
+        if self._registry is None or settings.registries != self.settings.registries:
+            with suppress(OSError):  # no thread is to be had: it is loaded when it is needed
+                self._saved = await in_thread(
+                    "loading of registries", partial(self._load_registries, settings)
+                )
+
+    def _load_registries(self, settings: Settings) -> Kept | None:
+        """In a thread: modules, and what was known of registries before, which none have been asked for yet."""
+        from sidecar.registry.following import last_good_of, load_sources
+
+        load_sources(settings)
+        return last_good_of(settings, self.clock).load() if self._registry is None else None
 
     def apply(self, snapshot: Snapshot) -> None:
         """Have an upstream consist of what a registry says."""
@@ -280,8 +305,12 @@ class App(Following):
         return self._ports.open(self.settings.upstreams, self.settings.sidecar.bind)
 
     def _is_ready(self) -> bool:
-        known = self._registry is None or self._registry.settled
-        return self.ready and known and not self._stage
+        return self.ready and self._has_settled() and not self._stage
+
+    def _has_settled(self) -> bool:
+        """Whether registries have given their first words, or had their time for that: once, not at each reload."""
+        self._settled = self._settled or self._registry is None or self._registry.settled
+        return self._settled
 
     def _sources(self) -> list[SourceStatus]:
         return [] if self._registry is None else self._registry.sources()
@@ -343,6 +372,7 @@ class App(Following):
 
     def _follow_registries(self) -> None:
         """Ask other registries, or for other upstreams, and announce other services."""
+        self._has_settled()  # as it is before: what is asked for now makes nobody less ready
         if self._registry is None:
             self._ask_registries()
         else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.settings import Settings
     from sidecar.registry import ServiceRegistry
+    from sidecar.reload import Changes
 
 __all__ = ["run"]
 
@@ -222,37 +223,41 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace, file: str | None = None, *, again: bool = False) -> Settings:
     from sidecar.config.load import load_settings
     from sidecar.config.settings import DeploymentMode
 
     return load_settings(
-        options.config,
+        options.config if file is None else file,
         environ=os.environ,
         mode=DeploymentMode(options.mode) if options.mode else None,
         bind=getattr(options, "bind", ()),
         register=getattr(options, "register", ()),
+        again=again,
     )
 
 
 def _run(options: argparse.Namespace) -> int:
     import signal
 
+    # Before the file is read: what is written from then on is a change.
+    changes = None if options.config is None else _changes(options.config)
     settings = _settings(options)
+    if changes is None:
+        changes = _changes(settings.origin)
+        if changes is not None:  # the mode has named the file
+            settings = _settings(options, settings.origin)
 
     from sidecar.app import App, run_loop
     from sidecar.observe.logs import configure
-    from sidecar.reload import changes_of
 
     configure(settings.log_level, options.log_format, sys.stderr)
 
-    def load() -> Settings:
-        return _settings(options)
+    file = settings.origin if changes else None
 
-    try:
-        changes = changes_of(settings.origin)
-    except OSError:  # the built-in services come from no file
-        changes = None
+    def load() -> Settings:
+        # Also where the mode has named the file: that it is missing for a moment is not to mean the built-ins.
+        return _settings(options, file, again=True)
 
     async def serve() -> int:
         if settings.sidecar.workers == 1:
@@ -269,6 +274,16 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return code
+
+
+def _changes(file: str) -> Changes | None:
+    """The changes of `file` from now on; None where there are none to tell, as of a pipe, or of the built-ins."""
+    from sidecar.reload import changes_of
+
+    try:
+        return changes_of(file)
+    except (OSError, ValueError):
+        return None
 
 
 def _worker(arguments: Sequence[str]) -> int:

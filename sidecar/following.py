@@ -50,6 +50,13 @@ class Following:
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         raise NotImplementedError
 
+    async def _prepare(self, settings: Settings) -> None:
+        """Load aside what takes its time to be loaded, while requests are served."""
+        raise NotImplementedError
+
+    def _forget_applied(self, name: str) -> None:
+        raise NotImplementedError
+
     def _apply_static(self, upstream: UpstreamSettings) -> None:
         raise NotImplementedError
 
@@ -103,17 +110,22 @@ class Following:
 
         Raises SidecarError, and nothing has changed then.
         """
-        if self._stage or not self.ready:
-            raise NotNowError(f"not reloading: the sidecar is {'ending' if self._stage else 'starting'}")
+        self._must_serve()
         settings, warnings = as_far_as_possible(self.settings, wanted)
         for warning in warnings:
             _log.warning("%s", warning)
         found = difference(self.settings, settings)
         if found:
+            await self._prepare(settings)
+            self._must_serve()
             await self._switch(settings, found)
             for note in settings.notes:
                 _log.info("%s", note)
         return found.lines
+
+    def _must_serve(self) -> None:
+        if self._stage or not self.ready:
+            raise NotNowError(f"not reloading: the sidecar is {'ending' if self._stage else 'starting'}")
 
     async def _switch(self, settings: Settings, found: Difference) -> None:
         """What may fail comes first: then there is nothing to undo but what was opened for it."""
@@ -158,6 +170,7 @@ class Following:
                 # Its clients come back, and are to find the new one: until late nobody is cut off between two requests.
                 self._dismiss(change.after.name, drain, drain * (1.0 - LAST_CALL))
                 self._add_upstream(change.after)
+                self._forget_applied(change.after.name)
             elif (change.endpoints or change.source) and change.after.source.is_static:
                 self._apply_static(change.after)
         for upstream in found.added:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.config.changes import changes, digest
 from sidecar.errors import ConfigurationError, SidecarError
 from sidecar.model import ReloadCounts
+from sidecar.registry.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -74,6 +74,7 @@ class Reloads:
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # both, and one that is being given up
+        self._reading = False
         self._closed = False
 
     def ask(self) -> asyncio.Future[Reload]:
@@ -106,12 +107,14 @@ class Reloads:
             self._watch = self._begin(self._ask_at(changes))
 
     def stop(self) -> asyncio.Task[None] | None:
-        """Begin no other one; the one that goes on, if any."""
+        """Begin no other one; the one that goes on, if any. One that only reads is given up."""
         self._closed = True
         self.watch(None)
         if self._next is not None:
             self._next.cancel()
             self._next = None
+        if self._task is not None and self._reading:
+            self._task.cancel()
         return self._task
 
     async def close(self) -> None:
@@ -172,11 +175,16 @@ class Reloads:
         return Reload("reloaded", tuple(changes))
 
     async def _read(self) -> Settings:
-        """Aside: reading a large file takes as long as many requests."""
+        """Aside: reading a large file takes as long as many requests, and one of a file server's may take for ever."""
         if self._load is None:
             raise NotNowError("there is no configuration to read again; start the sidecar anew")
-        with ThreadPoolExecutor(1) as aside:
-            return await asyncio.get_running_loop().run_in_executor(aside, self._load)
+        self._reading = True
+        try:
+            return await in_thread("reading of the configuration", self._load)
+        except OSError as error:  # there is no thread to be had
+            raise NotNowError(f"not reloading: {error.strerror}") from None
+        finally:
+            self._reading = False
 
     def _refuse(self, findings: tuple[str, ...], *, invalid: bool = False) -> Reload:
         self.counts.failure += 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar.config.decode import decode
 from sidecar.config.environment import Environment
+from sidecar.config.files import read_bounded
 from sidecar.config.findings import Findings
 from sidecar.config.listeners import ListenerPlan, check_own_servers
 from sidecar.config.marks import Document, Mark
@@ -41,6 +42,7 @@ def load_settings(
     directory: str | os.PathLike[str] | None = None,
     external_registry: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     register: Sequence[tuple[str, int]] = (),
+    again: bool = False,
 ) -> Settings:
     """Read and resolve the configuration.
 
@@ -51,6 +53,8 @@ def load_settings(
     directory: where `config/deployment` is looked for; None is the working directory.
     external_registry: what a program says in place of the file's, in its shape.
     register: (service, port) that flags say, beside what the file says.
+    again: a running sidecar goes by it already. A file that is empty, or no regular one, is a finding then: somebody
+    is about to write it, or could not, and the built-ins in its place would end all that it has named.
 
     Precedence: the mode's built-in defaults < the file < the environment < flags.
     Raises `ConfigurationError` with every finding, in the order of the file, then the environment's.
@@ -64,7 +68,12 @@ def load_settings(
 
     file = os.fspath(path) if path is not None else _file_of(known_mode or detected[0], directory)
     notes: list[str] = []
-    document = None if file is None else _read(file, findings)
+    document = None if file is None else _read(file, findings, again=again)
+    if document is not None and document.data is None and again:
+        findings.add(
+            document.file, 0, "", "is empty; write it whole, or start anew for the built-in services"
+        )
+        document = None
     if document is None and file is not None:  # what the environment overrides is not known without it
         raise ConfigurationError(findings.lines())
     root = Root() if document is None else decode(document, findings)
@@ -124,13 +133,16 @@ def _file_of(mode: DeploymentMode, directory: str | os.PathLike[str] | None) -> 
     return file if os.path.lexists(file) else None
 
 
-def _read(file: str, findings: Findings) -> Document | None:
+def _read(file: str, findings: Findings, *, again: bool) -> Document | None:
     # PyYAML is a quarter of the time that it takes to tell a URL, and the built-ins need none of it.
     from sidecar.config.document import MAX_BYTES, read_document  # noqa: PLC0415
 
     try:
-        with open(file, "rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+        if again:
+            content = read_bounded(file, MAX_BYTES)
+        else:  # also from a pipe, which a shell makes of `<(...)`
+            with open(file, "rb") as stream:
+                content = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(file, str(error.strerror)) from None
     except ValueError:

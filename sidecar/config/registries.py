@@ -169,6 +169,14 @@ class Registries:
             namespace=_or(given.namespace, ""),
         )
 
+    def check_names(self, source: SourceSettings, path: KeyPath, *, static: bool) -> None:
+        """dns alone is asked for hosts, or for a service, and knows of no upstream by its name."""
+        kinds = {registry.kind for registry in self.settings if registry.name in source.use}
+        if kinds == {"dns"} and not source.service and not static:
+            self._say(
+                path, "has no name that dns could be asked for; give its hosts, or a `service` under source"
+            )
+
     def _check(self, given: SourceChoice, use: tuple[str, ...], path: KeyPath, *, static: bool) -> None:
         place = (*path, "use") if self._document.has((*path, "use")) else path
         known = (*self.names, STATIC)

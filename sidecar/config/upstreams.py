@@ -140,6 +140,7 @@ class UpstreamResolver:
         known_place = real_host is not None and real_port is not None
         if source.is_static and not known_place:
             self._environment.lacks_port(name)
+        self._registries.check_names(source, path, static=real_host is not None)
         upstream = UpstreamSettings(
             name=name,
             kind=UpstreamKind.SERVICE,
@@ -171,6 +172,7 @@ class UpstreamResolver:
         else:
             endpoints = tuple(EndpointSettings(address.host, address.port) for address in moved)
             source = SourceSettings()
+        self._registries.check_names(source, path, static=bool(in_file))
         strategy = _or(balancer.strategy, "round_robin")
         upstream = UpstreamSettings(
             name=name,

@@ -19,18 +19,26 @@ __all__ = ["Feed", "Registry", "Stream"]
 class Feed:
     """What one source says of one upstream.
 
-    endpoints: None before its first word. heard_at: the last sign of life since, monotonic seconds. saved: its word is
-    from the file, where it was written at saved_at, wall seconds.
+    endpoints: None before its first word. before: what it said when it was asked for something else.
+    heard_at: the last sign of life since, monotonic seconds. saved: its word is from the file, where it was written at
+    saved_at, wall seconds.
     """
 
-    __slots__ = ("endpoints", "heard_at", "saved", "saved_at", "wanted")
+    __slots__ = ("before", "endpoints", "heard_at", "saved", "saved_at", "stream", "wanted")
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self.endpoints: tuple[Endpoint, ...] | None = None
+        self.before: tuple[Endpoint, ...] | None = None
         self.heard_at: float | None = None
         self.saved = False
         self.saved_at = 0.0
+        self.stream: Stream | None = None  # which it comes by
+
+    @property
+    def word(self) -> tuple[Endpoint, ...] | None:
+        """What counts: other tags after a reload are to let nobody fall back for the moment until it has spoken."""
+        return self.before if self.endpoints is None else self.endpoints
 
 
 class Stream:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sidecar.registry.last_good import LastGood
 from sidecar.registry.look_ups import LookUps
 from sidecar.registry.registration import Announcer
+from sidecar.registry.sources.catalogue import load_source
 from sidecar.registry.sources.source import Surroundings
 from sidecar.registry.supervisor import SourceSupervisor
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.model import Snapshot
     from sidecar.registry.last_good import Kept
 
-__all__ = ["announcer", "source_supervisor", "surroundings_of"]
+__all__ = ["announcer", "last_good_of", "load_sources", "source_supervisor", "surroundings_of"]
 
 
 def surroundings_of(clock: Clock, environ: Mapping[str, str] = os.environ) -> Surroundings:
@@ -41,8 +42,7 @@ def source_supervisor(
     saved: what was said before; None for what the last good file holds. keeps: and it keeps that file up to date, which
     is for the running sidecar alone.
     """
-    where = settings.sidecar.last_good
-    last_good = LastGood(where.file, where.max_age, clock)
+    last_good = last_good_of(settings, clock)
     return SourceSupervisor(
         settings.upstreams,
         settings.registries,
@@ -50,8 +50,20 @@ def source_supervisor(
         apply,
         wait=settings.sidecar.registry_wait,
         saved=last_good.load() if saved is None else saved,
-        save=last_good.save if keeps and where.file else None,
+        save=last_good.save if keeps and settings.sidecar.last_good.file else None,
     )
+
+
+def last_good_of(settings: Settings, clock: Clock) -> LastGood:
+    """The file that `settings` name for what was said before."""
+    where = settings.sidecar.last_good
+    return LastGood(where.file, where.max_age, clock)
+
+
+def load_sources(settings: Settings) -> None:
+    """Load what it takes to ask the registries that `settings` name."""
+    for registry in settings.registries:
+        load_source(registry.kind)
 
 
 def announcer(settings: Settings, clock: Clock, environ: Mapping[str, str] = os.environ) -> Announcer:

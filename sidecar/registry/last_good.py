@@ -160,7 +160,7 @@ class LastGood:
         self._trouble = why
         _log.warning(
             "%s: the last good snapshots cannot be kept: %s; a restart while a registry is out of reach will have"
-            " none: let this process write there, or choose another place (sidecar.last_good)",
+            " those of before, if any: let this process write there, or choose another place (sidecar.last_good)",
             escaped(self._file),
             escaped(why),
         )

@@ -48,6 +48,7 @@ SAVE_AFTER = 1.0  # seconds after a change at which it is written down, with all
 SAVE_EVERY = (
     60.0  # and without a change: what is written tells how old it is, and it is confirmed all the time
 )
+SAVE_WITHIN = 2.0  # seconds that the end waits for what is being written: a disk may take for ever
 
 _CHANGED, _UNCHANGED, _EMPTY, _ERROR = range(len(RESULTS))
 _log = logging.getLogger("sidecar.registry")
@@ -89,6 +90,7 @@ class SourceSupervisor:
         self._changed: dict[str, None] = {}  # upstreams to be looked at, in the order in which they changed
         self._look: asyncio.Handle | None = None
         self._saving: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._settle_by = self._clock.monotonic() + wait
         self._started = False
@@ -125,18 +127,18 @@ class SourceSupervisor:
         self._applied.pop(upstream, None)
 
     async def close(self) -> None:
-        """Ask nobody any more, and write down what is known."""
+        """Ask nobody any more, and write down what is known, if that can be done within `SAVE_WITHIN`."""
         self._started = False
         for handle in (self._look, self._saving):
             if handle is not None:
                 handle.cancel()
         for registry in self._registries.values():
             self._end(registry.streams)
+        if self._save is not None and self._saving is not None:
+            await self._write_last(self._save(self.known()))
+        self._saving = None
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
-        if self._save is not None and self._saving is not None:
-            await self._save(self.known())
-        self._saving = None
         for registry in self._registries.values():
             await registry.source.close()
 
@@ -167,6 +169,9 @@ class SourceSupervisor:
                 there.pop(group) if group in there else Stream(registry, group) for group in groups
             ]
             self._end(there.values())
+            for stream in registry.streams:
+                for one in stream.wanted:
+                    self._feeds[settings.name, one.upstream].stream = stream
         for name, registry in before.items():
             if self._registries.get(name) is not registry:
                 self._end(registry.streams)
@@ -180,6 +185,8 @@ class SourceSupervisor:
         if feed is not None and feed.wanted == wanted:
             return feed
         new = Feed(wanted)
+        if feed is not None and feed.wanted.endpoints == wanted.endpoints:
+            new.before = feed.before if feed.endpoints is None else feed.endpoints
         if key in self._saved and feed is None:
             new.endpoints, new.saved_at = self._saved.pop(key)
             new.saved = True
@@ -296,7 +303,12 @@ class SourceSupervisor:
     def _look_at_next(self) -> None:
         name = next(iter(self._changed))
         del self._changed[name]
-        self._bring_up_to_date(name)
+        try:
+            self._bring_up_to_date(name)
+        except (
+            Exception
+        ) as error:  # a mistake of this program, which is not to keep all others as they are for ever
+            _log.error("%s: not brought up to date: %s", name, words(error))
         loop = asyncio.get_running_loop()
         if self._changed:
             self._look = loop.call_soon(self._look_at_next)
@@ -334,8 +346,22 @@ class SourceSupervisor:
     def _write_down(self) -> None:
         self._saving = None
         assert self._save is not None
-        self._run(self._save(self.known()))
+        if (
+            self._writing is not None and not self._writing.done()
+        ):  # each is a thread, and no two get on faster
+            self._save_in(SAVE_AFTER)
+            return
+        self._writing = self._run(self._save(self.known()))
         self._save_in(SAVE_EVERY)
+
+    async def _write_last(self, save: Coroutine[Any, Any, None]) -> None:
+        """With what is being written already, in time."""
+        writing = {self._run(save)} if self._writing is None else {self._run(save), self._writing}
+        _, late = await asyncio.wait(writing, timeout=SAVE_WITHIN)
+        if late:
+            _log.warning("what registries said last may not be kept: writing it takes over %g s", SAVE_WITHIN)
+        for task in late:
+            task.cancel()
 
     # Being asked
 
@@ -347,6 +373,8 @@ class SourceSupervisor:
         return all(self._is_known(upstream) for upstream in self._upstreams.values())
 
     def _is_known(self, upstream: UpstreamSettings) -> bool:
+        if upstream.name in self._changed:  # nobody goes by it yet
+            return False
         first = next(name for name in upstream.source.use if name != STATIC)
         return self._feeds[first, upstream.name].endpoints is not None
 
@@ -364,12 +392,9 @@ class SourceSupervisor:
         upstream = self._upstreams.get(name)
         if upstream is None:
             return None
-        said = {
-            source: feed.endpoints
-            for source in upstream.source.use
-            if (feed := self._feeds.get((source, name))) is not None and feed.endpoints is not None
-        }
-        return combined(upstream, said)
+        feeds = {source: self._feeds.get((source, name)) for source in upstream.source.use}
+        said = {source: feed.word for source, feed in feeds.items() if feed is not None}
+        return combined(upstream, {source: word for source, word in said.items() if word is not None})
 
     def sources(self) -> list[SourceStatus]:
         """How each registry is."""
@@ -394,7 +419,8 @@ class SourceSupervisor:
             feed = self._feeds.get((name, upstream))
             if feed is None:
                 continue
-            stream = next(one for one in self._registries[name].streams if upstream in one.upstreams)
+            stream = feed.stream
+            assert stream is not None
             count = None if feed.endpoints is None else len(feed.endpoints)
             stale = feed.saved or stream.is_stale(now)
             found.append(FeedStatus(name, count, feed.heard_at, stale, feed.saved, stream.error))

@@ -136,13 +136,13 @@ class WorkerProcess:
             self._channel.send({"kind": "values"})
         return self._answer
 
-    def reload(self, settings: object) -> asyncio.Future[str]:
-        """Have it go by other settings, as `wire` makes them; empty once it does, else why it does not.
+    def reload(self, message: Message) -> asyncio.Future[str]:
+        """Have it go by other settings (`wire.reload_message`); empty once it does, else why it does not.
 
         Of one that has ended it is empty too: whoever takes its place is started with them.
         """
         self._reload = self._loop.create_future()
-        self._channel.send({"kind": "reload", "settings": settings})
+        self._channel.send(message)
         self._settings_unsent = self._channel.unsent
         return self._reload
 

@@ -21,7 +21,7 @@ from sidecar.admin.views import upstreams_view
 from sidecar.app import DRAIN_POLL, OWN_DESCRIPTORS, App
 from sidecar.errors import StartError
 from sidecar.following import LAST_CALL
-from sidecar.model import WorkerCounts
+from sidecar.model import Snapshot, WorkerCounts
 from sidecar.observe.metrics import Metrics
 from sidecar.ports import Ports
 from sidecar.proxy import ProxyContext
@@ -31,7 +31,15 @@ from sidecar.version import __version__, is_compiled
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.process import WorkerProcess, spawn
 from sidecar.workers.values import HAND_MOVES, Whole, clear_shown
-from sidecar.workers.wire import Move, Order, from_plain, plain_snapshot, to_plain
+from sidecar.workers.wire import (
+    Move,
+    Order,
+    from_plain,
+    is_followed,
+    plain_snapshot,
+    reload_message,
+    to_plain,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.config.difference import Difference
     from sidecar.config.settings import Settings
-    from sidecar.model import EndpointState, Snapshot
+    from sidecar.model import EndpointState
     from sidecar.reload import Changes, Load
     from sidecar.workers.channel import Message
     from sidecar.workers.process import Spawn
@@ -100,7 +108,6 @@ class Supervisor(App):
         self._whole = Whole()
         self._moves: dict[tuple[str, str, int], Move] = {}  # the last of each endpoint
         self._tripped: dict[tuple[str, str, int], Order] = {}  # by hand, and not reset since
-        self._snapshots: dict[str, Snapshot] = {}  # the last that registries gave, by upstream
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
 
@@ -162,12 +169,13 @@ class Supervisor(App):
 
     def _show(self, settings: Settings) -> None:
         """Have the clusters of `settings` to show sums in."""
+        known = self._snapshots_for(settings)
         self.settings = settings
         self.clusters.clear()
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
-            if not upstream.source.is_static and upstream.name in self._snapshots:
-                super().apply(self._snapshots[upstream.name])
+        for snapshot in known:
+            super().apply(snapshot)
         assert self._context is not None
         self._context.max_clients = settings.sidecar.max_clients * self.counts.configured
 
@@ -211,11 +219,7 @@ class Supervisor(App):
                 "sockets": sockets,
                 "moves": [to_plain(move) for move in moves],
                 "orders": [to_plain(order) for order in self._tripped.values()],
-                "snapshots": [
-                    plain_snapshot(self._snapshots[upstream.name])
-                    for upstream in settings.upstreams
-                    if upstream.name in self._snapshots and not upstream.source.is_static
-                ],
+                "snapshots": [plain_snapshot(snapshot) for snapshot in self._snapshots_for(settings)],
             }
 
         worker = WorkerProcess(slot, self, self.clock.monotonic())
@@ -225,9 +229,30 @@ class Supervisor(App):
             self._tell_stage(worker)
         return worker
 
+    def _snapshots_for(self, settings: Settings) -> list[Snapshot]:
+        """What upstreams with registries consist of now, for whoever is to go by `settings`.
+
+        Until its registry has spoken an upstream keeps the endpoints that the configuration named, if it had none
+        before: as in a single process, where a reload takes no endpoint away that nobody has said to be gone.
+        """
+        found = []
+        named = {upstream.name for upstream in self.settings.upstreams if upstream.source.is_static}
+        for upstream in settings.upstreams:
+            cluster = self.clusters.get(upstream.name)
+            if upstream.source.is_static or cluster is None or not cluster.source:
+                continue
+            if upstream.name in named and cluster.scheme != upstream.scheme:  # those speak something else
+                continue
+            endpoints = tuple(state.endpoint for state in cluster.endpoints.values())
+            found.append(Snapshot(upstream.name, endpoints, cluster.source))
+        return found
+
     def apply(self, snapshot: Snapshot) -> None:
         """Show it, and have all workers go by it, and those that come later."""
-        self._snapshots[snapshot.upstream] = snapshot
+        if not is_followed(
+            self.settings, snapshot.upstream
+        ):  # of before a reload, whose workers know already
+            return
         cluster = self.clusters.get(snapshot.upstream)
         if cluster is not None:
             clear_shown(cluster)
@@ -368,9 +393,8 @@ class Supervisor(App):
         if found.listeners:
             await self._replace_workers(settings)
         else:
-            await self._tell_workers(settings)
+            await self._tell_workers(settings, found)
         self._follow_registries()
-        self._snapshots = {name: found for name, found in self._snapshots.items() if name in self.clusters}
         self._whole.forget_all_but(self.clusters)
         for known in (self._moves, self._tripped):
             for name, host, port in list(known):
@@ -405,15 +429,15 @@ class Supervisor(App):
         self._show(settings)
         self.listening[:] = ports.listening
 
-    async def _tell_workers(self, settings: Settings) -> None:
+    async def _tell_workers(self, settings: Settings, found: Difference) -> None:
         """On the same sockets workers follow by themselves, with all that they have. One that does not is replaced."""
         self._show(settings)  # first: whoever is started from now on is started with it
-        plain = to_plain(settings)
+        message = reload_message(settings, {change.after.name for change in found.changed})
         told = [worker for worker in self._workers if not worker.leaving]
-        answers = {worker: worker.reload(plain) for worker in told if worker.serves}
+        answers = {worker: worker.reload(message) for worker in told if worker.serves}
         for worker in told:
             if worker not in answers:  # it starts, and does as told then
-                worker.reload(plain)
+                worker.reload(message)
         if answers:
             await asyncio.wait(answers.values(), timeout=RELOAD_TIMEOUT)
         for worker, answer in answers.items():

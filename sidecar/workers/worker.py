@@ -25,7 +25,15 @@ from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 from sidecar.workers.channel import Channel
 from sidecar.workers.values import values_of
-from sidecar.workers.wire import Move, Order, from_plain, snapshot_of, to_plain
+from sidecar.workers.wire import (
+    Move,
+    Order,
+    from_plain,
+    is_followed,
+    reloaded_settings,
+    snapshot_of,
+    to_plain,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +102,11 @@ class WorkerApp(App):
         """The supervisor does, and tells."""
         for snapshot in self._snapshots:
             self.apply(snapshot)
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Not where its configuration names the endpoints: other workers' may be that before a reload, or after it."""
+        if is_followed(self.settings, snapshot.upstream):
+            super().apply(snapshot)
 
     def _follow_registries(self) -> None:
         """The same."""
@@ -273,7 +286,7 @@ class _Conversation:
 def _follow(app: WorkerApp, message: Message) -> str:
     """Why the worker does not go by the settings of `message`; empty when it does."""
     try:
-        app.follow(from_plain(Settings, message["settings"]))
+        app.follow(reloaded_settings(message, app.settings))
     except Exception as error:  # whatever it is: the supervisor says it, and starts another one
         return f"{type(error).__name__}: {error}"
     return ""

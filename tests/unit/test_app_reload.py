@@ -6,14 +6,17 @@ import gc
 import logging
 import resource
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from support.ports import free_port
+from support.sources import registry
 from unit.test_app import Endpoint, ask, path, settings, until, upstream
 
 from sidecar.app import App
@@ -27,7 +30,10 @@ from sidecar.config.settings import (
     SourceSettings,
 )
 from sidecar.errors import StartError
+from sidecar.model import Endpoint as ModelEndpoint
 from sidecar.proxy import Listener
+from sidecar.registry import following
+from sidecar.registry.last_good import Kept, LastGood, Saved
 from sidecar.reload import NotNowError
 
 Start = Callable[..., Any]
@@ -153,6 +159,7 @@ async def test_endpoints_of_a_registry_are_not_the_files(start: Start) -> None:
     elsewhere = replace(wanted.upstreams[0], endpoints=(), source=source)
     assert await app.reload(replace(wanted, upstreams=(elsewhere,))) == ["api: endpoints, source.use"]
     assert app.clusters["api"].endpoints is before, "until the registry says who they are"
+    assert app._is_ready(), "what it has not heard yet it serves without"
     assert await app.reload(wanted)
     assert list(app.clusters["api"].endpoints) == [("127.0.0.1", 9)]
 
@@ -343,6 +350,35 @@ async def test_health_checks_follow(start: Start, endpoint: Endpoint) -> None:
     await app.reload(plain)
     assert state.last_check is None
     assert not app.clusters["api"].policy.checked
+
+
+async def test_what_takes_its_time_is_loaded_aside(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ten thousand endpoints of the last good file do, and modules: requests are served meanwhile."""
+    loaded: list[str] = []
+
+    def load(self: LastGood) -> Kept:
+        loaded.append(threading.current_thread().name)
+        return {("consul", "api"): Saved((ModelEndpoint("10.0.0.1", 80),), 1.0)}
+
+    monkeypatch.setattr(LastGood, "load", load)
+    kinds: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        following, "load_source", lambda kind: kinds.append((kind, threading.current_thread().name))
+    )
+    wanted = settings(upstream("api", 9))
+    app = await start(wanted)
+    elsewhere = replace(wanted.upstreams[0], endpoints=(), source=SourceSettings(use=("consul",)))
+    asked = replace(
+        wanted, upstreams=(elsewhere,), registries=(registry("consul", hosts=(Address("127.0.0.1", 9),)),)
+    )
+    await app.reload(asked)
+    assert loaded == ["loading of registries"]
+    assert list(app.clusters["api"].endpoints) == [("10.0.0.1", 80)]
+    await app.reload(replace(asked, registries=(*asked.registries, registry("dns", "dns"))))
+    assert loaded == ["loading of registries"]
+    assert kinds == [(kind, "loading of registries") for kind in ("consul", "consul", "dns")]
 
 
 async def test_not_before_it_serves_and_not_when_it_ends(start: Start) -> None:

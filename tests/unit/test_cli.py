@@ -1,5 +1,6 @@
 """The command line: exit codes, and what is said where."""
 
+import asyncio
 import gc
 import json
 import logging
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,8 +27,9 @@ import sidecar.cli
 import sidecar.console.health
 import sidecar.console.status
 import sidecar.demo
+import sidecar.observe.logs
 from sidecar.cli import run
-from sidecar.errors import StartError
+from sidecar.errors import ConfigurationError, StartError
 from sidecar.version import __version__, build_name
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -88,10 +91,12 @@ class StubApp:
     """Notes what it was made with, and runs as told."""
 
     made: ClassVar[list[Any]] = []
+    loads: ClassVar[list[Any]] = []
     error: ClassVar[BaseException | None] = None
 
     def __init__(self, settings: Any, load: Any, changes: Any) -> None:
         StubApp.made.append(settings)
+        StubApp.loads.append(load)
         assert load() == settings
 
     async def run(self) -> None:
@@ -103,6 +108,7 @@ class StubApp:
 def stub_app(monkeypatch: pytest.MonkeyPatch) -> type[StubApp]:
     monkeypatch.setattr(sidecar.app, "App", StubApp)
     monkeypatch.setattr(StubApp, "made", [])
+    monkeypatch.setattr(StubApp, "loads", [])
     monkeypatch.setattr(StubApp, "error", None)
     return StubApp
 
@@ -298,6 +304,55 @@ def test_run_hands_the_settings_over(stub_app: type[StubApp], good: str) -> None
     assert settings.origin == "good.yml"
     assert settings.mode.value == "kubernetes"
     assert settings.sidecar.bind == ("127.0.0.2", "::1")
+
+
+def test_it_reads_the_file_that_its_mode_has_named_again(
+    stub_app: type[StubApp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an editor writes it, it may be missing; that is not to end all that it names."""
+    file = tmp_path / "config" / "deployment" / "local.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert run(["run", "--mode", "local"]) == 0
+    (load,) = stub_app.loads
+    assert load() == stub_app.made[0]
+    file.unlink()
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file or directory"):
+        load()
+    file.write_text("")
+    with pytest.raises(ConfigurationError, match="is empty"):
+        load()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_changes_while_it_starts_is_a_change(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: bool
+) -> None:
+    file = tmp_path / "config" / "deployment" / "local.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    configure = sidecar.observe.logs.configure
+    seen = []
+
+    def configured(*arguments: Any) -> None:
+        file.write_text(GOOD + "# and more\n")
+        configure(*arguments)
+
+    class Watching(StubApp):
+        def __init__(self, settings: Any, load: Any, changes: Any) -> None:
+            self.changes = changes
+
+        async def run(self) -> None:
+            async with asyncio.timeout(5.0), aclosing(self.changes()) as words:
+                await anext(words)
+                seen.append(file.read_text())
+
+    monkeypatch.setattr(sidecar.app, "App", Watching)
+    monkeypatch.setattr(sidecar.observe.logs, "configure", configured)
+    assert run(["run", "--mode", "local", *(("--config", str(file)) if named else ())]) == 0
+    assert seen
 
 
 ETCD = "external_registry: {type: etcd, host: etcd.example}\n" + GOOD

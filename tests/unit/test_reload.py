@@ -117,6 +117,28 @@ async def test_a_file_that_cannot_be_used_is_not_followed(make: Make) -> None:
     assert (sidecar.loads, sidecar.followed) == (1, 0)
 
 
+@pytest.mark.parametrize("how", ["stop", "close"])
+async def test_a_file_that_is_read_for_ever_holds_up_no_end(make: Make, how: str) -> None:
+    """As of a file server that does not answer."""
+    sidecar = make()
+    read = threading.Event()
+    sidecar.reloads._load = read.wait  # type: ignore[assignment]
+    asked = sidecar.reloads.ask()
+    await until(lambda: sidecar.reloads._reading)
+    try:
+        async with asyncio.timeout(5.0):
+            if how == "close":
+                await sidecar.reloads.close()
+            else:
+                going_on = sidecar.reloads.stop()
+                assert going_on
+                await asyncio.wait([going_on])
+        assert asked.cancelled()
+        assert not read.is_set()
+    finally:
+        read.set()
+
+
 async def test_many_ask_while_one_goes_on_and_one_more_comes(make: Make) -> None:
     sidecar = make(["one"], ["two"])
     sidecar.may_go_on.clear()

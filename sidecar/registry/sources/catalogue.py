@@ -6,10 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from sidecar.config.settings import RegistrySettings
     from sidecar.registry.sources.source import Source, Surroundings
 
-__all__ = ["make_source"]
+__all__ = ["load_source", "make_source"]
 
 _CLASSES = {
     "consul": "ConsulSource",
@@ -22,5 +24,11 @@ _CLASSES = {
 
 def make_source(settings: RegistrySettings, surroundings: Surroundings) -> Source:
     """The source that `settings` describe; it opens nothing yet."""
-    module = import_module(f"sidecar.registry.sources.{settings.kind}")
-    return cast("Source", getattr(module, _CLASSES[settings.kind])(settings, surroundings))
+    return cast(
+        "Source", getattr(load_source(settings.kind), _CLASSES[settings.kind])(settings, surroundings)
+    )
+
+
+def load_source(kind: str) -> ModuleType:
+    """The module of its source, which takes up to a tenth of a second the first time."""
+    return import_module(f"sidecar.registry.sources.{kind}")

@@ -1,5 +1,6 @@
 """From files and environments to settings: the seed's snippets, what ships, precedence, ports, loops."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,6 +205,25 @@ def test_an_empty_file_is_the_built_ins_and_said(load: Load) -> None:
     assert len(settings.upstreams) == 5
     (note,) = settings.notes
     assert note.endswith("file.yml is empty: the built-in services of mode distributed are used")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
+def test_an_empty_file_is_refused_by_who_runs_already(tmp_path: Path, text: str) -> None:
+    """Whoever truncates it writes soon after, or finds the disk full: it is not to cost all that is served."""
+    file = tmp_path / "file.yml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(file, environ={}, container=False, again=True)
+    assert caught.value.findings == [
+        f"{file}: is empty; write it whole, or start anew for the built-in services"
+    ]
+
+
+def test_who_runs_already_waits_for_no_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "file.yml"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigurationError, match="cannot be read: is no regular file"):
+        load_settings(pipe, environ={}, container=False, again=True)
 
 
 def test_a_file_without_upstreams_keeps_the_built_ins(load: Load) -> None:

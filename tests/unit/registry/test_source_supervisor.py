@@ -278,6 +278,29 @@ async def test_a_burst_of_changes_is_applied_once(
     }
 
 
+async def test_one_that_cannot_be_applied_keeps_no_other_as_it_was(
+    following: Following, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = await following.start(
+        [upstream("api", "consul"), upstream("web", "consul")], [registry("consul")]
+    )
+
+    def apply(snapshot: Snapshot) -> None:
+        if snapshot.upstream == "api":
+            raise ValueError("a mistake")
+        following.applied.append(snapshot)
+
+    supervisor._apply = apply
+    following.sources["consul"].say("api", "a:1")
+    await turns()
+    following.sources["consul"].say("web", "w:1")
+    await turns()
+    assert following.last == ["w:1"]
+    assert caplog.messages == [
+        "api: not brought up to date: ValueError: a mistake",
+    ]
+
+
 async def test_readiness_waits_for_a_first_word_on_each_but_not_for_ever(following: Following) -> None:
     following.each = True
     supervisor = await following.start(
@@ -291,6 +314,24 @@ async def test_readiness_waits_for_a_first_word_on_each_but_not_for_ever(followi
     following.sources["consul"].say("web", "w:1")
     await turns()
     assert supervisor.settled
+
+
+async def test_a_first_word_counts_once_it_is_applied(
+    following: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.registry.supervisor.COALESCE", 0.01)
+    supervisor = await following.start(
+        [upstream("api", "consul"), upstream("web", "consul")], [registry("consul")]
+    )
+    following.sources["consul"].say("api", "a:1")
+    await turns()
+    following.sources["consul"].say("web", "w:1")
+    await turns()
+    assert (len(following.applied), supervisor.settled) == (1, False)
+    async with asyncio.timeout(5.0):
+        while not supervisor.settled:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
+    assert following.last == ["w:1"]
 
 
 async def test_one_stream_of_several_fails_alone(following: Following) -> None:
@@ -410,6 +451,65 @@ async def test_another_name_in_the_registry_is_another_feed(following: Following
     await turns()
     assert supervisor.feeds("api")[0].endpoints is None
     assert following.last == ["a:1"]  # until the first word on the other
+
+
+async def test_asked_for_something_else_nobody_falls_back_until_it_has_spoken(following: Following) -> None:
+    def wanted(**source: object) -> list[UpstreamSettings]:
+        return [upstream("api", "consul", "static", static=["file:1"], **source)]
+
+    supervisor = await following.start(wanted(), [registry("consul")])
+    following.sources["consul"].say("api", "a:1")
+    await turns()
+    for tags in (("one",), ("two",)):
+        supervisor.follow(wanted(tags=tags), [registry("consul")])
+        assert following.last == ["a:1"]
+    following.sources["consul"].say("api", "b:1")
+    await turns()
+    assert following.last == ["b:1"]
+    following.sources["consul"].say("api")
+    await turns()
+    assert following.last == ["file:1"]
+
+
+async def test_hosts_of_before_are_not_those_that_a_name_server_is_asked_for_now(
+    following: Following,
+) -> None:
+    one, two = (
+        [upstream("api", "dns", "static", static=[host], service="")] for host in ("one:80", "two:80")
+    )
+    supervisor = await following.start(one, [registry("dns", "dns")])
+    following.sources["dns"].say("api", "10.0.0.1:80")
+    await turns()
+    assert following.last == ["10.0.0.1:80"]
+    supervisor.follow(two, [registry("dns", "dns")])
+    assert following.last == ["two:80"], "the other host may be gone, and the name server too"
+
+
+async def test_a_disk_that_takes_for_ever_has_one_thread_and_holds_up_no_end(
+    following: Following, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sidecar.registry.supervisor.SAVE_AFTER", 0.0)
+    monkeypatch.setattr("sidecar.registry.supervisor.SAVE_WITHIN", 0.01)
+    asked: list[Kept] = []
+    given_up: list[Kept] = []
+
+    async def save(kept: Kept) -> None:
+        asked.append(kept)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.append(kept)
+
+    monkeypatch.setattr(following, "_save", save)
+    supervisor = await following.start([upstream("api", "consul")], [registry("consul")])
+    for port in range(5):
+        following.sources["consul"].say("api", f"a:{port + 1}")
+        await turns()
+    assert len(asked) == 1
+    async with asyncio.timeout(5.0):
+        await supervisor.close()
+    assert len(asked) == len(given_up) == 2
+    assert "what registries said last may not be kept" in caplog.text
 
 
 @pytest.mark.parametrize("ends", [lambda s: s.fail("api", OSError("x")), lambda s: None])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from support.registrars import ScriptedRegistrar, registration
-from support.sources import registry
+from support.sources import ScriptedSource, registry
 
 from sidecar.clock import Clock
 from sidecar.config.settings import (
@@ -25,18 +25,23 @@ from sidecar.config.settings import (
     PolicySettings,
     Settings,
     SidecarSettings,
+    SourceSettings,
     UpstreamKind,
     UpstreamSettings,
 )
 from sidecar.errors import ConfigurationError, StartError, UnknownUpstreamError
+from sidecar.model import Endpoint, Snapshot
 from sidecar.registry import following
+from sidecar.registry import supervisor as source_supervisor_module
+from sidecar.registry.last_good import Kept
 from sidecar.registry.registration import Announcer
+from sidecar.registry.supervisor import SourceSupervisor
 from sidecar.workers import process as process_module
 from sidecar.workers import supervisor as supervisor_module
 from sidecar.workers.channel import Channel, Message
 from sidecar.workers.process import Program
 from sidecar.workers.supervisor import Supervisor
-from sidecar.workers.wire import from_plain
+from sidecar.workers.wire import from_plain, reloaded_settings
 from sidecar.workers.worker import WorkerApp
 
 UPSTREAM = UpstreamSettings(
@@ -497,7 +502,7 @@ async def test_workers_are_told_and_stay(supervisor: Supervisor, workers: Worker
     for worker in workers.made:
         await until(lambda worker=worker: worker.told)
         assert [message["kind"] for message in worker.told] == ["reload"]
-        assert from_plain(Settings, worker.told[0]["settings"]) == OTHER
+        assert reloaded_settings(worker.told[0], SETTINGS) == OTHER
         assert not going_on.done()
         worker.channel.send({"kind": "reloaded", "why": ""})
     assert await going_on == ["api: strategy"]
@@ -657,3 +662,161 @@ async def test_the_end_waits_for_a_reload_that_starts_workers(
         await supervisor.close()
     assert (await asked).result == "refused"
     assert [worker.code for worker in workers.made] == [-9] * 4
+
+
+# With registries
+
+FOLLOWED = replace(UPSTREAM, endpoints=(), source=SourceSettings(("consul",)))
+
+
+class Registries:
+    """In place of those that the supervisor asks: a test tells what they say."""
+
+    def __init__(self, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.supervisor = supervisor
+        self.source: ScriptedSource
+        monkeypatch.setattr(source_supervisor_module, "COALESCE", 0.0)
+        monkeypatch.setattr(following, "source_supervisor", self.made)
+
+    def made(
+        self, settings: Settings, clock: Clock, apply: Any, *, saved: Kept | None, keeps: bool
+    ) -> SourceSupervisor:
+        return SourceSupervisor(
+            settings.upstreams,
+            settings.registries,
+            following.surroundings_of(clock),
+            apply,
+            wait=60.0,
+            saved=saved,
+            make=self._make,
+        )
+
+    def _make(self, settings: Any, surroundings: Any) -> ScriptedSource:
+        self.source = ScriptedSource(settings, surroundings)
+        return self.source
+
+    async def say(self, name: str, *addresses: str) -> None:
+        """Until it shows."""
+        await until(lambda: self.source.opened)
+        self.source.say(name, *addresses)
+        await until(lambda: self.shown(name) == list(addresses))
+
+    def shown(self, name: str) -> list[str]:
+        return [state.endpoint.address for state in self.supervisor.clusters[name].endpoints.values()]
+
+
+@pytest.fixture
+def registries(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> Registries:
+    return Registries(supervisor, monkeypatch)
+
+
+def with_consul(*upstreams: UpstreamSettings) -> Settings:
+    return replace(SETTINGS, upstreams=upstreams, registries=(registry("consul"),))
+
+
+def given(worker: ScriptedWorker) -> list[str]:
+    """What a worker has been started with of registries."""
+    return [
+        f"{snapshot['upstream']} {endpoint['host']}:{endpoint['port']}"
+        for snapshot in worker.start["snapshots"]
+        for endpoint in snapshot["endpoints"]
+    ]
+
+
+async def followed(supervisor: Supervisor, workers: Workers, settings: Settings) -> None:
+    """Reload, in place or with other workers."""
+    present = workers.made[-2:]
+    going_on = asyncio.create_task(reloaded(supervisor, settings))
+    while not going_on.done():
+        for worker in present:
+            if worker.told and worker.told[-1]["kind"] == "reload":
+                worker.told.clear()
+                worker.channel.send({"kind": "reloaded", "why": ""})
+        await asyncio.sleep(0.001)
+    await going_on
+
+
+async def test_until_a_registry_speaks_an_upstream_has_what_the_configuration_named(
+    supervisor: Supervisor, workers: Workers, registries: Registries
+) -> None:
+    await supervisor.start()
+    await followed(supervisor, workers, with_consul(FOLLOWED))
+    assert registries.shown("api") == ["127.0.0.1:1"], "as in each worker"
+    assert supervisor._is_ready(), "a reload makes nobody less ready"
+    workers.made[1].die(-9)
+    await until(lambda: len(workers.made) == 3 and supervisor._is_ready())
+    assert given(workers.made[2]) == ["api 127.0.0.1:1"]
+    await followed(supervisor, workers, with_consul(FOLLOWED, replace(FOLLOWED, name="web")))
+    assert [given(worker) for worker in workers.made[3:]] == [["api 127.0.0.1:1"]] * 2
+    await followed(supervisor, workers, with_consul(replace(FOLLOWED, scheme="tcp")))
+    assert [given(worker) for worker in workers.made[5:]] == [["api 127.0.0.1:1"]] * 2
+
+
+async def test_with_another_scheme_what_the_configuration_named_is_not_it(
+    supervisor: Supervisor, workers: Workers, registries: Registries
+) -> None:
+    await supervisor.start()
+    await followed(supervisor, workers, with_consul(replace(FOLLOWED, scheme="tcp")))
+    assert [given(worker) for worker in workers.made[2:]] == [[], []]
+    assert registries.shown("api") == []
+    await registries.say("api", "10.0.0.1:80")
+    await until(lambda: all(worker.told for worker in workers.made[2:]))
+
+
+async def test_what_a_registry_said_before_the_configuration_named_endpoints_is_forgotten(
+    supervisor: Supervisor, workers: Workers, registries: Registries
+) -> None:
+    supervisor.settings = with_consul(FOLLOWED)
+    await supervisor.start()
+    await registries.say("api", "10.0.0.1:80")
+    await followed(supervisor, workers, SETTINGS)
+    await followed(supervisor, workers, with_consul(FOLLOWED))
+    assert registries.shown("api") == ["127.0.0.1:1"]
+    workers.made[1].die(-9)
+    await until(lambda: len(workers.made) == 3 and workers.made[2].start)
+    assert given(workers.made[2]) == ["api 127.0.0.1:1"]
+
+
+async def test_a_reload_tells_workers_nothing_that_they_know(
+    supervisor: Supervisor, workers: Workers, registries: Registries, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor.settings = with_consul(FOLLOWED)
+    await supervisor.start()
+    await registries.say("api", "10.0.0.1:80")
+    await until(lambda: all(worker.told for worker in workers.made))
+    caplog.set_level(logging.INFO)
+    await followed(supervisor, workers, with_consul(replace(FOLLOWED, strategy="random")))
+    assert registries.shown("api") == ["10.0.0.1:80"]
+    supervisor.worker_said(next(iter(supervisor._workers)), {"kind": "move", "move": {**MOVE, "to": 1}})
+    await until(lambda: any(worker.told for worker in workers.made))
+    assert not any(message["kind"] == "snapshot" for worker in workers.made for message in worker.told)
+    assert "endpoint from consul" not in caplog.text
+
+
+async def test_a_registry_of_before_changes_no_endpoints_that_are_configured_now(
+    supervisor: Supervisor, workers: Workers, registries: Registries
+) -> None:
+    supervisor.settings = with_consul(FOLLOWED)
+    await supervisor.start()
+    await registries.say("api", "10.0.0.1:80")
+    going_on = asyncio.create_task(reloaded(supervisor, SETTINGS))
+    await until(
+        lambda: all(worker.told[-1:] and worker.told[-1]["kind"] == "reload" for worker in workers.made)
+    )
+    supervisor.apply(Snapshot("api", (), "consul"))
+    for worker in workers.made:
+        worker.channel.send({"kind": "reloaded", "why": ""})
+    await going_on
+    assert registries.shown("api") == ["127.0.0.1:1"]
+    assert all(worker.told[-1]["kind"] == "reload" for worker in workers.made)
+
+
+async def test_a_worker_takes_no_snapshot_of_an_upstream_that_has_its_endpoints_configured() -> None:
+    for upstream, addresses in ((UPSTREAM, ["127.0.0.1:1"]), (FOLLOWED, ["10.0.0.1:80"])):
+        app = WorkerApp(replace(SETTINGS, upstreams=(upstream,)), {}, [], Channel(print, print))
+        await app.start()
+        try:
+            app.apply(Snapshot("api", (Endpoint("10.0.0.1", 80),), "consul"))
+            assert [state.endpoint.address for state in app.clusters["api"].endpoints.values()] == addresses
+        finally:
+            await app.close()

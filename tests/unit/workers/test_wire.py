@@ -2,6 +2,7 @@
 
 import json
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ from sidecar.config import load_settings
 from sidecar.config.settings import Settings
 from sidecar.model import Endpoint, Snapshot
 from sidecar.resilience import BreakerState
-from sidecar.workers.wire import Move, from_plain, plain_snapshot, snapshot_of, to_plain
+from sidecar.workers.wire import (
+    Move,
+    from_plain,
+    plain_snapshot,
+    reload_message,
+    reloaded_settings,
+    snapshot_of,
+    to_plain,
+)
 
 CONFIG = Path(__file__).parents[3] / "config"
 FILES = sorted(file for file in CONFIG.rglob("*.yml") if file.name != "endpoints.yml")
@@ -23,9 +32,33 @@ def test_settings_come_through(path: Path) -> None:
     assert from_plain(Settings, json.loads(json.dumps(to_plain(settings)))) == settings
 
 
+def test_a_reload_tells_of_the_upstreams_that_differ_alone() -> None:
+    before = load_settings(FILES[0], environ={}, container=False)
+    first, *others = before.upstreams
+    after = replace(
+        before, upstreams=(*others, replace(first, strategy="random")), log_level="ERROR", notes=("a note",)
+    )
+    message = json.loads(json.dumps(reload_message(after, {first.name})))
+    assert [upstream["name"] for upstream in message["settings"]["upstreams"]] == [first.name]
+    assert reloaded_settings(message, before) == after
+    assert reloaded_settings(message, after) == after, "whoever has been started with it meanwhile"
+    with pytest.raises(KeyError):
+        reloaded_settings(message, replace(before, upstreams=()))
+
+
 def test_moves_come_through() -> None:
     move = Move("api", "::1", 80, BreakerState.HALF_OPEN, 1.25, 7.0, 3, True)
     assert from_plain(Move, json.loads(json.dumps(to_plain(move)))) == move
+
+
+def test_annotations_are_read_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand endpoints are to take a few milliseconds, in which a worker serves nobody."""
+    asked: list[object] = []
+    hints = typing.get_type_hints
+    monkeypatch.setattr(typing, "get_type_hints", lambda kind: (asked.append(kind), hints(kind))[1])
+    snapshot = Snapshot("api", tuple(Endpoint("a", port) for port in range(1, 1001)), "consul")
+    assert from_plain(Snapshot, json.loads(json.dumps(to_plain(snapshot)))) == snapshot
+    assert len(asked) == len(set(asked)) <= 2
 
 
 @pytest.mark.parametrize(
