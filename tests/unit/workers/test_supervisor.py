@@ -41,7 +41,7 @@ from sidecar.workers import supervisor as supervisor_module
 from sidecar.workers.channel import Channel, Message
 from sidecar.workers.process import Program
 from sidecar.workers.supervisor import Supervisor
-from sidecar.workers.wire import from_plain, reloaded_settings
+from sidecar.workers.wire import from_plain, reloaded_settings, snapshot_of
 from sidecar.workers.worker import WorkerApp
 
 UPSTREAM = UpstreamSettings(
@@ -717,9 +717,9 @@ def with_consul(*upstreams: UpstreamSettings) -> Settings:
 def given(worker: ScriptedWorker) -> list[str]:
     """What a worker has been started with of registries."""
     return [
-        f"{snapshot['upstream']} {endpoint['host']}:{endpoint['port']}"
-        for snapshot in worker.start["snapshots"]
-        for endpoint in snapshot["endpoints"]
+        f"{snapshot.upstream} {endpoint.address}"
+        for snapshot in map(snapshot_of, worker.start["snapshots"])
+        for endpoint in snapshot.endpoints
     ]
 
 
