@@ -194,7 +194,7 @@ class App(Following):
         """Follow the registries of upstreams that have one, from now on until the process ends."""
         if all(upstream.source.is_static for upstream in self.settings.upstreams):
             return
-        from sidecar.registry.following import source_supervisor
+        from sidecar.registry.assembly import source_supervisor
 
         saved, self._saved = self._saved, None
         self._registry = source_supervisor(self.settings, self.clock, self.apply, saved=saved, keeps=True)
@@ -212,7 +212,7 @@ class App(Following):
 
     def _load_registries(self, settings: Settings) -> Kept | None:
         """In a thread: modules, and what was known of registries before, which none have been asked for yet."""
-        from sidecar.registry.following import last_good_of, load_sources
+        from sidecar.registry.assembly import last_good_of, load_sources
 
         load_sources(settings)
         return last_good_of(settings, self.clock).load() if self._registry is None else None
@@ -247,7 +247,7 @@ class App(Following):
         if self._announcer is not None:
             self._announcer.follow(self.settings.registrations, self.settings.registries)
         elif self.settings.registrations and not self._stage:
-            from sidecar.registry.following import announcer
+            from sidecar.registry.assembly import announcer
 
             self._announcer = announcer(self.settings, self.clock)
             self._announcer.start()

@@ -22,7 +22,7 @@ from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.config.resolved import upstream_policy
 from sidecar.errors import NoEndpointsError, SourceError
-from sidecar.registry.following import source_supervisor
+from sidecar.registry.assembly import source_supervisor
 from sidecar.registry.forks import look_after
 from sidecar.registry.telling import words
 

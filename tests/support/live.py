@@ -12,7 +12,7 @@ import sidecar.registry.live
 from sidecar import ServiceRegistry
 from sidecar.config.settings import RegistrySettings
 from sidecar.model import Endpoint
-from sidecar.registry.following import surroundings_of
+from sidecar.registry.assembly import surroundings_of
 from sidecar.registry.live import LiveServices
 from sidecar.registry.sources.source import Surroundings
 from sidecar.registry.supervisor import SourceSupervisor
@@ -73,7 +73,7 @@ class Scripted:
         return made
 
     def supervisor(self, settings, clock, apply, environ, saved):  # type: ignore[no-untyped-def] # the original's
-        """In the place of `following.source_supervisor`."""
+        """In the place of `assembly.source_supervisor`."""
         return SourceSupervisor(
             settings.upstreams,
             settings.registries,

@@ -27,7 +27,7 @@ from sidecar.config.settings import (
     UpstreamKind,
     UpstreamSettings,
 )
-from sidecar.registry import following
+from sidecar.registry import assembly
 from sidecar.registry import registration as registration_module
 from sidecar.registry.registration import Announcer
 
@@ -133,10 +133,10 @@ async def started(service: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     registrar.listening = []
 
     def announcer(made: Settings, clock: Clock) -> Announcer:
-        surroundings = following.surroundings_of(clock, {})
+        surroundings = assembly.surroundings_of(clock, {})
         return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
 
-    monkeypatch.setattr(following, "announcer", announcer)
+    monkeypatch.setattr(assembly, "announcer", announcer)
     app = registrar.app = App(settings(service))
     task = asyncio.get_running_loop().create_task(app.run())
     await until(lambda: registrar.known or task.done())
@@ -233,7 +233,7 @@ async def test_it_is_shown(started: Started) -> None:
 
 
 async def test_nothing_is_made_where_nothing_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(following, "announcer")
+    monkeypatch.delattr(assembly, "announcer")
     without = settings(1)
     app = App(
         Settings(

@@ -32,7 +32,7 @@ from sidecar.config.settings import (
 from sidecar.errors import StartError
 from sidecar.model import Endpoint as ModelEndpoint
 from sidecar.proxy import Listener
-from sidecar.registry import following
+from sidecar.registry import assembly
 from sidecar.registry.last_good import Kept, LastGood, Saved
 from sidecar.reload import NotNowError
 
@@ -365,7 +365,7 @@ async def test_what_takes_its_time_is_loaded_aside(
     monkeypatch.setattr(LastGood, "load", load)
     kinds: list[tuple[str, str]] = []
     monkeypatch.setattr(
-        following, "load_source", lambda kind: kinds.append((kind, threading.current_thread().name))
+        assembly, "load_source", lambda kind: kinds.append((kind, threading.current_thread().name))
     )
     wanted = settings(upstream("api", 9))
     app = await start(wanted)

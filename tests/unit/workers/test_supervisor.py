@@ -31,7 +31,7 @@ from sidecar.config.settings import (
 )
 from sidecar.errors import ConfigurationError, StartError, UnknownUpstreamError
 from sidecar.model import Endpoint, Snapshot
-from sidecar.registry import following
+from sidecar.registry import assembly
 from sidecar.registry import supervisor as source_supervisor_module
 from sidecar.registry.last_good import Kept
 from sidecar.registry.registration import Announcer
@@ -409,10 +409,10 @@ async def test_it_announces_for_all_and_no_worker_stops_accepting_before_it_has_
     check = HealthSettings(kind="tcp", interval=1000.0)
 
     def announcer(made: Settings, clock: Clock) -> Announcer:
-        surroundings = following.surroundings_of(clock, {})
+        surroundings = assembly.surroundings_of(clock, {})
         return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
 
-    monkeypatch.setattr(following, "announcer", announcer)
+    monkeypatch.setattr(assembly, "announcer", announcer)
     with socket.create_server(("127.0.0.1", 0)) as service:
         own = registration(port=service.getsockname()[1], check=check)
         settings = replace(SETTINGS, registries=(etcd,), registrations=(own,))
@@ -452,10 +452,10 @@ async def test_a_reload_announces_what_is_named_now(
     check = HealthSettings(kind="tcp", interval=1000.0)
 
     def announcer(made: Settings, clock: Clock) -> Announcer:
-        surroundings = following.surroundings_of(clock, {})
+        surroundings = assembly.surroundings_of(clock, {})
         return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
 
-    monkeypatch.setattr(following, "announcer", announcer)
+    monkeypatch.setattr(assembly, "announcer", announcer)
     with socket.create_server(("127.0.0.1", 0)) as service:
         port = service.getsockname()[1]
         named = [
@@ -480,7 +480,7 @@ async def test_a_reload_announces_what_is_named_now(
 
 
 async def test_a_worker_announces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(following, "announcer")
+    monkeypatch.delattr(assembly, "announcer")
     app = WorkerApp(replace(SETTINGS, registrations=(registration(),)), {}, [], Channel(print, print))
     app._register()
     assert app._announcer is None
@@ -676,7 +676,7 @@ class Registries:
         self.supervisor = supervisor
         self.source: ScriptedSource
         monkeypatch.setattr(source_supervisor_module, "COALESCE", 0.0)
-        monkeypatch.setattr(following, "source_supervisor", self.made)
+        monkeypatch.setattr(assembly, "source_supervisor", self.made)
 
     def made(
         self, settings: Settings, clock: Clock, apply: Any, *, saved: Kept | None, keeps: bool
@@ -684,7 +684,7 @@ class Registries:
         return SourceSupervisor(
             settings.upstreams,
             settings.registries,
-            following.surroundings_of(clock),
+            assembly.surroundings_of(clock),
             apply,
             wait=60.0,
             saved=saved,
