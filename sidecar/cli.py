@@ -336,15 +336,8 @@ def _registry(options: argparse.Namespace) -> ServiceRegistry:
     environ = dict(os.environ)
     if options.mode:
         environ["AUTOBOT_DEPLOYMENT_MODE"] = options.mode
-    registry = ServiceRegistry(config_file=options.config, environ=environ)
-    if "logging" in sys.modules:
-        import logging
-
-        # What the answer says is said once; without a handler Python writes warnings to stderr, here of every service.
-        log = logging.getLogger("sidecar")
-        if not log.hasHandlers():
-            log.addHandler(logging.NullHandler())
-    return registry
+    # What the answer says is said once.
+    return ServiceRegistry(config_file=options.config, environ=environ, quiet=True)
 
 
 def _url(options: argparse.Namespace) -> int:

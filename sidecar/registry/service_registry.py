@@ -35,6 +35,7 @@ class ServiceRegistry:
     external_registry: a registry to ask, such as `{"type": "consul", "host": "consul.example:8500"}`, or several, in
     place of the file's; in the file's shape, with relative file names at the working directory.
     environ: the variables to go by; None is the process's environment.
+    quiet: in a program that has set up no logging, warnings about registries go nowhere instead of to stderr.
 
     Where services come from registries a thread follows those, from now until `close`, or until this object is
     collected or the program ends, which waits 2 s for it at most. Only methods that say so wait for a registry: the
@@ -49,6 +50,7 @@ class ServiceRegistry:
         external_registry: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         *,
         environ: Mapping[str, str] | None = None,
+        quiet: bool = False,
     ) -> None:
         self._environ = os.environ if environ is None else environ
         self._settings = load_settings(
@@ -69,6 +71,8 @@ class ServiceRegistry:
         if len(self._rotations) < len(self._settings.upstreams):
             from sidecar.registry.live import LiveServices  # noqa: PLC0415 - what is not needed is not loaded
 
+            if quiet:  # before anybody is asked
+                _hush()
             self._live = LiveServices(self._settings, self._environ)
             self._live.ends_with(self)
 
@@ -336,6 +340,14 @@ def _show_debugging() -> None:
     log.setLevel(DEBUG)
     if not log.hasHandlers():  # an application that has set up no logging asked to see this all the same
         log.addHandler(StreamHandler())
+
+
+def _hush() -> None:
+    from logging import NullHandler  # noqa: PLC0415 - see `_debug`
+
+    log = _log()
+    if not log.hasHandlers():  # Python writes warnings to stderr then
+        log.addHandler(NullHandler())
 
 
 def _explain(settings: Settings) -> None:
