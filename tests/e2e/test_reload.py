@@ -12,8 +12,10 @@ import pytest
 from support.endpoints import Conversation, ScriptedEndpoint, ok, respond
 from support.http import HttpClient, get
 from support.load import Load
+from support.paced import PacedLoad, failures
 from support.ports import free_port
 from support.proxy import Sidecar, clean_environment, command
+from support.volumes import ConfigMapVolume
 from support.waiting import settled, wait_until
 
 MIB = 1024 * 1024
@@ -22,7 +24,8 @@ BREAKS_AT_ONCE = "circuit_breaker: {consecutive_failures: 1, open_for: 300, max_
 
 
 def balancers(*lines: str, ports: dict[int, str], more: str = "") -> str:
-    """A configuration of these load balancers. lines: `NAME: {...}`."""
+    """A configuration of these load balancers, which is read again when asked for. lines: `NAME: {...}`."""
+    more = more or "watch: false"
     listed = ", ".join(f"{port}: {name}" for port, name in ports.items())
     return (
         "load_balancers:\n"
@@ -253,7 +256,9 @@ def test_a_session_of_an_upstream_that_goes_has_the_drain_time(tmp_path: Path) -
 
     with ScriptedEndpoint(echo) as endpoint:
         text = balancers(
-            one("api", endpoint.port, policy="scheme: tcp"), ports={listen: "api"}, more="drain_timeout: 1.5"
+            one("api", endpoint.port, policy="scheme: tcp"),
+            ports={listen: "api"},
+            more="drain_timeout: 1.5, watch: false",
         )
         with (
             Sidecar(tmp_path, text) as running,
@@ -261,7 +266,10 @@ def test_a_session_of_an_upstream_that_goes_has_the_drain_time(tmp_path: Path) -
         ):
             client.sendall(b"one")
             assert client.recv(100) == b"one"
-            written(running, balancers(one("web", endpoint.port), ports={}, more="drain_timeout: 1.5"))
+            written(
+                running,
+                balancers(one("web", endpoint.port), ports={}, more="drain_timeout: 1.5, watch: false"),
+            )
             assert set(running.reload().json["changes"]) == {"api: removed", "web: added"}
             client.sendall(b"two")
             assert client.recv(100) == b"two"
@@ -316,7 +324,9 @@ def test_what_a_running_sidecar_cannot_change_is_told_of(tmp_path: Path) -> None
         text = balancers(one("api", endpoint.port), ports={listen: "api"})
         with Sidecar(tmp_path, text) as running:
             changed = balancers(
-                one("api", endpoint.port), ports={listen: "api"}, more="workers: 2, idle_timeout: 7"
+                one("api", endpoint.port),
+                ports={listen: "api"},
+                more="workers: 2, idle_timeout: 7, watch: false",
             )
             written(running, changed.replace("127.0.0.1:METRICS", "127.0.0.1:1234"))
             assert running.reload().json["changes"] == ["sidecar.idle_timeout"]
@@ -370,3 +380,33 @@ def test_a_mounted_configuration_is_read_where_its_link_leads_now(tmp_path: Path
             (tmp_path / "..new").symlink_to("v2")
             (tmp_path / "..new").rename(tmp_path / "..data")
             assert running.reload().json["changes"] == ["api: retries"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_mounted_configuration_that_changes_is_read_by_itself(tmp_path: Path, workers: int) -> None:
+    listen = free_port()
+    with ScriptedEndpoint() as endpoint:
+        more = f"workers: {workers}"
+        text = balancers(one("api", endpoint.port), ports={listen: "api"}, more=more)
+        (tmp_path / "own").mkdir()
+        running = Sidecar(tmp_path / "own", text)
+        volume = ConfigMapVolume(tmp_path / "mounted")
+        volume.update(sidecar_yml=running.path.read_text())
+        running.path = tmp_path / "mounted" / "sidecar.yml"
+        with running, PacedLoad(listen, 100.0) as load:
+            for number, retries in enumerate((3, 4), 1):
+                policy = f"retries: {retries}"
+                changed = balancers(
+                    one("api", endpoint.port, policy=policy), ports={listen: "api"}, more=more
+                )
+                volume.update(
+                    sidecar_yml=changed.replace("ADMIN", str(running.admin)).replace(
+                        "METRICS", str(running.metrics_port)
+                    )
+                )
+                wait_until(lambda number=number: reloads(running, "success") == number, "the swap to be seen")
+            volume.update(sidecar_yml="load_balancers: [")
+            wait_until(lambda: reloads(running, "failure") == 1, "the bad file to be refused")
+            load.end()
+            assert not failures(load.results)
+            assert "not reloaded" in running.process.stderr
