@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.workers.channel import Channel
+from sidecar.workers.values import add
 
 if TYPE_CHECKING:
     from sidecar.workers.channel import Message
@@ -83,6 +84,7 @@ class WorkerProcess:
         self._settings_unsent = 0  # bytes that may be unsent beside what it is told usually
         self._timer: asyncio.TimerHandle | None = None
         self._patience = REAP_PATIENCE
+        self._said: Tree = {}  # of its values, so far
 
     @property
     def pid(self) -> int:
@@ -156,8 +158,12 @@ class WorkerProcess:
     def _receive(self, message: Message) -> None:
         kind = message["kind"]
         if kind == "values":
-            self.values = message["values"]
-            self._answered()
+            # One that ends says all at once, whatever it was in the middle of saying.
+            part = message["values"]
+            self._said = add(self._said, part) if message.get("part") else part
+            if not message.get("more"):
+                self.values = self._said
+                self._answered()
         elif kind == "reloaded":
             self._settings_unsent = 0
             self._reloaded(message["why"])

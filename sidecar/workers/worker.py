@@ -24,7 +24,7 @@ from sidecar.observe.logs import configure
 from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 from sidecar.workers.channel import Channel
-from sidecar.workers.values import values_of
+from sidecar.workers.values import parts, values_of
 from sidecar.workers.wire import (
     Move,
     Order,
@@ -86,6 +86,7 @@ class WorkerApp(App):
         self._snapshots = snapshots
         self._channel = channel
         self._told_quiet = False
+        self._ended = False
 
     # What an App does otherwise
 
@@ -196,6 +197,25 @@ class WorkerApp(App):
         assert self._context is not None
         return values_of(self.clusters, self._context)
 
+    def end_values(self) -> dict[str, Any]:
+        """The same for the last time."""
+        self._ended = True
+        return self.values()
+
+    def tell_values(self) -> None:
+        """The same in parts, one in each turn of the loop: there are requests to serve between them."""
+        self._tell_part(parts(self.clusters), 0)
+
+    def _tell_part(self, told: list[dict[str, Cluster]], number: int) -> None:
+        if self._ended:  # and has told everything
+            return
+        assert self._context is not None
+        part = values_of(told[number], self._context, first=number == 0)
+        more = number + 1 < len(told)
+        self._channel.send({"kind": "values", "values": part, "part": number, "more": more})
+        if more:
+            asyncio.get_running_loop().call_soon(self._tell_part, told, number + 1)
+
     # What it tells
 
     def moved(self, cluster: Cluster, state: EndpointState, now: float) -> None:
@@ -267,7 +287,7 @@ class _Conversation:
         elif kind == "snapshot":
             app.apply(snapshot_of(message["snapshot"]))
         elif kind == "values":
-            self.channel.send({"kind": "values", "values": app.values()})
+            app.tell_values()
         elif kind == "reload":
             self.channel.send({"kind": "reloaded", "why": _follow(app, message)})
         elif kind == "stage":
@@ -330,7 +350,7 @@ async def work(end: socket.socket) -> int:
             finally:
                 await app.close()
             conversation.part()
-            channel.send({"kind": "values", "values": app.values()})
+            channel.send({"kind": "values", "values": app.end_values()})
     channel.close()
     try:
         await asyncio.wait_for(conversation.lost.wait(), FAREWELL)

@@ -820,3 +820,37 @@ async def test_a_worker_takes_no_snapshot_of_an_upstream_that_has_its_endpoints_
             assert [state.endpoint.address for state in app.clusters["api"].endpoints.values()] == addresses
         finally:
             await app.close()
+
+
+# What they have counted
+
+
+async def test_values_in_parts_are_put_together_and_the_last_word_stands_alone(
+    supervisor: Supervisor, workers: Workers
+) -> None:
+    await supervisor.start()
+    one, other = workers.made
+    refreshing = asyncio.create_task(supervisor.refresh())
+    for worker in workers.made:
+        await until(lambda worker=worker: worker.told)
+    first: Message = {"counters": {"refused": 1, "upstreams": {}}, "gauges": {"upstreams": {}}}
+    more: Message = {"counters": {"upstreams": {}}, "gauges": {"upstreams": {}}, "breakers": {"api": {}}}
+    rest: Message = {"breakers": {}, "checks": {}, "next": {}}
+    one.channel.send({"kind": "values", "values": {**first, **rest}, "part": 0, "more": True})
+    other.channel.send({"kind": "values", "values": {**first, **rest}, "part": 0, "more": False})
+    slots = [slot.worker for slot in supervisor._slots]
+    await until(lambda: slots[1] is not None and slots[1].values)
+    assert not refreshing.done()
+    one.channel.send({"kind": "values", "values": {**rest, **more}, "part": 1, "more": False})
+    await refreshing
+    told = slots[0]
+    assert told is not None
+    assert told.values is not None
+    assert told.values["counters"]["refused"] == 1
+    assert told.values["breakers"] == {"api": {}}
+    # In the middle of its parts it ends, and says all once more.
+    one.channel.send({"kind": "values", "values": {**first, **rest}, "part": 0, "more": True})
+    one.channel.send(
+        {"kind": "values", "values": {**first, **rest, "counters": {"refused": 7, "upstreams": {}}}}
+    )
+    await until(lambda: told.values and told.values["counters"]["refused"] == 7)

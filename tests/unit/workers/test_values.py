@@ -13,7 +13,7 @@ from sidecar.model import CheckResult, CloseReason, Endpoint, Limit, Outcome, Sn
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy import ProxyContext
 from sidecar.resilience import BreakerState, Cause
-from sidecar.workers.values import Tree, Whole, add, values_of
+from sidecar.workers.values import Tree, Whole, add, parts, values_of
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 NOW = 1000.0
@@ -286,3 +286,23 @@ def test_the_latest_check_of_any_worker_is_shown_and_what_checks_hold_open() -> 
     assert (whole["b", 80].last_check, whole["b", 80].breaker.held) == (None, "")
     two.cluster.trip([two.cluster.endpoints["b", 80]], NOW)
     assert shown(Whole(), one, two).cluster.endpoints["b", 80].breaker.held == "hand"
+
+
+def test_parts_together_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.workers.values.PART", 3)
+    process = Process().work().use()
+    for number in range(5):
+        other = Process("a", "b", name=f"api-{number}").work(number).use()
+        process.clusters |= other.clusters
+    told = parts(process.clusters)
+    assert [name for part in told for name in part] == list(process.clusters)
+    assert len(told) == 6
+    together: Tree = {}
+    for number, part in enumerate(told):
+        tree = json.loads(json.dumps(values_of(part, process.context, first=number == 0)))
+        together = add(together, tree) if number else tree
+    assert together == process.values()
+
+
+def test_nothing_is_one_part() -> None:
+    assert parts({}) == [{}]
