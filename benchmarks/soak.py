@@ -89,8 +89,12 @@ class Soak:
         self._chance = chance
         self._held = True
         self._reloads = 0
+        # It asks for its reloads; what watches the file would open its descriptors after they are counted.
         text = configuration(
-            self._port, [endpoint.port for endpoint in endpoints], policy=self._policy(), sidecar="workers: 2"
+            self._port,
+            [endpoint.port for endpoint in endpoints],
+            policy=self._policy(),
+            sidecar="workers: 2, watch: false",
         )
         self._sidecar = SidecarProcess(folder, text)
         self._supervisor: list[int] = []  # bytes, after each reload
