@@ -6,6 +6,7 @@ The listeners are here too, since they are what may fail: sockets are kept apart
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from sidecar.config.difference import as_far_as_possible, difference
@@ -34,7 +35,7 @@ LAST_CALL = 0.25
 _log = logging.getLogger("sidecar")
 
 
-class Following:
+class Following(ABC):
     """The part of an `App` that follows other settings; the rest of it is what is declared here."""
 
     settings: Settings
@@ -47,36 +48,45 @@ class Following:
     _leaving: Leaving | None
     _stage: int
 
+    @abstractmethod
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
-        raise NotImplementedError
+        """A cluster for `upstream`."""
 
+    @abstractmethod
     async def _prepare(self, settings: Settings) -> None:
         """Load aside what takes its time to be loaded, while requests are served."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _forget_applied(self, name: str) -> None:
-        raise NotImplementedError
+        """The cluster of `name` is another one: what registries have said of it is applied anew."""
 
+    @abstractmethod
     def _apply_static(self, upstream: UpstreamSettings) -> None:
-        raise NotImplementedError
+        """The endpoints that the configuration names."""
 
+    @abstractmethod
     def _descriptors_wanted(self) -> int:
-        raise NotImplementedError
+        """How many descriptors the bounds add up to."""
 
+    @abstractmethod
     def _raise_descriptor_limit(self) -> None:
-        raise NotImplementedError
+        """Allow as many as are wanted, if the system does."""
 
+    @abstractmethod
     def _follow_checks(self) -> None:
-        raise NotImplementedError
+        """Check the health of what is configured now."""
 
+    @abstractmethod
     def _follow_registries(self) -> None:
-        raise NotImplementedError
+        """Ask other registries, and announce other services."""
 
+    @abstractmethod
     def _follow_watch(self) -> None:
-        raise NotImplementedError
+        """Watch the file, or no longer."""
 
+    @abstractmethod
     def _stop_accepting(self) -> None:
-        raise NotImplementedError
+        """Accept no more."""
 
     # Listening
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sidecar.model.endpoint import Endpoint  # noqa: TC001 - whoever reads it from JSON reads the annotations
+if TYPE_CHECKING:
+    from sidecar.model.endpoint import Endpoint
 
 __all__ = ["Snapshot"]
 

@@ -41,13 +41,11 @@ STEADY = 10.0  # seconds of life after which a failure is the first again: one t
 # Seconds beyond `stale_after` in which a stream has to show that it lives. Each source notices by itself when its
 # registry is gone; this is for the one that does not.
 PATIENCE = 30.0
-COALESCE = (
-    0.05  # seconds for which an upstream that has changed is left alone: a roll-out changes it many times
-)
+# Seconds for which an upstream that has changed is left alone: a roll-out changes it many times.
+COALESCE = 0.05
 SAVE_AFTER = 1.0  # seconds after a change at which it is written down, with all others until then
-SAVE_EVERY = (
-    60.0  # and without a change: what is written tells how old it is, and it is confirmed all the time
-)
+# And without a change: what is written tells how old it is, and it is confirmed all the time.
+SAVE_EVERY = 60.0
 SAVE_WITHIN = 2.0  # seconds that the end waits for what is being written: a disk may take for ever
 
 _CHANGED, _UNCHANGED, _EMPTY, _ERROR = range(len(RESULTS))
@@ -305,9 +303,8 @@ class SourceSupervisor:
         del self._changed[name]
         try:
             self._bring_up_to_date(name)
-        except (
-            Exception
-        ) as error:  # a mistake of this program, which is not to keep all others as they are for ever
+        except Exception as error:
+            # A mistake of this program, which is not to keep all others as they are for ever.
             _log.error("%s: not brought up to date: %s", name, words(error))
         loop = asyncio.get_running_loop()
         if self._changed:
@@ -346,9 +343,8 @@ class SourceSupervisor:
     def _write_down(self) -> None:
         self._saving = None
         assert self._save is not None
-        if (
-            self._writing is not None and not self._writing.done()
-        ):  # each is a thread, and no two get on faster
+        if self._writing is not None and not self._writing.done():
+            # Each is a thread, and no two get on faster.
             self._save_in(SAVE_AFTER)
             return
         self._writing = self._run(self._save(self.known()))

@@ -4,13 +4,13 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.etcd import Etcd, cluster
 from support.http import get
 from support.ports import free_port
 from support.proxy import Sidecar
+from support.registrations import announcing, registrations, shown
 from support.servers import Nginx, answers
 from support.waiting import wait_until
 
@@ -23,23 +23,9 @@ def etcd(tmp_path: Path) -> Iterator[Etcd]:
         yield server
 
 
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[Nginx]:
-    """A local service, which answers `a`."""
-    with Nginx(tmp_path / "web", "a") as server:
-        yield server
-
-
 def configured(*members: Etcd, listen: int = 0, register: str = "", workers: int = 1) -> str:
-    """One upstream that is looked up in etcd, `web`."""
     hosts = ", ".join(f'"{member.address}"' for member in members)
-    return f"""external_registry: {{type: etcd, host: [{hosts}]}}
-services: {{web: {{port: 80, source: etcd}}}}
-{f"register: [{register}]" if register else ""}
-sidecar:
-  {{bind: [127.0.0.1], ports: {{{listen or free_port()}: web}}, admin: "127.0.0.1:ADMIN", metrics: "127.0.0.1:METRICS",
-    workers: {workers}, drain_timeout: 5}}
-"""
+    return announcing(f"host: [{hosts}]", "etcd", listen, register=register, workers=workers)
 
 
 def checked(port: int, ttl: float = 15) -> str:
@@ -52,15 +38,8 @@ def key(port: int) -> str:
     return f"/services/web/web-127.0.0.1-{port}"
 
 
-def shown(running: Sidecar) -> dict[str, Any]:
-    """The only registration of /upstreams."""
-    (found,) = get(running.admin, "/upstreams").json["registrations"]
-    assert isinstance(found, dict)
-    return found
-
-
 def count(running: Sidecar, result: str) -> float:
-    return running.metrics()[f'sidecar_registrations_total{{registry="etcd",result="{result}"}}']
+    return registrations(running, "etcd", result)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -14,6 +14,7 @@ from support.consul import ConsulAgent, Token
 from support.http import get
 from support.ports import free_port
 from support.proxy import Sidecar
+from support.registrations import announcing, registrations, shown
 from support.servers import Nginx, answers
 from support.waiting import wait_until
 
@@ -60,24 +61,11 @@ def consul() -> Iterator[Consul]:
         yield Consul(background)
 
 
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[Nginx]:
-    """A local service, which answers `a`."""
-    with Nginx(tmp_path / "web", "a") as server:
-        yield server
-
-
 def configured(
     consul: Consul, listen: int = 0, *, register: str = "", workers: int = 1, extra: str = ""
 ) -> str:
-    """One upstream that is looked up in Consul, `web`."""
-    return f"""external_registry: {{type: consul, host: "127.0.0.1:{consul.agent.port}"{extra}}}
-services: {{web: {{port: 80, source: consul}}}}
-{f"register: [{register}]" if register else ""}
-sidecar:
-  {{bind: [127.0.0.1], ports: {{{listen or free_port()}: web}}, admin: "127.0.0.1:ADMIN", metrics: "127.0.0.1:METRICS",
-    workers: {workers}, drain_timeout: 5}}
-"""
+    where = f'host: "127.0.0.1:{consul.agent.port}"{extra}'
+    return announcing(where, "consul", listen, register=register, workers=workers)
 
 
 def checked(port: int, ttl: float = 3) -> str:
@@ -86,15 +74,8 @@ def checked(port: int, ttl: float = 3) -> str:
     return f"{{name: web, host: 127.0.0.1, port: {port}, ttl: {ttl:g}, weight: 7, health_check: {check}}}"
 
 
-def shown(running: Sidecar) -> dict[str, Any]:
-    """The only registration of /upstreams."""
-    (found,) = get(running.admin, "/upstreams").json["registrations"]
-    assert isinstance(found, dict)
-    return found
-
-
 def count(running: Sidecar, result: str) -> float:
-    return running.metrics()[f'sidecar_registrations_total{{registry="consul",result="{result}"}}']
+    return registrations(running, "consul", result)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -4,11 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from sidecar.config.settings import HealthSettings, RegistrationSettings, RegistrySettings
+import pytest
+
+from sidecar.clock import Clock
+from sidecar.config.settings import HealthSettings, RegistrationSettings, RegistrySettings, Settings
 from sidecar.model import Snapshot
+from sidecar.registry import assembly
+from sidecar.registry.registration import Announcer
 from sidecar.registry.sources.source import Registrar, Source, Surroundings, Wanted
 
-__all__ = ["ScriptedRegistrar", "registration"]
+__all__ = ["ScriptedRegistrar", "announce_in", "registration"]
 
 
 def registration(name: str = "api", port: int = 8080, **values: object) -> RegistrationSettings:
@@ -65,3 +70,13 @@ class ScriptedRegistrar(Source, Registrar):
 
     async def close(self) -> None:
         self.closed = True
+
+
+def announce_in(registrar: ScriptedRegistrar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have whoever announces do so in `registrar`, whatever registries its settings name."""
+
+    def announcer(made: Settings, clock: Clock) -> Announcer:
+        surroundings = assembly.surroundings_of(clock, {})
+        return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
+
+    monkeypatch.setattr(assembly, "announcer", announcer)

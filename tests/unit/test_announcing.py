@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from support.registrars import ScriptedRegistrar, registration
+from support.registrars import ScriptedRegistrar, announce_in, registration
 from support.sources import registry
 
 import sidecar.app
 from sidecar.app import App
-from sidecar.clock import Clock
 from sidecar.config.settings import (
     Address,
     DeploymentMode,
@@ -29,7 +28,6 @@ from sidecar.config.settings import (
 )
 from sidecar.registry import assembly
 from sidecar.registry import registration as registration_module
-from sidecar.registry.registration import Announcer
 
 ETCD = registry("etcd", "etcd", hosts=(Address("127.0.0.1", 2379),))
 GET = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -132,11 +130,7 @@ async def started(service: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     registrar = WatchfulRegistrar(ETCD)
     registrar.listening = []
 
-    def announcer(made: Settings, clock: Clock) -> Announcer:
-        surroundings = assembly.surroundings_of(clock, {})
-        return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
-
-    monkeypatch.setattr(assembly, "announcer", announcer)
+    announce_in(registrar, monkeypatch)
     app = registrar.app = App(settings(service))
     task = asyncio.get_running_loop().create_task(app.run())
     await until(lambda: registrar.known or task.done())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
+from sidecar.config.files import reason
 from sidecar.errors import SourceError
 from sidecar.version import __version__
 
@@ -61,7 +62,7 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
         # One that names its own is not to trust the whole world too; nor to load it, which takes 15 ms each time.
         context = ssl.create_default_context(cafile=tls.ca or None)
     except (OSError, ssl.SSLError) as error:
-        raise SourceError(f"{tls.ca} (tls.ca): {_words(error)}") from None
+        raise SourceError(f"{tls.ca} (tls.ca): {reason(error)}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not tls.verify:
         context.check_hostname = False
@@ -71,12 +72,8 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
             # A password, which is wrong: a key that needs one is an error then, and no prompt at the terminal.
             context.load_cert_chain(tls.cert, tls.key or None, password="")
     except (OSError, ssl.SSLError) as error:
-        raise SourceError(f"{tls.cert} (tls.cert): {_words(error)}") from None
+        raise SourceError(f"{tls.cert} (tls.cert): {reason(error)}") from None
     return context
-
-
-def _words(error: OSError) -> str:
-    return (error.strerror or str(error) or type(error).__name__).lower()
 
 
 def open_session(resolve: Resolve, tls: ssl.SSLContext | None) -> aiohttp.ClientSession:

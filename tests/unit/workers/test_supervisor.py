@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from support.registrars import ScriptedRegistrar, registration
+from support.registrars import ScriptedRegistrar, announce_in, registration
 from support.sources import ScriptedSource, registry
 
 from sidecar.clock import Clock
@@ -34,7 +34,6 @@ from sidecar.model import Endpoint, Snapshot
 from sidecar.registry import assembly
 from sidecar.registry import supervisor as source_supervisor_module
 from sidecar.registry.last_good import Kept
-from sidecar.registry.registration import Announcer
 from sidecar.registry.supervisor import SourceSupervisor
 from sidecar.workers import process as process_module
 from sidecar.workers import supervisor as supervisor_module
@@ -408,11 +407,7 @@ async def test_it_announces_for_all_and_no_worker_stops_accepting_before_it_has_
     registrar = ScriptedRegistrar(etcd)
     check = HealthSettings(kind="tcp", interval=1000.0)
 
-    def announcer(made: Settings, clock: Clock) -> Announcer:
-        surroundings = assembly.surroundings_of(clock, {})
-        return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
-
-    monkeypatch.setattr(assembly, "announcer", announcer)
+    announce_in(registrar, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as service:
         own = registration(port=service.getsockname()[1], check=check)
         settings = replace(SETTINGS, registries=(etcd,), registrations=(own,))
@@ -451,11 +446,7 @@ async def test_a_reload_announces_what_is_named_now(
     registrar = ScriptedRegistrar(etcd)
     check = HealthSettings(kind="tcp", interval=1000.0)
 
-    def announcer(made: Settings, clock: Clock) -> Announcer:
-        surroundings = assembly.surroundings_of(clock, {})
-        return Announcer(made.registrations, made.registries, surroundings, make=lambda *_: registrar)
-
-    monkeypatch.setattr(assembly, "announcer", announcer)
+    announce_in(registrar, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as service:
         port = service.getsockname()[1]
         named = [
