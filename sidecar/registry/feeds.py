@@ -47,12 +47,11 @@ class Stream:
     began: when it was opened last, heard_at: its last sign of life, monotonic seconds. failures: in a row.
     """
 
-    __slots__ = ("began", "error", "failures", "heard_at", "registry", "task", "upstreams", "wanted")
+    __slots__ = ("began", "error", "failures", "heard_at", "registry", "task", "wanted")
 
     def __init__(self, registry: Registry, wanted: tuple[Wanted, ...]) -> None:
         self.registry = registry
         self.wanted = wanted
-        self.upstreams = frozenset(one.upstream for one in wanted)
         self.task: asyncio.Task[None] | None = None
         self.failures = 0
         self.began = 0.0
