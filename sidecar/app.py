@@ -65,7 +65,7 @@ DRAIN_QUIET = 0.5  # seconds
 SHOWN_ENDPOINTS = 20  # of one upstream, in the log of the start
 DRAIN_POLL = 0.05  # seconds between looks at what is still going on
 
-_DONE = {"trip": "tripped", "reset": "reset"}
+_DONE = {"trip": "tripped", "reset": "reset", "drain": "drained", "enable": "enabled"}
 
 _log = logging.getLogger("sidecar")
 

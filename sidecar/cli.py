@@ -64,6 +64,8 @@ def run(arguments: Sequence[str]) -> int:
         "explain": _explain,
         "trip": _act,
         "reset": _act,
+        "drain": _act,
+        "enable": _act,
         "reload": _reload,
         "demo": _demo,
     }[options.command]
@@ -168,10 +170,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME", help="the upstream")
     command.add_argument("--json", action="store_true", help="print the JSON of /explain/NAME")
 
-    for name, what in (("trip", "out of rotation until it is reset"), ("reset", "back into rotation")):
-        command = commands.add_parser(
-            name, parents=[running], help=f"put an endpoint of a running sidecar {what}"
-        )
+    for name, what in (
+        ("trip", "take an endpoint out of rotation until it is reset, as its breaker would"),
+        ("reset", "put an endpoint back into rotation, whatever opened its breaker"),
+        ("drain", "send nothing new to an endpoint until it is enabled; what is under way finishes"),
+        ("enable", "send to a drained endpoint again"),
+    ):
+        command = commands.add_parser(name, parents=[running], help=what)
         command.add_argument("name", metavar="NAME", help="the upstream")
         command.add_argument("endpoint", metavar="HOST:PORT", nargs="?", help="the endpoint; without it all")
 

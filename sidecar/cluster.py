@@ -247,7 +247,7 @@ class Cluster:
         """The next pick and why it is that one, or None and why nobody can tell or nobody is. Changes nothing."""
         if now >= self._ramp_at:
             self._rebuild(now)  # as the next pick does
-        due = min(self.endpoints.values(), key=lambda state: state.breaker.probe_at, default=None)
+        due = min(self._enabled(), key=lambda state: state.breaker.probe_at, default=None)
         if due is not None and due.breaker.probe_at <= now and not self.policy.observe_only:
             return due, "its probe is due"
         if not self.picker.endpoints:
@@ -289,8 +289,10 @@ class Cluster:
 
     @property
     def refusal(self) -> Reason:
-        """Why `pick` gave None: nobody serves this upstream, or every breaker is open."""
-        return Reason.ALL_OPEN if self.endpoints else Reason.NO_ENDPOINTS
+        """Why `pick` gave None: nobody serves this upstream, all are drained, or every breaker is open."""
+        if not self.endpoints:
+            return Reason.NO_ENDPOINTS
+        return Reason.DRAINING if not self._enabled() else Reason.ALL_OPEN
 
     def report(
         self, state: EndpointState, outcome: Outcome, now: float, permit: int, seconds: float = 0.0
@@ -373,6 +375,20 @@ class Cluster:
             state.breaker.reset(now)
         self._follow(now, *chosen)
 
+    def drain(self, states: Iterable[EndpointState], now: float) -> None:
+        """Send nothing new to `states` until `enable`. What is under way finishes, sessions too; breakers stay."""
+        for state in states:
+            state.drained = True
+        self._follow(now)
+
+    def enable(self, states: Iterable[EndpointState], now: float) -> None:
+        """Send to `states` again, which start slowly where there is `slow_start`."""
+        for state in states:
+            if state.drained:
+                state.drained = False
+                state.since = now
+        self._follow(now)
+
     def _new_state(self, endpoint: Endpoint) -> EndpointState:
         policy = self.policy
         breaker = Breaker(
@@ -400,7 +416,7 @@ class Cluster:
 
     def _pick_probe(self, now: float, tried: Collection[EndpointState]) -> EndpointState | None:
         # The breaker that has waited longest is asked first (behaviour 27).
-        for state in sorted(self.endpoints.values(), key=lambda state: state.breaker.probe_at):
+        for state in sorted(self._enabled(), key=lambda state: state.breaker.probe_at):
             if state.breaker.probe_at > now:
                 break
             if state not in tried and self._probe(state, now):
@@ -428,8 +444,8 @@ class Cluster:
     def _rebuild(self, now: float) -> None:
         """A new picker, over the endpoints that are in rotation now."""
         policy = self.policy
-        # One that is tripped by hand is not there at all: neither counted among the ejected nor used in panic.
-        there = [state for state in self.endpoints.values() if not state.breaker.tripped]
+        # One that is tripped or drained is not there at all: neither counted among the ejected nor used in panic.
+        there = [state for state in self._enabled() if not state.breaker.tripped]
         closed = [state for state in there if state.breaker.state is BreakerState.CLOSED]
         ejected = len(there) - len(closed)
         self.panic = ejected > 0 and too_few_left(
@@ -451,7 +467,8 @@ class Cluster:
         for state in self.endpoints.values():
             if not state.in_rotation:
                 state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
-                self._end_sessions(state)
+                if not state.drained:
+                    self._end_sessions(state)
 
     def _end_sessions(self, state: EndpointState) -> None:
         """End what does not outlive its endpoint's place in the rotation. Last: it makes room, and others go on."""
@@ -492,8 +509,12 @@ class Cluster:
             previous=was,
         )
 
+    def _enabled(self) -> list[EndpointState]:
+        """Those that may be sent to, now or when their breakers say so."""
+        return [state for state in self.endpoints.values() if not state.drained]
+
     def _find_next_probe(self) -> None:
-        self._probe_at = min((state.breaker.probe_at for state in self.endpoints.values()), default=_NEVER)
+        self._probe_at = min((state.breaker.probe_at for state in self._enabled()), default=_NEVER)
         self._look_at = min(self._probe_at, self._ramp_at)
 
 

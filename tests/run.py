@@ -67,6 +67,7 @@ RUNS = {
 
 # What the end-to-end tests and the benchmarks run, and Debian's package of each.
 PROGRAMS = {
+    "chromium": "chromium",
     "curl": "curl",
     "dnsmasq": "dnsmasq",
     "etcd": "etcd-server",
@@ -75,6 +76,8 @@ PROGRAMS = {
     "nginx": "nginx-light",
     "node": "nodejs",
     "openssl": "openssl",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "wrk": "wrk",

@@ -18,6 +18,8 @@ __all__ = ["ACTIONS", "cluster_called", "endpoints_called"]
 ACTIONS: dict[str, Callable[[Cluster, Iterable[EndpointState], float], None]] = {
     "trip": Cluster.trip,
     "reset": Cluster.reset,
+    "drain": Cluster.drain,
+    "enable": Cluster.enable,
 }
 
 

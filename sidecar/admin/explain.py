@@ -110,6 +110,8 @@ def _since(breaker: Breaker) -> float | None:
 
 def _why(cluster: Cluster, state: EndpointState, now: float) -> str:
     breaker = state.breaker
+    if state.drained:
+        return "drained by hand; until `sidecar enable`"
     if breaker.state is BreakerState.CLOSED:
         slow = cluster.policy.slow_start
         if slow and now - state.since < slow:

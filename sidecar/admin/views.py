@@ -196,6 +196,7 @@ def _endpoint(state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
         "weight": endpoint.weight,
         "zone": endpoint.zone,
         "in_rotation": state.in_rotation,
+        "drained": state.drained,
         "in_flight": state.in_flight,
         "connections": {"open": state.pool.open, "idle": len(state.pool.idle)},
         "attempts": {

@@ -1,4 +1,4 @@
-"""What single values of `health_check` may be; see `rules`."""
+"""What single values of `health_check` may be, and names of files, variables and the like; see `rules`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sidecar.config.rules import Text, Unusable, UrlPath, described
 
 __all__ = [
     "BodyText",
+    "CollectorUrl",
     "FileName",
     "HealthShort",
     "JsonValue",
@@ -25,6 +26,7 @@ __all__ = [
 _PLAIN_NUMBER: Final = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?"
 _STATUS: Final = r"([1-5])(?:xx|([0-9][0-9]))(?:-([1-5][0-9][0-9]))?"
 _VARIABLE: Final = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
+_COLLECTOR: Final = r"https?://([!-.0-~]+?)(?::([0-9]{1,5}))?(/[!-~]*)?"
 _DIGITS: Final = 300  # of a number: more are none of a double's, as which most read JSON
 _LONGEST: Final = 1024  # characters of a text: a path, a name, what to look for
 
@@ -139,6 +141,18 @@ class FileName(Text):
         if not 0 < len(text) <= _LONGEST or not text.isprintable():
             raise Unusable("is no name of a file; write its path, such as /run/secrets/redis")
         return text
+
+
+class CollectorUrl(Text):
+    """The base URL of a collector, without a slash at its end. Whatever might be a password in it is not repeated."""
+
+    def accept(self, text: str) -> str:
+        match = re.fullmatch(_COLLECTOR, text, re.ASCII) if len(text) <= _LONGEST else None
+        if match is None or not 0 < int(match[2] or 1) <= 65535 or set("?#") & set(text):
+            raise Unusable("is no URL of a collector; write for example http://127.0.0.1:4318")
+        if "@" in text:
+            raise Unusable("a URL is no place for a password; write token_env or token_file beside it")
+        return text.rstrip("/")
 
 
 class NoSecret(Record):

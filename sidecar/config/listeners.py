@@ -114,9 +114,9 @@ def check_own_servers(settings: SidecarSettings, document: Document, findings: F
             f"sidecar.admin ({admin}) and sidecar.metrics ({metrics}) are one place; give one another port"
         )
         document.report(findings, ("sidecar", own), problem)
-    if not is_loopback(admin.host):
-        problem = f"{admin} can be reached from other machines, and the admin API asks for no token yet"
-        advice = "use a loopback address such as 127.0.0.1:9901"
+    if not is_loopback(admin.host) and not (settings.admin_token_env or settings.admin_token_file):
+        problem = f"{admin} can be reached from other machines, and the admin API asks for no token"
+        advice = "use a loopback address such as 127.0.0.1:9901, or set admin_token_file or admin_token_env"
         document.report(findings, ("sidecar", "admin"), f"{problem}; {advice}")
 
 

@@ -13,6 +13,7 @@ from sidecar.config.findings import Findings
 from sidecar.config.listeners import ListenerPlan, check_own_servers
 from sidecar.config.marks import Document, Mark
 from sidecar.config.modes import built_in_services, default_domain, detect_mode, in_container, mode_file
+from sidecar.config.observing import access_log_settings, check_token, secret_file, tracing_settings
 from sidecar.config.registries import Registrations, Registries
 from sidecar.config.rules import IpAddress, Unusable
 from sidecar.config.schema import Deployment, LastGood, Registration, Root, Sidecar
@@ -92,7 +93,8 @@ def load_settings(
     domain = _or(environment.domain(), _or(deployment.domain, default_domain(known_mode)))
     spec = _or(root.sidecar, Sidecar())
     near = os.path.dirname(file) if file is not None else ""
-    sidecar = _sidecar(spec, environment, bind, near, environ.get("STATE_DIRECTORY", ""), findings)
+    state = environ.get("STATE_DIRECTORY", "")
+    sidecar = _sidecar(spec, environment, bind, near, state, document, findings)
     registries = _registries(root, document, external_registry, near, findings)
     built_ins = built_in_services(known_mode, domain)
     drafts = UpstreamResolver(root, document, built_ins, environment, registries, findings).resolve()
@@ -215,6 +217,7 @@ def _sidecar(
     bind: Sequence[str],
     directory: str,
     state: str,
+    document: Document,
     findings: Findings,
 ) -> SidecarSettings:
     """state: where systemd lets a service keep files (its STATE_DIRECTORY), several with colons between them."""
@@ -225,6 +228,8 @@ def _sidecar(
         file = last_good.file
     kept = os.path.join(state.partition(":")[0], "last-good.json") if state else ""
     ages = last_good.max_age if isinstance(last_good, LastGood) else UNSET
+    token = ("sidecar", "admin_token_file")
+    check_token(spec.admin_token_env, spec.admin_token_file, token, document, findings)
     for address in bind:
         try:
             IpAddress().accept(address)
@@ -247,6 +252,13 @@ def _sidecar(
         ),
         registry_wait=_or(spec.registry_wait, defaults.registry_wait),
         watch=_or(spec.watch, defaults.watch),
+        admin_token_env=_or(spec.admin_token_env, ""),
+        admin_token_file=secret_file(spec.admin_token_file, directory),
+        admin_read_only=_or(spec.admin_read_only, defaults.admin_read_only),
+        metrics_detail=_or(spec.metrics_detail, defaults.metrics_detail),
+        access_log=access_log_settings(spec.access_log, directory, document, findings),
+        tracing=tracing_settings(spec.tracing, directory, document, findings),
+        request_id=_or(spec.request_id, defaults.request_id),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 from sidecar.config.check_rules import (
     BodyText,
+    CollectorUrl,
     FileName,
     HealthShort,
     NoSecret,
@@ -43,12 +44,13 @@ from sidecar.config.rules import (
     Whole,
     ZoneName,
 )
-from sidecar.config.settings import Address, DeploymentMode, JsonField
+from sidecar.config.settings import DETAILS, Address, DeploymentMode, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
 __all__ = [
     "MAX_HOSTS",
     "MAX_UPSTREAMS",
+    "AccessLog",
     "Breaker",
     "Defaults",
     "Deployment",
@@ -71,6 +73,7 @@ __all__ = [
     "Sidecar",
     "SourceChoice",
     "Tls",
+    "Tracing",
 ]
 
 MAX_UPSTREAMS: Final = (
@@ -340,6 +343,29 @@ class LastGood(Record):
     max_age: Annotated[float | UnsetType, SECONDS] = UNSET
 
 
+class AccessLog(Record):
+    """`sidecar.access_log`, the long form."""
+
+    file: Annotated[str | UnsetType, FileName()] = UNSET
+    sample: Annotated[float | UnsetType, Share()] = UNSET
+    errors_only: Annotated[bool | UnsetType, Flag()] = UNSET
+    query: Annotated[bool | UnsetType, Flag()] = UNSET
+    # From a few hundred lines to a second of a disk that has stopped under full load.
+    buffer: Annotated[int | UnsetType, Bytes(64 * 1024, 256 * 1024 * 1024)] = UNSET
+
+
+class Tracing(Record):
+    """`sidecar.tracing`, the long form."""
+
+    endpoint: Annotated[str | UnsetType, CollectorUrl()] = UNSET
+    sample: Annotated[float | UnsetType, Share()] = UNSET
+    service: Annotated[str | UnsetType, PlainText()] = UNSET
+    queue: Annotated[int | UnsetType, Whole(64, 1_000_000)] = UNSET
+    token: Annotated[UnsetType, NoSecret("token")] = UNSET
+    token_env: Annotated[str | UnsetType, VariableName()] = UNSET
+    token_file: Annotated[str | UnsetType, FileName()] = UNSET
+
+
 class Deployment(Record):
     """`deployment`."""
 
@@ -368,6 +394,14 @@ class Sidecar(Record):
     last_good: Annotated[LastGood | str | UnsetType, Short(LastGood, FileName())] = UNSET
     registry_wait: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
     watch: Annotated[bool | UnsetType, Flag()] = UNSET
+    admin_token: Annotated[UnsetType, NoSecret("admin_token")] = UNSET
+    admin_token_env: Annotated[str | UnsetType, VariableName()] = UNSET
+    admin_token_file: Annotated[str | UnsetType, FileName()] = UNSET
+    admin_read_only: Annotated[bool | UnsetType, Flag()] = UNSET
+    metrics_detail: Annotated[str | UnsetType, Choice(DETAILS)] = UNSET
+    access_log: Annotated[AccessLog | str | UnsetType, Short(AccessLog, FileName())] = UNSET
+    tracing: Annotated[Tracing | str | UnsetType, Short(Tracing, CollectorUrl())] = UNSET
+    request_id: Annotated[bool | UnsetType, Flag()] = UNSET
 
 
 class Kubernetes(Record):

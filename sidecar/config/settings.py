@@ -13,7 +13,10 @@ from sidecar.config.findings import meant
 from sidecar.errors import UnknownUpstreamError
 
 __all__ = [
+    "DETAILS",
     "STATIC",
+    "STDOUT",
+    "AccessLogSettings",
     "Address",
     "BreakerSettings",
     "DeploymentMode",
@@ -29,6 +32,7 @@ __all__ = [
     "SidecarSettings",
     "SourceSettings",
     "TlsSettings",
+    "TracingSettings",
     "UpstreamKind",
     "UpstreamSettings",
 ]
@@ -333,6 +337,46 @@ class LastGoodSettings:
         return f"{self.file or 'nowhere'} ({self.max_age:g} s)"
 
 
+STDOUT = "stdout"  # the access log's name of where the process writes by itself
+
+# How much of it the metrics tell: of upstreams alone; of endpoints what is a contract; of endpoints everything.
+DETAILS = ("low", "normal", "endpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLogSettings:
+    """Where each request and each session is written down, one JSON line at its end.
+
+    file: `stdout`, or a path; empty for nowhere. sample: the share of those that went well that is written, 0 to 1;
+    what went wrong always is. errors_only: nothing else is. query: of a target also what follows the `?`, where secrets
+    tend to be. buffer: bytes that may wait to be written; beyond it lines are dropped, and counted.
+    """
+
+    file: str = ""
+    sample: float = 1.0
+    errors_only: bool = False
+    query: bool = False
+    buffer: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where spans go.
+
+    endpoint: the collector's base URL (OTLP over HTTP, such as `http://127.0.0.1:4318`); empty for nowhere.
+    sample: the share of requests traced of those whose caller does not say, 0 to 1. service: `service.name`.
+    queue: spans that may wait to be exported; beyond it they are dropped, and counted.
+    token_env, token_file: of a bearer token for the collector; the secret itself is in no setting.
+    """
+
+    endpoint: str = ""
+    sample: float = 0.01
+    service: str = "sidecar"
+    queue: int = 2048
+    token_env: str = ""
+    token_file: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
     """One logical service.
@@ -378,6 +422,10 @@ class SidecarSettings:
     workers: processes that share the ports; bounds are those of each. 1 is this very process, without a supervisor.
     last_good: where snapshots of registries outlive the process. registry_wait: seconds that readiness waits for their
     first ones. watch: the configuration is read again when its file changes.
+    admin_token_env, admin_token_file: of the token that the admin API asks for; both empty for none, and then it is for
+    this machine alone. admin_read_only: it shows, and does nothing.
+    metrics_detail: one of `DETAILS`. access_log, tracing: of requests and sessions. request_id: a request without
+    `x-request-id` gets one.
     """
 
     bind: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -393,6 +441,13 @@ class SidecarSettings:
     last_good: LastGoodSettings = field(default_factory=LastGoodSettings)
     registry_wait: float = 5.0
     watch: bool = True
+    admin_token_env: str = ""
+    admin_token_file: str = ""
+    admin_read_only: bool = False
+    metrics_detail: str = "normal"
+    access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
+    request_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)

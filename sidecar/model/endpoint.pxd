@@ -11,5 +11,5 @@ cdef class EndpointState:
     cdef public EndpointPool pool
     cdef public long in_flight, weight
     cdef public double since, latency, latency_at
-    cdef public bint removed, in_rotation
+    cdef public bint drained, removed, in_rotation
     cpdef count(self, int outcome)

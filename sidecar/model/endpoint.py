@@ -56,6 +56,7 @@ class EndpointState:
     authority: what requests to it carry as Host; empty keeps the application's.
     attempts: counts by `Outcome`.
     in_flight: exchanges and sessions that are at this endpoint now.
+    drained: somebody wants it out of rotation until it is enabled; what is busy may finish, sessions too.
     removed: the source no longer names it; what is busy may finish, nothing is pooled.
     in_rotation: it may be picked: its breaker lets requests through, or is disregarded. Connections are kept for it.
     weight: what balancing goes by: the endpoint's own, in tenths of it while any of the upstream starts slowly.
@@ -70,6 +71,7 @@ class EndpointState:
         "attempts",
         "authority",
         "breaker",
+        "drained",
         "endpoint",
         "in_flight",
         "in_rotation",
@@ -91,6 +93,7 @@ class EndpointState:
         self.attempts = zeros(len(Outcome))
         self._attempts = self.attempts  # as compiled code sees it
         self.in_flight = 0
+        self.drained = False
         self.removed = False
         self.in_rotation = True
         self.sessions: set[EndingWithIt] = set()

@@ -2,7 +2,7 @@ from sidecar.proxy.sweep cimport Sweep
 
 
 cdef class ProxyContext:
-    cdef public object loop, network, clock, monotonic, resolver, pipes_elsewhere, checks
+    cdef public object loop, network, clock, monotonic, resolver, pipes_elsewhere, checks, recorder, recording
     cdef public Sweep sweep
     cdef public double head_timeout, idle_timeout
     cdef public long min_body_rate, max_clients, clients, refused

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sidecar.model.check import CheckCounts
+from sidecar.model.recording import RecordingCounts
 from sidecar.proxy.resolve import Resolver
 from sidecar.proxy.sweep import Sweep
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from sidecar.clock import Clock
     from sidecar.proxy.hedge_timer import HedgeTimer
+    from sidecar.proxy.recording import Recorder
 
 __all__ = ["ProxyContext"]
 
@@ -29,7 +31,8 @@ class ProxyContext:
     max_clients: connections accepted at once by all listeners together; clients: of these now;
     refused: closed at once because of it.
     draining: responses close their connections from now on.
-    hedge_timers: by upstream.
+    hedge_timers: by upstream. recorder: told of each exchange and session at its end; None where nobody asks.
+    recording: what it has counted.
     checks: health checks that go on, and their bound; whoever makes them counts them here.
     resolver: addresses of endpoints' names. listening: (host, port) of every listener, to know itself by.
     """
@@ -49,6 +52,8 @@ class ProxyContext:
         "monotonic",
         "network",
         "pipes_elsewhere",
+        "recorder",
+        "recording",
         "refused",
         "resolver",
         "sweep",
@@ -82,6 +87,8 @@ class ProxyContext:
         self.listening: set[tuple[str, int]] = set()
         self.pipes_elsewhere = (0, 0)
         self.hedge_timers: dict[str, HedgeTimer] = {}
+        self.recorder: Recorder | None = None
+        self.recording = RecordingCounts()
 
     @property
     def pipes(self) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from sidecar.net.receiver import Receiver
 from sidecar.proxy.deadline import TimedExchange
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.hedge import HedgedExchange
+from sidecar.proxy.recording import RecordedExchange
 from sidecar.proxy.relay import PEER_FULL, PIPELINE_FULL, SPLICE_BYTES, UNSENT, ReadGate, reset, splice
 from sidecar.proxy.respond import CLOSE, KEEP_ALIVE, error_response
 
@@ -94,7 +95,7 @@ class DownstreamConnection(Receiver):
     def __init__(self, context: ProxyContext, cluster: Cluster) -> None:
         self.context = context
         self.cluster = cluster
-        self.exchange = _exchange_kind(cluster)(context, cluster, self)
+        self.exchange = _exchange_kind(context, cluster)(context, cluster, self)
         self.head_began = 0.0
         self.outdated = False
         self.state = IDLE
@@ -306,6 +307,8 @@ class DownstreamConnection(Receiver):
     def _refuse(self, error: ProtocolError, method: int) -> None:
         """Answer bytes that are no request, and close: what follows them cannot be told apart."""
         self.cluster.stats.count_request(method, error.status, error.reason, 0.0)
+        if self.context.recorder is not None:
+            self.context.recorder.refused(self, method, error, self.context.monotonic())
         bodiless = method == HEAD_METHOD
         self.transport.write(
             error_response(error.status, error.reason, self.cluster.name, str(error), bodiless=bodiless)
@@ -349,13 +352,13 @@ class DownstreamConnection(Receiver):
     # Another configuration
 
     def follow_policy(self) -> None:
-        """The upstream's policy is another one: from the next request on."""
-        self.outdated = type(self.exchange) is not _exchange_kind(self.cluster)
+        """The upstream's policy is another one, or who wants to know: from the next request on."""
+        self.outdated = type(self.exchange) is not _exchange_kind(self.context, self.cluster)
 
     def _renew_exchange(self) -> None:
         """Between two requests. The exchange before may be who calls, at its end, so that it lives a turn longer."""
         self.context.loop.call_soon(_let_go, self.exchange)
-        self.exchange = _exchange_kind(self.cluster)(self.context, self.cluster, self)
+        self.exchange = _exchange_kind(self.context, self.cluster)(self.context, self.cluster, self)
         self.outdated = False
 
     def follow_times(self, longer: float, *, pace: bool) -> None:
@@ -437,8 +440,10 @@ def _let_go(_exchange: Exchange) -> None:
     """Whoever holds this call holds the exchange."""
 
 
-def _exchange_kind(cluster: Cluster) -> type[Exchange]:
+def _exchange_kind(context: ProxyContext, cluster: Cluster) -> type[Exchange]:
     """The plainest that does what the upstream's options ask for."""
+    if context.recorder is not None:
+        return RecordedExchange
     if cluster.policy.hedge_after:
         return HedgedExchange
     return TimedExchange if cluster.policy.deadline_header else Exchange

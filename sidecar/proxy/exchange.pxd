@@ -25,7 +25,7 @@ cdef class Exchange(Attempts):
     @cython.locals(client=DownstreamConnection, extra=bytes, whole=cython.bint)
     cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)
     @cython.locals(client=DownstreamConnection)
-    cpdef relay(self, bytes piece, bint done, bint excess)
+    cpdef relay(self, bytes piece, bint done, bint excess, Py_ssize_t spliced=*)
     cpdef _after_piece(self, bint done, bint excess)
     @cython.locals(connection=UpstreamConnection, client=DownstreamConnection, endpoint=EndpointState)
     cdef _complete(self, double now)

@@ -259,8 +259,8 @@ class Exchange(Attempts):
             )
         self._after_piece(done=reader.done, excess=end < len(data))
 
-    def relay(self, piece: bytes, *, done: bool, excess: bool) -> None:
-        """More of the response body. excess: bytes came behind its end."""
+    def relay(self, piece: bytes, *, done: bool, excess: bool, spliced: int = 0) -> None:
+        """More of the response body. excess: bytes came behind its end. spliced: so many went past this process."""
         if piece:
             self.client.transport.write(piece)
         self._after_piece(done=done, excess=excess)

@@ -1,4 +1,5 @@
 from sidecar.http1.message cimport RequestHead, ResponseHead
+from sidecar.model.endpoint cimport EndpointState
 from sidecar.proxy.deadline cimport TimedExchange
 from sidecar.proxy.exchange cimport Exchange
 
@@ -11,8 +12,10 @@ cdef class HedgedExchange(TimedExchange):
     cpdef _fail(self, reason, int status=*, str message=*)
     cpdef _touch(self)
     cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)
+    cpdef note_attempt(self, EndpointState endpoint, outcome, double began, double now)
 
 
 cdef class Rival(Exchange):
     cdef public HedgedExchange _main
+    cdef _attempt_over(self, outcome, double now)
     cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)

@@ -163,6 +163,9 @@ class HedgedExchange(TimedExchange):
         """The rival will not answer: the exchange has one attempt again, the younger one."""
         self.rival = None
 
+    def note_attempt(self, endpoint: EndpointState, outcome: Outcome, began: float, now: float) -> None:
+        """An attempt has ended, its own or its rival's: for who keeps a record of them."""
+
     def _resume(self) -> None:
         """The younger attempt has failed, and the rival goes on alone."""
         rival, self.rival = self.rival, None
@@ -284,6 +287,13 @@ class Rival(Exchange):
         """It will not answer, or too late."""
         self._drop_connection()
         self._attempt_over(outcome, self._context.monotonic())
+
+    def _attempt_over(self, outcome: Outcome, now: float) -> None:
+        """See `Attempts._attempt_over`."""
+        endpoint, began = self.endpoint, self._began
+        assert endpoint is not None
+        Exchange._attempt_over(self, outcome, now)
+        self._main.note_attempt(endpoint, outcome, began, now)
 
     # What the connection says
 

@@ -14,8 +14,8 @@ cdef class Session(Receiver):
     cdef public object transport
     cdef public int _alive
     cdef public bint _ended, _read_ended
-    cdef public double _idle_timeout, deadline
-    cdef public long long _unsent_before
+    cdef public double _idle_timeout, deadline, started
+    cdef public long long _unsent_before, sent, received
     cpdef data_received(self, bytes data)
     cpdef relayed(self, bytes data)
     cpdef _touch(self)

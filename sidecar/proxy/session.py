@@ -42,6 +42,7 @@ class Session(Receiver):
     """The application's side, and the session's life. other: the endpoint's side, once joined.
 
     idle_timeout: seconds that neither side may be silent for; 0 is off.
+    started: monotonic seconds. sent: bytes that have gone to the endpoint; received: that have come from it.
     """
 
     __slots__ = (
@@ -56,6 +57,9 @@ class Session(Receiver):
         "deadline",
         "gate",
         "other",
+        "received",
+        "sent",
+        "started",
         "transport",
     )
 
@@ -73,6 +77,9 @@ class Session(Receiver):
         self._read_ended = False
         self._unsent_before = 0
         self.deadline = NEVER
+        self.started = context.monotonic()
+        self.sent = 0
+        self.received = 0
 
     def take_over(self, client: DownstreamConnection, connection: UpstreamConnection) -> None:
         """Join two connections that carried HTTP: they, and their room in the books, are its own from now on."""
@@ -108,7 +115,7 @@ class Session(Receiver):
         endpoint = self._endpoint
         if endpoint is None or not self.cluster.policy.close_on_unhealthy:
             return
-        if endpoint.in_rotation:
+        if endpoint.in_rotation or endpoint.drained:
             endpoint.sessions.add(self)
         else:  # it has left since this one was on its way
             self.endpoint_left()
@@ -125,6 +132,7 @@ class Session(Receiver):
         assert self.other is not None
         self._touch()
         self.cluster.stats.bytes_sent += len(data)
+        self.sent += len(data)
         self.other.transport.write(data)
         if len(data) >= LARGE_READ:
             splice(self.transport, self.other.transport, AT_ONCE)
@@ -133,6 +141,7 @@ class Session(Receiver):
         """So much has gone to the endpoint without passing through here."""
         self._touch()
         self.cluster.stats.bytes_sent += size
+        self.sent += size
 
     def eof_received(self) -> bool:
         """The application will send no more; what the endpoint still says is passed on."""
@@ -176,6 +185,7 @@ class Session(Receiver):
         """Bytes from the endpoint."""
         self._touch()
         self.cluster.stats.bytes_received += len(data)
+        self.received += len(data)
         self.transport.write(data)
         other = self.other
         if other is not None and len(data) >= LARGE_READ:
@@ -185,6 +195,7 @@ class Session(Receiver):
         """So much has come from the endpoint without passing through here."""
         self._touch()
         self.cluster.stats.bytes_received += size
+        self.received += size
 
     def endpoint_read_ended(self) -> None:
         """The endpoint will send no more."""
@@ -260,6 +271,8 @@ class Session(Receiver):
         self._ended = True
         self.cluster.stats.sessions_active -= 1
         self.cluster.stats.sessions[reason] += 1
+        if self._context.recorder is not None:
+            self._context.recorder.session_over(self, reason, self._context.monotonic())
         self._stop_opening()
         if reason in (CloseReason.CLIENT_CLOSED, CloseReason.ENDPOINT_CLOSED):
             # A clean end sends what is buffered first, within bounds; any other is passed on as a reset.

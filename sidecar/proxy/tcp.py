@@ -134,6 +134,7 @@ class TcpSession(Session):
         self._join(connection)
         if self._early:
             self.cluster.stats.bytes_sent += len(self._early)
+            self.sent += len(self._early)
             connection.transport.write(self._early)
             self._early = b""
         self.gate.release(UNSENT)

@@ -139,7 +139,7 @@ class UpstreamConnection(Receiver):
         if exchange is not None and isinstance(reader, LengthReader):
             reader.skip(size)
             excess = reader.done and self.transport.has_more()  # type: ignore[attr-defined] # one that splices has it
-            exchange.relay(b"", done=reader.done, excess=excess)
+            exchange.relay(b"", done=reader.done, excess=excess, spliced=size)
 
     def _receive_head(self, exchange: Exchange, data: bytes) -> None:
         if self._held:

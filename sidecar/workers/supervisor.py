@@ -108,6 +108,7 @@ class Supervisor(App):
         self._whole = Whole()
         self._moves: dict[tuple[str, str, int], Move] = {}  # the last of each endpoint
         self._tripped: dict[tuple[str, str, int], Order] = {}  # by hand, and not reset since
+        self._drained: dict[tuple[str, str, int], Order] = {}  # and not enabled since
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
 
@@ -176,6 +177,10 @@ class Supervisor(App):
             self._add_upstream(upstream)
         for snapshot in known:
             super().apply(snapshot)
+        for name, host, port in self._drained:
+            state = self.clusters[name].endpoints.get((host, port)) if name in self.clusters else None
+            if state is not None:
+                state.drained = True
         assert self._context is not None
         self._context.max_clients = settings.sidecar.max_clients * self.counts.configured
 
@@ -218,7 +223,9 @@ class Supervisor(App):
                 "slot": slot,
                 "sockets": sockets,
                 "moves": [to_plain(move) for move in moves],
-                "orders": [to_plain(order) for order in self._tripped.values()],
+                "orders": [
+                    to_plain(order) for kept in (self._tripped, self._drained) for order in kept.values()
+                ],
                 "snapshots": [plain_snapshot(snapshot) for snapshot in self._snapshots_for(settings)],
             }
 
@@ -258,7 +265,7 @@ class Supervisor(App):
             clear_shown(cluster)
             cluster.apply(snapshot)
             self._whole.forget_gone(cluster)
-            for known in (self._moves, self._tripped):
+            for known in (self._moves, self._tripped, self._drained):
                 for key in [key for key in known if key[0] == cluster.name]:
                     if key[1:] not in cluster.endpoints:
                         del known[key]
@@ -286,13 +293,20 @@ class Supervisor(App):
             host, port = state.endpoint.key
             order = Order(action, now, cluster.name, host, port)
             key = (cluster.name, host, port)
-            if action == "trip" or key in self._tripped or state.breaker.state is not BreakerState.CLOSED:
+            moves = action == "trip" or key in self._tripped or state.breaker.state is not BreakerState.CLOSED
+            if moves and action in HAND_MOVES:
                 self._whole.note(cluster.name, state, *HAND_MOVES[action], now)
             if action == "trip":
                 self._tripped[key] = order
-            else:
+            elif action == "reset":
                 self._tripped.pop(key, None)
                 self._moves.pop(key, None)  # what opened it before is not to be told to anybody any more
+            elif action == "drain":
+                self._drained[key] = order
+                state.drained = True
+            else:
+                self._drained.pop(key, None)
+                state.drained = False
             for worker in tuple(self._workers):
                 worker.tell({"kind": "do", "order": to_plain(order)})
 
@@ -396,7 +410,7 @@ class Supervisor(App):
             await self._tell_workers(settings, found)
         self._follow_registries()
         self._whole.forget_all_but(self.clusters)
-        for known in (self._moves, self._tripped):
+        for known in (self._moves, self._tripped, self._drained):
             for name, host, port in list(known):
                 if name not in self.clusters or (host, port) not in self.clusters[name].endpoints:
                     del known[name, host, port]
