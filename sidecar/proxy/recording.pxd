@@ -1,6 +1,7 @@
 cimport cython
 from sidecar.http1.message cimport RequestHead, ResponseHead
 from sidecar.model.endpoint cimport EndpointState
+from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.hedge cimport HedgedExchange
 
 
