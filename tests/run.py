@@ -47,6 +47,7 @@ ONCE = [
         "dns",
         "etcd",
         "forking_servers",
+        "metrics_scraped",
         "new_user",
         "registration",
         "registry_outages",

@@ -8,7 +8,7 @@ __all__ = ["Body", "accepts_gzip"]
 
 # Below it an answer is sent as it is: it goes in one packet either way.
 LEAST = 1400  # bytes
-# A scrape's 50 KB take 0.4 ms at level 1, and become a fifteenth; level 6 takes three times as long for a twentieth.
+# A scrape of 1 MB takes 2 ms in parts of 0.1 and becomes 49 KB; level 6 takes twice as long for 43.
 LEVEL = 1
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say that there is to be a header of gzip (RFC 1952)
 
