@@ -27,6 +27,7 @@ from sidecar.config.settings import DETAILS
 from sidecar.observe.exposition import CLASSIC, OPENMETRICS
 from sidecar.version import build_name
 
+SIZES = (50, 500)  # upstreams
 ENDPOINTS = 20  # of each upstream
 MOST_CPU, MOST_STALL = 50.0, 10.0  # milliseconds, of 50 upstreams
 REPEATS = 9  # of which the median counts: what stalls the machine once does not
@@ -61,7 +62,7 @@ def in_process(detail: str) -> bool:
         f"{'upstreams':>9} {'format':12}{'series':>8}{'KB':>7}{'gzip KB':>9}{'CPU ms':>8}{'parts':>7}{'longest ms':>12}"
     )
     held = True
-    for upstreams in (50, 500):
+    for upstreams in SIZES:
         metrics = many(upstreams, ENDPOINTS, detail)
         gc.collect()
         gc.freeze()  # as sidecar/garbage.py does
