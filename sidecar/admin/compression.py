@@ -43,11 +43,11 @@ class Body:
         """`Content-Encoding`, or nothing."""
         return {} if self._packer is None else {"Content-Encoding": "gzip"}
 
-    def finish(self) -> bytes:
-        """The whole of it."""
+    def finish(self) -> list[bytes]:
+        """The whole of it, in pieces: ten thousand endpoints are 16 MB, and copying those takes 20 ms."""
         if self._packer is not None:
             self._pieces.append(self._packer.flush())
-        return b"".join(self._pieces)
+        return [piece for piece in self._pieces if piece]
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

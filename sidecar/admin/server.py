@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -103,15 +104,16 @@ def metrics_app(
     is_ready: true from when everything listens until draining begins.
     """
 
-    async def metrics(request: web.Request) -> web.Response:
+    async def metrics(request: web.Request) -> web.StreamResponse:
         await refresh()
         content_type, parts = scrape(", ".join(request.headers.getall("Accept", ())))
         body = Body(", ".join(request.headers.getall("Accept-Encoding", ())))
         for part in parts:
             body.add(part)
             await asyncio.sleep(0)  # requests come first
+        pieces = body.finish()
         fields = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding", **body.fields}
-        return web.Response(body=body.finish(), headers=fields)
+        return await _send(request, pieces, fields)
 
     async def live(_request: web.Request) -> web.Response:
         return web.Response(text="live\n")
@@ -196,6 +198,20 @@ def admin_app(
         app.router.add_post("/reload", read_again)
     app.router.add_get("/", index)
     return app
+
+
+async def _send(request: web.Request, pieces: Sequence[bytes], fields: dict[str, str]) -> web.StreamResponse:
+    """Answer with `pieces`, one at a time."""
+    response = web.StreamResponse(headers=fields)
+    response.content_length = sum(map(len, pieces))
+    await response.prepare(request)
+    with suppress(ConnectionResetError):  # whoever asked has left: its scrape_timeout is over
+        if request.method != "HEAD":
+            for piece in pieces:
+                await response.write(piece)
+                await asyncio.sleep(0)
+        await response.write_eof()
+    return response
 
 
 def _require_control(request: web.Request) -> None:

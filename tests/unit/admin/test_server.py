@@ -126,6 +126,43 @@ async def test_a_long_scrape_is_compressed_for_who_accepts_it(start: Start) -> N
     assert gzip.decompress(packed.body) == plain.body == b"".join(parts)
 
 
+async def test_a_scrape_is_sent_in_pieces_and_to_head_not_at_all(start: Start) -> None:
+    parts = [b"a" * 300_000, b"b" * 300_000]
+    port = await start(metrics_app(lambda _: (TEXT, parts), lambda: True))
+    answer = await _ask(port, "/metrics", method="HEAD")
+    assert (answer.status, answer.fields["content-length"], answer.body) == (200, "600000", b"")
+    answer = await _ask(port, "/metrics")
+    assert (answer.fields["content-length"], answer.body) == ("600000", b"".join(parts))
+
+
+async def test_who_leaves_in_the_middle_of_a_scrape_is_no_error(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = asyncio.Event()
+    body = [b"a" * 1_000_000] * 20  # more than sockets take
+
+    async def leave(request: web.Request, response: web.StreamResponse) -> None:
+        asyncio.get_running_loop().call_soon(writer.transport.abort)
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            response: web.StreamResponse = await handler(request)
+        finally:
+            ended.set()
+        return response
+
+    app = metrics_app(lambda _: (TEXT, body), lambda: True)
+    app.middlewares.append(watch)
+    app.on_response_prepare.append(leave)
+    _, writer = await asyncio.open_connection("127.0.0.1", await start(app))
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(10.0):
+        await ended.wait()
+    await asyncio.sleep(0)  # for what is logged of it
+    assert not caplog.records
+
+
 async def test_requests_come_before_the_next_part_of_a_scrape(start: Start) -> None:
     turns: list[int] = []
 
