@@ -48,6 +48,7 @@ ONCE = [
         "etcd",
         "forking_servers",
         "new_user",
+        "prometheus",
         "registration",
         "registry_outages",
         "registry_restarts",
