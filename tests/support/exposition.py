@@ -15,6 +15,7 @@ from sidecar.model import (
     UpstreamPolicy,
     WorkerCounts,
 )
+from sidecar.model.recording import RecordingCounts
 from sidecar.model.registry import Registered, RegistrationStatus, SourceStatus
 from sidecar.model.stats import METHODS
 from sidecar.observe.metrics import Metrics
@@ -48,7 +49,13 @@ def exposed() -> Exposed:
         for status in (200, 404, 503):
             api.stats.count_request(METHODS.index("GET"), status, reason, 0.001)
     context = SimpleNamespace(
-        draining=False, clients=1, max_clients=2, refused=0, pipes=(0, 0), checks=CheckCounts()
+        draining=False,
+        clients=1,
+        max_clients=2,
+        refused=0,
+        pipes=(0, 0),
+        checks=CheckCounts(),
+        recording=RecordingCounts(),
     )
     registration = RegistrationStatus("api", "consul", "10.0.0.1:1", "announced", "", 0.0, True)
     metrics = Metrics(
