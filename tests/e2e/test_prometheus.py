@@ -103,7 +103,7 @@ def test_each_alert_is_tested_both_ways() -> None:
     assert firing == quiet == {rule["alert"] for rule in rules_of(ALERTS)}
 
 
-def test_hurried_rules_are_the_same_but_for_their_times(tmp_path: Path) -> None:
+def test_hurried_rules_are_the_same_but_for_their_times() -> None:
     text = ALERTS.read_text() + RECORDING.read_text().partition("groups:")[2]
     fast = hurried(text)
     assert re.sub(r"\d+ms", "", fast) == re.sub(r"(?<=[\[ ])\d+[mh](?=[\]\n])", "", text)
@@ -253,7 +253,7 @@ def _wait_for(look: Callable[[], bool], what: str, alerts: set[tuple[str, str]])
     try:
         wait_until(look, what, 20.0)
     except AssertionError:
-        pytest.fail(f"{what}: {sorted(alerts)}")
+        raise AssertionError(f"{what}: {sorted(alerts)}") from None
 
 
 @contextmanager
