@@ -49,6 +49,7 @@ ONCE = [
         "forking_servers",
         "metrics_scraped",
         "new_user",
+        "prometheus",
         "registration",
         "registry_outages",
         "registry_restarts",
