@@ -42,8 +42,8 @@ class CollectorError(requests.ConnectionError, SidecarError):
 class Collector(requests.Session):
     """The HTTP side of the export. All but `abort` is the exporting thread's.
 
-    refused: the exporter takes the last answer for a success, and it is none. rejected: spans that the collector has
-    not taken of a batch that it has (OTLP's partial success).
+    is_ill: what was sent last was not taken. refused: the exporter takes the last answer for a success, and it is none.
+    rejected: spans that the collector has not taken of a batch that it has (OTLP's partial success).
     """
 
     def __init__(self, settings: TracingSettings, environ: Mapping[str, str], log: logging.Logger) -> None:
@@ -55,7 +55,7 @@ class Collector(requests.Session):
         self._log = log
         self._sockets = _Sockets()
         self._problem = ""
-        self._ill = False
+        self.is_ill = False
         self._lost = 0
         self.refused = False
         self.rejected = 0
@@ -104,11 +104,11 @@ class Collector(requests.Session):
 
     def well(self) -> None:
         """A batch was taken."""
-        if self._ill:
+        if self.is_ill:
             self._log.info(
                 "spans are exported to %s again; %d were lost", self._settings.endpoint, self._lost
             )
-        self._ill = False
+        self.is_ill = False
         self._lost = 0
 
     def ill(self, spans: int) -> None:
@@ -147,14 +147,14 @@ class Collector(requests.Session):
 
     def _say(self) -> None:
         """Once, until it is well again."""
-        if not self._ill and not self._sockets.closed:
+        if not self.is_ill and not self._sockets.closed:
             self._log.warning(
                 "spans are not exported: %s: %s; requests go on, and spans are counted as failed or dropped"
                 " until that is over",
                 self._settings.endpoint,
                 self._problem,
             )
-        self._ill = True
+        self.is_ill = True
 
 
 class _Sockets:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sidecar.model import CloseReason, Outcome, RecordingCounts
     from sidecar.model.endpoint import EndpointState
     from sidecar.observe.access_log import AccessLog  # type: ignore[import-not-found]
-    from sidecar.observe.request_ids import RequestIds  # type: ignore[import-not-found]
-    from sidecar.observe.tracing import Tracer  # type: ignore[import-not-found]
+    from sidecar.observe.request_ids import RequestIds
+    from sidecar.observe.tracing import Tracer
     from sidecar.proxy.downstream import DownstreamConnection
     from sidecar.proxy.recording import RecordedExchange
     from sidecar.proxy.session import Session

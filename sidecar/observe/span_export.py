@@ -96,11 +96,10 @@ class SpanExport:
         self._aborted = False
         self._thread: threading.Thread | None = None
         self._over = asyncio.Event()
-        self._muted = _Muted()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to send. loop: whoever closes it is on that one."""
-        self._muted.begin()
+        _mute()
         self._thread = threading.Thread(target=self._work, args=(loop,), name="spans", daemon=True)
         self._thread.start()
 
@@ -118,13 +117,15 @@ class SpanExport:
         self._ending = True
         if self._thread is not None:
             self._wake.set()
-            if not await self._ends_within(CLOSE_WITHIN):
+            # One that is ill would have to be waited for, and may be for as long as it likes.
+            if self._collector.is_ill or not await self._ends_within(CLOSE_WITHIN):
                 self._aborted = True
                 self._collector.abort()
                 self._exporter.shutdown()
                 await self._ends_within(ABORT_WITHIN)
+            if self._over.is_set():  # it has nothing left to do
+                self._thread.join(ABORT_WITHIN)
             self._thread = None
-            self._muted.end()
         self._counts.spans_dropped += len(self._queue)
         self._queue.clear()
 
@@ -203,18 +204,9 @@ def _state(text: bytes) -> TraceState:
     return TraceState([(key.decode("ascii"), value.decode("ascii")) for key, value in members])
 
 
-class _Muted:
+def _mute() -> None:
     """What the libraries log of failed exports, some with a traceback, is not what the log says."""
-
-    def __init__(self) -> None:
-        self._logger = logging.getLogger("opentelemetry")
-        self._before = True
-        self._handler = logging.NullHandler()
-
-    def begin(self) -> None:
-        self._before, self._logger.propagate = self._logger.propagate, False
-        self._logger.addHandler(self._handler)
-
-    def end(self) -> None:
-        self._logger.propagate = self._before
-        self._logger.removeHandler(self._handler)
+    logger = logging.getLogger("opentelemetry")
+    logger.propagate = False
+    if not logger.handlers:  # else the one of last resort writes to stderr
+        logger.addHandler(logging.NullHandler())

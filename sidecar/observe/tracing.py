@@ -110,25 +110,19 @@ class Tracer:
         """An attempt has ended, perhaps before anything was sent."""
         trace: Trace = exchange.trace
         attempt = trace.take(endpoint)
+        status = exchange.answer
         if attempt is None:
             attempt = Attempt(endpoint, new_span_id(self._uniform), trace.made, 0.0, "")
             trace.made += 1
+            status = 0
+        elif outcome is Outcome.OUTRUN:  # the answer is the other one's
+            status = 0
         if len(trace.ended) == MAX_ATTEMPTS:
             self._counts.spans_dropped += 1
             return
-        answered = outcome is not Outcome.OUTRUN and exchange.answer
-        first_byte = exchange.first_byte if answered else 0.0
-        trace.ended.append(
-            attempt_span(
-                trace,
-                attempt,
-                exchange.head,
-                exchange.cluster.name,
-                outcome,
-                exchange.answer if answered else 0,
-                (began, first_byte, now),
-            )
-        )
+        times = (began, exchange.first_byte if status else 0.0, now)
+        span = attempt_span(trace, attempt, exchange.head, exchange.cluster.name, outcome, status, times)
+        trace.ended.append(span)
 
     def exchange_over(self, exchange: RecordedExchange, status: int, reason: Reason, now: float) -> None:
         """The spans of a request go on their way, its own first."""
