@@ -10,6 +10,7 @@ tracing is on, and nowhere else.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sidecar.config.secrets import SecretError
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.recording import RecordedExchange
     from sidecar.proxy.upstream import UpstreamConnection
 
-__all__ = ["Tracer"]
+__all__ = ["Tracer", "load_tracing"]
 
 # Characters of a tracestate that are exported with a span: what everybody is to pass on at least (W3C, 3.3.1.5).
 MAX_STATE: Final = 512
@@ -78,14 +79,14 @@ class Tracer:
         else:
             trace_id, parent_id = new_trace_id(self._uniform), b""
             flags = RANDOM | (SAMPLED if self._uniform() < self._sample else 0)
-            if len(places) > 1:
-                head.drop(places[1:])
-            # Of whatever it was, it is not this trace's (W3C, 3.4).
+        context = render_traceparent(trace_id, span_id, flags)
+        if places:
+            head.put(places[0], context)
+            head.drop(places[1:])
+        else:
+            head.add(TRACEPARENT, context)
+        if caller is None:  # a tracestate is of another trace then, or of none (W3C, 3.4)
             head.drop(head.places(TRACESTATE))
-            if not places:
-                head.add(TRACEPARENT, b"")
-            places = head.places(TRACEPARENT)
-        head.put(places[0], render_traceparent(trace_id, span_id, flags))
         if flags & SAMPLED:
             state = b",".join(head.values(head.places(TRACESTATE)))
             exchange.trace = Trace(
@@ -143,6 +144,12 @@ class Tracer:
     async def close(self) -> None:
         """Export what waits, for as long as `span_export.CLOSE_WITHIN`."""
         await self._export.close()
+
+
+def load_tracing() -> None:
+    """Load what a `Tracer` needs, if it is there: some 0.1 s, in a thread where requests are served meanwhile."""
+    with suppress(ImportError):
+        import sidecar.observe.span_export  # noqa: F401 - loading is all
 
 
 def _span_export(
