@@ -113,7 +113,8 @@ async def test_a_span_as_the_sdk_has_it() -> None:
     assert (second.status.status_code, (second.attributes or {})["error.type"]) == (StatusCode.ERROR, "reset")
 
 
-async def test_what_a_collector_gets(tmp_path: Path) -> None:
+async def test_what_a_collector_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # the application's
     token = tmp_path / "token"
     token.write_text("secret\n")
     with Collector() as collector:
@@ -286,6 +287,32 @@ async def test_a_collector_that_never_answers_does_not_hold_up_the_end(
         finally:
             go_on.set()
     assert _lines(caplog) == [], "it is the end, and nobody's fault"
+
+
+async def test_one_that_is_ill_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_export, "EXPORT_WITHIN", 30.0)
+    monkeypatch.setattr(span_export, "CLOSE_WITHIN", 30.0)
+    async with exporting(f"http://127.0.0.1:{free_port()}") as running:
+        running.export.put(span(), 0.0)
+        await running.until(lambda one: one.export._collector.is_ill)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.0
+    assert running.told == (0, 1, 0)
+
+
+def test_a_socket_that_comes_too_late_is_shut_too() -> None:
+    sockets = collector_module._Sockets()
+    one, other = socket.socketpair()
+    with one, other:
+        sockets.add(None)
+        sockets.add(one)
+        sockets.shut()
+        assert other.recv(1) == b""
+    one, other = socket.socketpair()
+    with one, other:
+        other.settimeout(5.0)
+        sockets.add(one)
+        assert other.recv(1) == b""
 
 
 async def test_a_collector_that_nobody_can_connect_to_does_not_either(

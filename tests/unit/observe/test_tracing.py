@@ -324,6 +324,47 @@ def test_the_one_that_is_outrun(traced: MakeTraced) -> None:
     assert slow.parent_id == quick.parent_id == asked.span_id
 
 
+def test_the_one_that_was_asked_in_vain(traced: MakeTraced) -> None:
+    one = traced(endpoints=2, hedge_after=0.05, timeout=5.0, retries=1)
+    one.proxy.client(request("GET /", SAMPLED))
+    first = one.proxy.accept()
+    one.proxy.clock.advance(0.05)
+    one.proxy.run_timers()
+    second = one.proxy.accept()
+    first.feed(ok())
+    _, idle, quick = one.spans
+    assert context_of(second.data).parent_id == idle.span_id
+    assert context_of(first.data).parent_id == quick.span_id
+    assert (idle.attributes["sidecar.attempt.outcome"], idle.error) == ("cancelled", "")
+    assert idle.attributes["server.address"] == "10.0.0.2"
+    assert "http.response.status_code" not in idle.attributes
+
+
+def test_an_idle_connection_beside_one_that_was_opened(traced: MakeTraced) -> None:
+    one = traced(endpoints=2, hedge_after=0.05, timeout=5.0, retries=1)
+    for _ in range(2):
+        one.proxy.exchange(request("GET /", SAMPLED), ok())
+    one.proxy.upstreams[0].lose()
+    one.kept.spans.clear()
+    one.proxy.client(request("GET /", SAMPLED))
+    one.proxy.accept()
+    one.proxy.clock.advance(0.05)
+    one.proxy.run_timers()
+    one.proxy.upstreams[1].feed(ok())
+    _, slow, quick = one.spans
+    assert [name for name, _ in slow.events] == ["sidecar.connected"]
+    assert [name for name, _ in quick.events] == ["sidecar.first_byte"]
+
+
+def test_an_attempt_without_an_answer_has_no_status_of_the_one_before(traced: MakeTraced) -> None:
+    one = traced(endpoints=2, retries=1, retry_statuses=frozenset({503}))
+    one.proxy.client(request("GET /", SAMPLED))
+    one.proxy.accept().feed(ok(status="503 Service Unavailable"))
+    one.proxy.accept().lose()
+    assert [span.error for span in one.spans] == ["reset_before_headers", "503", "reset"]
+    assert "http.response.status_code" not in one.spans[2].attributes
+
+
 def test_a_client_that_leaves_is_no_error(traced: MakeTraced) -> None:
     one = traced()
     client = one.proxy.client(request("GET /", SAMPLED))
@@ -398,6 +439,7 @@ def test_the_next_request_begins_anew(traced: MakeTraced) -> None:
     endpoint.feed(ok())
     client.feed(request("GET /"))
     endpoint.feed(ok())
+    assert client.protocol.exchange.trace is None, "whoever records without tracing would take it for its own"
     assert [span.trace_id == CALLER.trace_id for span in one.spans] == [True, True, False, False]
 
 
