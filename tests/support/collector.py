@@ -2,6 +2,7 @@
 
 import gzip
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,10 +64,13 @@ class Collector:
     requests: how many there were; tokens: what they had as Authorization.
     """
 
-    def __init__(self, answer: Callable[[], Answer] = taken, port: int = 0) -> None:
+    def __init__(
+        self, answer: Callable[[], Answer] = taken, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.answer = answer
         self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._tls = tls
         self.spans: list[CollectedSpan] = []
         self.requests = 0
         self.tokens: set[str | None] = set()
@@ -96,6 +100,9 @@ class Collector:
                 """Nothing is logged."""
 
         self._server = _Server(("127.0.0.1", self.port), Handler)
+        if self._tls is not None:
+            listening = self._server.socket
+            self._server.socket = self._tls.wrap_socket(listening, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name="collector")
         self._thread.start()
         return self

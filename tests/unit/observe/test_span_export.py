@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from support.authority import Authority
 from support.collector import Answer, Collector, rejecting, taken
 from support.ports import free_port
 
@@ -30,9 +31,22 @@ TRACE = b"0af7651916cd43dd8448eb211c80319c"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits long."""
+    """Nobody waits for others, and a slow machine may take its time at the end."""
     monkeypatch.setattr(span_export, "DELAY", 0.01)
-    monkeypatch.setattr(span_export, "EXPORT_WITHIN", 0.5)
+    monkeypatch.setattr(span_export, "CLOSE_WITHIN", 10.0)
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter does not try again: it would have to wait for too long."""
+    client = "opentelemetry.exporter.otlp.common.http._OTLPHTTPClient"
+    monkeypatch.setattr(f"{client}._compute_backoff", lambda *_: 1000.0)
+
+
+@pytest.fixture
+def ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export may take long, and the end may not."""
+    monkeypatch.setattr(span_export, "EXPORT_WITHIN", 30.0)
     monkeypatch.setattr(span_export, "CLOSE_WITHIN", 0.3)
 
 
@@ -136,6 +150,23 @@ async def test_what_a_collector_gets(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert first.resource["service.name"] == "sidecar"
 
 
+@pytest.mark.server("openssl")
+@pytest.mark.usefixtures("once")
+async def test_a_collector_behind_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path)
+    with Collector(tls=authority.server("collector", "127.0.0.1")) as collector:
+        async with exporting(collector.url) as running:
+            running.export.put(span(), 0.0)
+            await running.until(lambda one: one.told == (0, 1, 0))
+        assert "certificate verify failed" in _lines(caplog)[0]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(authority.ca))
+        async with exporting(collector.url) as running:
+            running.export.put(span(), 0.0)
+            await running.until(lambda one: one.told == (1, 0, 0))
+
+
 async def test_what_waits_at_the_end_is_sent() -> None:
     with Collector() as collector:
         async with exporting(collector.url) as running:
@@ -180,6 +211,7 @@ def _lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("sidecar")]
 
 
+@pytest.mark.usefixtures("once")
 async def test_a_collector_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     port = free_port()
@@ -196,6 +228,7 @@ async def test_a_collector_that_is_not_there(caplog: pytest.LogCaptureFixture) -
     assert well == f"spans are exported to {url} again; 2 were lost"
 
 
+@pytest.mark.usefixtures("once")
 async def test_the_libraries_say_nothing() -> None:
     """What they log of a failed export, some of it with a traceback, gets to no handler of the process."""
     heard: list[str] = []
@@ -227,6 +260,7 @@ async def test_the_libraries_say_nothing() -> None:
         (None, "connection reset by peer|RemoteDisconnected|ConnectionError"),
     ],
 )
+@pytest.mark.usefixtures("once")
 async def test_a_collector_that_takes_nothing(
     caplog: pytest.LogCaptureFixture, answer: Answer, said: str
 ) -> None:
@@ -258,16 +292,15 @@ async def test_a_busy_collector_is_asked_again() -> None:
     answers: list[Answer] = [(503, "text/plain", b""), taken()]
     with Collector(lambda: answers.pop(0)) as collector:
         async with exporting(collector.url) as running:
-            running.export._exporter._client._timeout = 5.0  # type: ignore[attr-defined] # a second is waited
             running.export.put(span(), 0.0)
             await running.until(lambda one: one.told == (1, 0, 0))
         assert collector.requests == 2
 
 
+@pytest.mark.usefixtures("ends_soon")
 async def test_a_collector_that_never_answers_does_not_hold_up_the_end(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(span_export, "EXPORT_WITHIN", 30.0)
     go_on = threading.Event()
 
     def slow() -> Answer:
@@ -315,10 +348,10 @@ def test_a_socket_that_comes_too_late_is_shut_too() -> None:
         assert other.recv(1) == b""
 
 
+@pytest.mark.usefixtures("ends_soon")
 async def test_a_collector_that_nobody_can_connect_to_does_not_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(span_export, "EXPORT_WITHIN", 30.0)
     monkeypatch.setattr(collector_module, "CONNECT_WITHIN", 0.2)
     with socket.socket() as full, socket.socket() as first:
         full.bind(("127.0.0.1", 0))
@@ -331,6 +364,7 @@ async def test_a_collector_that_nobody_can_connect_to_does_not_either(
         assert time.monotonic() - began < 2.0
 
 
+@pytest.mark.usefixtures("once")
 async def test_a_token_that_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     token = tmp_path / "token"
     token.write_text("secret")
