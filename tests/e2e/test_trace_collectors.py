@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from support.collector import Answer, Collector, taken
+from support.endpoints import ScriptedEndpoint
 from support.http import HttpClient
 from support.ports import free_port
+from support.proxy import Sidecar, configuration
 from support.traced import Traced, answering
 from support.waiting import wait_until
 
@@ -64,3 +66,27 @@ def test_each_worker_traces(tmp_path: Path) -> None:
     assert len(asked) == len(traced.endpoints[0].requests)
     assert len({span.trace_id for span in asked}) == len(asked), "no two of a kind from two processes"
     assert len(collector.spans) == 2 * len(asked)
+
+
+def test_a_reload_begins_and_ends_it(tmp_path: Path) -> None:
+    with Collector() as collector, ScriptedEndpoint(answering()) as endpoint:
+        listen = free_port()
+        plain = configuration(listen, [endpoint.port], sidecar="drain_timeout: 1s")
+        with Sidecar(tmp_path, plain) as sidecar, HttpClient(listen) as client:
+            off = sidecar.path.read_text()
+
+            def ask(tracing: str) -> str | None:
+                sidecar.path.write_text(off.replace("drain_timeout: 1s", f"drain_timeout: 1s, {tracing}"))
+                answer = sidecar.reload()
+                assert (answer.status == 200) is ("NOPE" not in tracing), answer.text
+                assert client.request("GET", "/").status == 200, "on a connection that was there before"
+                return endpoint.requests[-1].header("traceparent")
+
+            assert ask("") is None
+            assert ask(f'tracing: {{endpoint: "{collector.url}", sample: 1}}') is not None
+            collector.wait_for(2)
+            with_token = f'tracing: {{endpoint: "{collector.url}", sample: 1, token_env: NOPE}}'
+            assert ask(with_token) is not None, "refused, and it goes on"
+            collector.wait_for(4)
+            assert ask("") is None
+    assert len(collector.spans) == 4

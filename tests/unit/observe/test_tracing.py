@@ -2,12 +2,14 @@
 
 import itertools
 import random
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from support.clock import FakeClock
+from support.proxy import clean_environment
 from unit.proxy.harness import Proxy, error_of, ok, request
 
 from sidecar.config.settings import TracingSettings
@@ -455,6 +457,17 @@ def test_packages_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) 
     assert "pip install 'sidecar-proxy[otel]'" in text
     assert "opentelemetry" in text
     assert "\n" not in text
+
+
+def test_nobody_loads_what_is_off() -> None:
+    heavy = {"google", "opentelemetry", "requests", "urllib3"}
+    program = (
+        "import sys, sidecar.app, sidecar.observe.recorder, sidecar.observe.tracing;"
+        f"print(sorted({heavy} & {{name.partition('.')[0] for name in sys.modules}}))"
+    )
+    arguments = [sys.executable, "-P", "-c", program]
+    loaded = subprocess.check_output(arguments, env=clean_environment(), text=True, timeout=30)
+    assert loaded == "[]\n"
 
 
 def test_a_token_that_cannot_be_read() -> None:
