@@ -162,7 +162,11 @@ class SpanExport:
         waiting = self._queue
         batch = _Batch(self._readable, [waiting.popleft() for _ in range(min(len(waiting), BATCH))])
         self._collector.begin()
-        if self._exporter.export(batch) is SpanExportResult.SUCCESS and not self._collector.refused:
+        try:
+            result = self._exporter.export(batch)
+        except Exception:  # some versions of it let what `Collector` raises pass
+            result = SpanExportResult.FAILURE
+        if result is SpanExportResult.SUCCESS and not self._collector.refused:
             lost = min(self._collector.rejected, len(batch))
             self._counts.spans_failed += lost
             self._counts.spans_exported += len(batch) - lost

@@ -187,6 +187,18 @@ async def test_a_batch_that_is_full_is_sent_at_once(monkeypatch: pytest.MonkeyPa
         await running.until(lambda one: one.told == (BATCH, 0, 0))
 
 
+async def test_an_exporter_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+    class Raising(InMemorySpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            raise RuntimeError("a bug")
+
+    async with exporting(exporter=Raising()) as running:
+        for number in range(2):
+            running.export.put(span(number + 1), 0.0)
+            await running.until(lambda one, number=number: one.told == (0, number + 1, 0))  # type: ignore[misc]
+    assert len(_lines(caplog)) == 1
+
+
 async def test_the_queue_has_a_bound() -> None:
     sending, go_on = threading.Event(), threading.Event()
 

@@ -478,51 +478,7 @@ def test_a_token_that_cannot_be_read() -> None:
     assert "cret" not in str(caught.value).replace("secret", "")
 
 
-# Request ids
-
-
-@pytest.mark.parametrize("value", ["a", "x" * 128, "!~\"'", "a-b_c/d"])
-def test_a_request_keeps_its_id(traced: MakeTraced, value: str) -> None:
-    proxy, ids = _named(traced)
-    asked = request("GET /", f"X-Request-ID:  {value} ")
-    proxy.client(asked)
-    endpoint = proxy.accept()
-    endpoint.feed(ok())
-    assert endpoint.data == asked.replace(b"localhost:8080", b"10.0.0.1:80")
-    assert ids == [value.encode()]
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        (),
-        ("x-request-id:",),
-        ("x-request-id: a b",),
-        ("x-request-id: \xe9",),
-        ("x-request-id: " + "x" * 129,),
-    ],
-)
-def test_a_request_gets_an_id(traced: MakeTraced, fields: tuple[str, ...]) -> None:
-    proxy, ids = _named(traced)
-    for _ in range(2):
-        proxy.exchange(request("GET /", *fields, "z: 1"), ok())
-    first, second = ids
-    assert first != second
-    for made, data in zip(ids, proxy.upstreams[0].data.split(b"\r\n\r\n"), strict=False):
-        assert data.count(b"x-request-id") == 1
-        assert b"x-request-id: " + made in data
-        assert b"z: 1" in data
-        _is_uuid4(made)
-
-
-def test_of_two_ids_a_new_one_is_made(traced: MakeTraced) -> None:
-    proxy, ids = _named(traced)
-    proxy.client(request("GET /", "X-Request-Id: a", "z: 1", "x-request-id: b"))
-    endpoint = proxy.accept()
-    endpoint.feed(ok())
-    assert (
-        endpoint.data == b"GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nX-Request-Id: %b\r\nz: 1\r\n\r\n" % ids[0]
-    )
+# Beside request ids
 
 
 def test_ids_and_traces_do_not_disturb_each_other(traced: MakeTraced) -> None:
@@ -549,29 +505,6 @@ def test_ids_and_traces_do_not_disturb_each_other(traced: MakeTraced) -> None:
 def _tracer(settings: TracingSettings, environ: dict[str, str] | None = None) -> Tracer:
     clock: Any = FakeClock()
     return Tracer(settings, clock, RecordingCounts(), environ or {}, "local")
-
-
-def _named(traced: MakeTraced) -> tuple[Proxy, list[bytes]]:
-    """A proxy that names requests, and the names."""
-    proxy = traced().proxy
-    clock: Any = proxy.clock
-    ids: list[bytes] = []
-
-    class Noting(RequestIds):
-        def identify(self, exchange: Any, head: Any) -> Any:
-            head = super().identify(exchange, head)
-            ids.append(exchange.request_id)
-            return head
-
-    proxy.context.recorder = ExchangeRecorder(None, None, Noting(clock))
-    return proxy, ids
-
-
-def _is_uuid4(text: bytes) -> None:
-    import uuid
-
-    found = uuid.UUID(text.decode())
-    assert (found.version, str(found)) == (4, text.decode())
 
 
 def _exchange_at(proxy: Proxy, host: str, peer: tuple[str, int] | None) -> tuple[Any, Any]:
