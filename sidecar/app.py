@@ -215,6 +215,7 @@ class App(Following):
 
     async def _prepare(self, settings: Settings) -> None:
         if self._recording is not None:
+            await self._recording.load(settings.sidecar)
             self._recording.prepare(settings.sidecar)
         if all(upstream.source.is_static for upstream in settings.upstreams):
             return

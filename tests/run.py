@@ -55,6 +55,7 @@ ONCE = [
         "registry_restarts",
         "reload",
         "retry_storm",
+        "trace_collectors",
         "workers",
     )
 ]

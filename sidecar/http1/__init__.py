@@ -3,7 +3,7 @@
 Reading order: `fields` (which header fields mean something to a proxy), `target` (request targets and Host),
 `head` (request and response heads: one strict scan), `scan` (the scan that the data path calls), `hop` (what
 belongs to one hop), `message` (what a scan has found, and the head that goes on to the other side), `body` (where
-a body ends), `state` (both directions of an exchange in one table).
+a body ends), `state` (both directions of an exchange in one table); `trace_context` (traceparent and tracestate).
 
 Anything that is not valid HTTP/1.1 is refused with `ProtocolError`, never repaired: a repair is where a
 second, smuggled request hides (RFC 9112 section 11.2).

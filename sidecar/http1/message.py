@@ -115,6 +115,21 @@ class RequestHead:
         """Give the field at a place another value; its name keeps its spelling."""
         self._lines[at] = b"%b: %b" % (self._lines[at].partition(b":")[0], value)
 
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add a field at the end of an unpacked head, so that no other one moves."""
+        self._lines.append(b"%b: %b" % (name, value))
+
+    def drop(self, places: list[int]) -> None:
+        """Take the fields at these places, in rising order and without Host, out of an unpacked head."""
+        for at in reversed(places):
+            del self._lines[at]
+            if at < self._host:
+                self._host -= 1
+
+    def values(self, places: list[int]) -> list[bytes]:
+        """The values of the fields at these places of an unpacked head."""
+        return [self._lines[at].partition(b":")[2].strip(b" \t") for at in places]
+
     def render(self, authority: bytes, body: bytes = b"") -> bytes:
         """The head for an endpoint, followed by what has come of the body, in one piece.
 

@@ -1,6 +1,8 @@
-"""What the process says about itself to machines: metrics at scrape time, and its log.
+"""What the process says about itself to machines: metrics at scrape time, its log, and records of requests one by one.
 
-Reading order: `metrics` (a scrape), `families`, `endpoint_families` and `process_families` (the integers of `model` as
-Prometheus reads them), `exposition` (how they are written), `negotiation` (which format), `logs` (text for a person,
-JSON lines for a collector).
+Metrics, in reading order: `metrics` (a scrape), `families`, `endpoint_families` and `process_families` (the integers of
+`model` as Prometheus reads them), `exposition` (how they are written), `negotiation` (which format).
+Records: `recorder` (who is told). Of traces `tracing` (whose request it is, and what goes on to the endpoint), `spans`
+(what is told of it), `span_export` (the queue and its thread), `collector` (the HTTP side). Beside them `request_ids`.
+`logs` is the log: text for a person, JSON lines for a collector.
 """

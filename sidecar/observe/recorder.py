@@ -8,7 +8,10 @@ is handed None.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
+
+from sidecar.registry.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
     from sidecar.model import CloseReason, Outcome, RecordingCounts
     from sidecar.model.endpoint import EndpointState
     from sidecar.observe.access_log import AccessLog  # type: ignore[import-not-found]
-    from sidecar.observe.request_ids import RequestIds  # type: ignore[import-not-found]
-    from sidecar.observe.tracing import Tracer  # type: ignore[import-not-found]
+    from sidecar.observe.request_ids import RequestIds
+    from sidecar.observe.tracing import Tracer
     from sidecar.proxy.downstream import DownstreamConnection
     from sidecar.proxy.recording import RecordedExchange
     from sidecar.proxy.session import Session
@@ -118,6 +121,14 @@ class Recording:
         self._next: _Parts | None = None
         self._endings: set[asyncio.Task[None]] = set()
 
+    async def load(self, settings: SidecarSettings) -> None:
+        """Load aside what `prepare` will need, while requests are served."""
+        if settings.tracing.endpoint and self._now.tracer is None:
+            from sidecar.observe.tracing import load_tracing  # noqa: PLC0415 - nobody loads what is off
+
+            with suppress(OSError):  # no thread is to be had: it is loaded when it is needed
+                await in_thread("loading of tracing", load_tracing)
+
     def prepare(self, settings: SidecarSettings) -> None:
         """Open what other settings ask for; nothing is told to it before `switch`.
 
@@ -151,7 +162,7 @@ class Recording:
         return log
 
     def _open_tracer(self, settings: SidecarSettings) -> Tracer:
-        from sidecar.observe.tracing import Tracer  # noqa: PLC0415 - it takes 0.3 s, and most have none
+        from sidecar.observe.tracing import Tracer  # noqa: PLC0415 - it takes 0.1 s, and most have none
 
         tracer = Tracer(settings.tracing, self._clock, self._counts, self._environ, self._mode)
         tracer.start()

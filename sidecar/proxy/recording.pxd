@@ -6,7 +6,7 @@ from sidecar.proxy.hedge cimport HedgedExchange
 
 
 cdef class RecordedExchange(HedgedExchange):
-    cdef public int tries
+    cdef public int answer, tries
     cdef public EndpointState where
     cdef public double connected, connect_time, first_byte
     cdef public long long request_bytes, response_bytes

@@ -63,12 +63,14 @@ class RecordedExchange(HedgedExchange):
     tries: attempts that have ended. where: the endpoint of the last one that has, or that is going on.
     connected: when the connection was there that was opened for the attempt that is going on. connect_time: how long
         that took, of the last attempt that opened one; below 0 where all found one.
-    first_byte: when the head of the response that the client got was there.
+    answer: the status of the endpoint's answer to what was sent last, also where the client does not get it; 0 before.
+    first_byte: when its head was there; at the end: when that of what the client got was.
     request_bytes, response_bytes: of the bodies, as they went over the wire, chunk sizes included.
     request_id: what names it, empty where nothing does. trace: what the tracer keeps of it; None when it is not traced.
     """
 
     __slots__ = (
+        "answer",
         "connect_time",
         "connected",
         "first_byte",
@@ -97,6 +99,7 @@ class RecordedExchange(HedgedExchange):
         self.where = None
         self.connected = 0.0
         self.connect_time = -1.0
+        self.answer = 0
         self.first_byte = 0.0
         self.request_bytes = len(body)
         self.response_bytes = 0
@@ -121,6 +124,7 @@ class RecordedExchange(HedgedExchange):
     def _send(self, connection: UpstreamConnection) -> None:
         """See `Exchange._send`."""
         self.where = connection.endpoint
+        self.answer = 0
         recorder = self._context.recorder
         if self.trace is not None and recorder is not None:
             recorder.sending(self, connection)
@@ -144,6 +148,7 @@ class RecordedExchange(HedgedExchange):
 
     def respond(self, head: ResponseHead, data: bytes, at: int) -> None:
         """See `Exchange.respond`."""
+        self.answer = head.status
         self.first_byte = self._context.monotonic()
         come = len(data) - at
         self.response_bytes = come if head.length < 0 else min(come, head.length)

@@ -201,3 +201,29 @@ def test_http_1_0_without_host_gets_one() -> None:
     assert request(*fields, line=b"GET / HTTP/1.0", host=b"").render(b"e:80") == (
         b"GET / HTTP/1.1\r\nHost: e:80\r\nA: 1\r\n\r\n"
     )
+
+
+# A head that somebody changes
+
+
+def test_fields_are_found_changed_added_and_taken_out() -> None:
+    head = request(b"B: 2", b"b:  3\t", b"C: 4").unpacked()
+    places = head.places(b"b")
+    assert places == [2, 3]
+    assert head.values(places) == [b"2", b"3"]
+    head.put(places[0], b"5")
+    head.drop(places[1:])
+    head.add(b"d", b"6")
+    assert head.values(head.places(b"b")) == [b"5"]
+    assert head.values(head.places(b"d")) == [b"6"]
+    assert head.values(head.places(b"e")) == []
+    head.drop([])
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_host_is_still_found_when_fields_before_or_behind_it_are_taken_out(before: bool) -> None:
+    host, more = (b"X: 1", (b"Host: mine", b"Y: 2")) if before else (b"Host: mine", (b"X: 1", b"Y: 2"))
+    head = request(*more, host=host).unpacked()
+    head.drop(head.places(b"x"))
+    assert head.render(b"e:80").endswith(b"\r\nHost: e:80\r\nY: 2\r\n\r\n")
+    assert b"X" not in head.render(b"e:80")
