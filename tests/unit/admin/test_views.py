@@ -122,6 +122,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "weight": 3,
         "zone": "",
         "in_rotation": True,
+        "drained": False,
         "in_flight": 0,
         "connections": {"open": 0, "idle": 0},
         "attempts": {},
