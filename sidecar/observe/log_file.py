@@ -275,14 +275,14 @@ class LogFile:
             )
 
     def _recovered(self) -> None:
-        log.warning("%s can be written to again; %d lines were dropped", self._named, self._lost)
+        log.warning("%s can be written to again; lines dropped: %d", self._named, self._lost)
         self._fault = 0
         self._lost = 0
 
     def _tell_refused(self) -> None:
         refused = self._refused
         log.warning(
-            "%s has caught up; %d lines were dropped, as more than `sidecar.access_log.buffer` waited for it",
+            "%s has caught up; lines dropped, as more than `sidecar.access_log.buffer` waited for it: %d",
             self._named,
             refused - self._told,
         )
