@@ -1,5 +1,6 @@
-"""What the process says about itself to machines: metrics at scrape time, and its log.
+"""What the process says about itself to machines: metrics at scrape time, its log, and each request.
 
 Reading order: `metrics` (a scrape), `families` (the integers of `model` as Prometheus reads them), `logs`
-(text for a person, JSON lines for a collector).
+(text for a person, JSON lines for a collector); then what is told of requests one by one: `recorder` (who is told),
+`access_log` (what a line says), `log_file` (the thread that writes it).
 """

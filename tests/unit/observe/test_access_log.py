@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.access_log import Logged, lines_of
+from support.proxy import ROOT
 from unit.proxy.harness import Proxy, chunked, ok, request
 
 from sidecar.observe.access_log import PATH_SIZE
@@ -369,3 +371,18 @@ async def test_what_comes_when_it_has_been_closed_is_dropped_and_counted(logged:
     logged.proxy.exchange(request(), ok())
     await logged.log.close()
     assert (logged.counts.lines_written, logged.counts.lines_dropped) == (0, 1)
+
+
+async def test_the_readme_has_the_fields_and_no_others(make_logged: MakeLogged) -> None:
+    readme = (ROOT / "README.md").read_text().partition("### The access log")[2].partition("\n#")[0]
+    rows = [row.split(" | ") for row in readme.splitlines() if row.startswith("| `")]
+    named = [(name, of) for names, of, *_ in rows for name in re.findall(r"`(\w+)`", names)]
+    logged: Logged = await make_logged()
+    client = logged.proxy.client(request("GET /chat", "Upgrade: websocket", "Connection: Upgrade"))
+    logged.proxy.accept().feed(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    )
+    client.lose()
+    asked, session = await logged.lines()
+    assert [name for name, of in named if of != "session"] == list(asked)
+    assert sorted(name for name, of in named if of != "request") == sorted(session)
