@@ -340,12 +340,12 @@ async def test_a_lone_line_is_not_kept(logged: Logged) -> None:
 async def test_lines_are_written_in_pieces_that_are_not_large(
     make_logged: MakeLogged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = []
+    pieces = []
     real = os.write
 
     def write(descriptor: int, data: bytes) -> int:
         if data.startswith(b'{"time"'):
-            sizes.append(len(data))
+            pieces.append(data)
         return real(descriptor, data)
 
     monkeypatch.setattr("os.write", write)
@@ -353,7 +353,8 @@ async def test_lines_are_written_in_pieces_that_are_not_large(
     for _ in range(1000):
         logged.proxy.exchange(request(f"GET /{'x' * 100}"), ok())
     assert len(await logged.lines()) == 1000
-    assert 60_000 < max(sizes) <= 65536
+    assert 60_000 < max(map(len, pieces)) <= 65536
+    assert all(piece.endswith(b"\n") for piece in pieces)
 
 
 async def test_what_was_written_before_the_file_is_opened_anew_is_in_the_old_one(logged: Logged) -> None:

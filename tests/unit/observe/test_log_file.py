@@ -175,6 +175,12 @@ async def test_what_cannot_be_opened_is_an_error_of_the_start(
     await file.close()  # which is nothing
 
 
+async def test_a_disk_is_not_written_over(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setattr(stat, "S_ISBLK", lambda mode: True)
+    with pytest.raises(StartError, match="is a block device; name a file"):
+        Counted(str(path), BUFFER).start()
+
+
 async def test_standard_output_that_was_closed_is_not_taken_for_another_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -484,15 +490,33 @@ async def test_no_line_is_lost_or_doubled_while_files_are_renamed(make_file: Mak
     assert b"".join(pieces) == numbered(0, 20_000)
 
 
-async def test_two_signals_at_once_are_one(make_file: MakeFile, path: Path) -> None:
+async def test_signals_that_come_together_are_one(
+    make_file: MakeFile, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    opened: list[str] = []
+    goes_on = threading.Event()
+    real_open, real_write = os.open, os.write
+
+    def open_(name: str, *arguments: Any) -> int:
+        opened.append(str(name))
+        return real_open(name, *arguments)
+
+    def write(descriptor: int, data: bytes) -> int:
+        if threading.current_thread().name == "access log":
+            goes_on.wait(10.0)
+        return real_write(descriptor, data)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "write", write)
     file = make_file()
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as many as it says
+    file.write(LINE, 1)
     for _ in range(100):
         file.reopen()
-    file.write(LINE, 1)
+    goes_on.set()
+    await file.settle()
+    file.reopen()
     await file.close()
-    assert content(path) == LINE
-    assert len(os.listdir("/proc/self/fd")) == before - 1  # noqa: PTH208
+    assert opened == [str(path)] * 3
 
 
 async def test_a_file_that_cannot_be_opened_anew_is_said_and_the_old_one_goes_on(
