@@ -191,11 +191,9 @@ class AccessLog:
         if text.isascii() and len(text) <= PATH_SIZE and '"' not in text and "\\" not in text:
             return text
         text = _escape(text)
-        return (
-            text
-            if len(text) <= PATH_SIZE
-            else _escape(target.decode("latin-1")[: PATH_SIZE // _ESCAPED]) + _CUT
-        )
+        if len(text) > PATH_SIZE:
+            text = _escape(target[: PATH_SIZE // _ESCAPED].decode("latin-1")) + _CUT
+        return text
 
     # On their way
 

@@ -59,6 +59,23 @@ def test_what_went_wrong_alone_is_written_where_that_is_asked_for(tmp_path: Path
     assert (line["path"], line["status"], line["endpoint"]) == ("/1", 500, f"127.0.0.1:{endpoint.port}")
 
 
+def test_a_reload_begins_it_moves_it_and_ends_it_for_connections_that_are_open(tmp_path: Path) -> None:
+    listen = free_port()
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    with ScriptedEndpoint(respond(ok())) as endpoint:
+        without = configuration(listen, [endpoint.port])
+        with Sidecar(tmp_path, without) as running, HttpClient(listen) as client:
+            for number, wanted in enumerate(["", f"access_log: {first}", f"access_log: {second}", ""]):
+                text = configuration(listen, [endpoint.port], sidecar=wanted)
+                text = text.replace("ADMIN", str(running.admin)).replace("METRICS", str(running.metrics_port))
+                running.path.write_text(text)
+                assert running.reload().status == 200
+                assert client.request("GET", f"/{number}").status == 200
+            assert [line["path"] for line in wait_until(lambda: lines_of(second), "the line")] == ["/2"]
+    assert [line["path"] for line in lines_of(first)] == ["/1"]
+    assert len(lines_of(second)) == 1
+
+
 @pytest.mark.server("nginx")
 def test_workers_share_a_file_and_its_rotation(tmp_path: Path, nginx: Nginx) -> None:
     listen, log = free_port(), tmp_path / "access.log"
