@@ -185,7 +185,7 @@ class AccessLog:
 
     def _path(self, target: bytes) -> str:
         """Without its query, unless that is wanted; as it stands in JSON."""
-        if not self._query:
+        if not self._query and b"?" in target:
             target = target.partition(b"?")[0]
         text = target.decode("latin-1")
         if text.isascii() and len(text) <= PATH_SIZE and '"' not in text and "\\" not in text:
