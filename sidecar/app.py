@@ -321,9 +321,10 @@ class App(Following):
             registered=self._registered,
             clock=self.clock,
             reload_counts=self.reloads.counts,
+            detail=lambda: self.settings.sidecar.metrics_detail,
         )
         return (
-            metrics_app(metrics.parts, metrics.content_type, self._is_ready),
+            metrics_app(metrics.scrape, self._is_ready),
             admin_app(partial(self.view, lazy=True), self.control, self.explain, reload=self._answer_reload),
         )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from sidecar.balance import POLICIES, ZonePreference, own_share
 from sidecar.balance.picker import Balancing
 from sidecar.errors import Reason
-from sidecar.model.endpoint import EndpointState
+from sidecar.model.endpoint import SAYS_NOTHING, EndpointState
 from sidecar.model.outcome import Outcome, outcomes_by_status
 from sidecar.model.stats import UpstreamStats
 from sidecar.pool import ConnectionLimit, EndpointPool
@@ -39,8 +39,6 @@ _NEVER = float("inf")
 # While an endpoint starts slowly: how many times its weight grows, and the least that it has (Envoy's
 # `min_weight_percent`), as much as makes one request in ten of its share.
 _SLOW_STEPS = 10
-# Outcomes that tell nothing of how long an endpoint takes to answer.
-_SAYS_NOTHING = (Outcome.CANCELLED, Outcome.LOCAL_SHORTAGE, Outcome.IDLE_RACE)
 # Endpoints that have left, of which it is still known what was counted (behaviour 22): as many as an upstream has when
 # it is large, so that a registry that forgets all of them for a moment resets no counter. Each is some hundred bytes.
 REMEMBERED = 1000
@@ -114,7 +112,7 @@ class Cluster:
             policy.max_in_flight,
         )
         self._clock = clock
-        self._left: dict[tuple[str, int], array[int]] = {}
+        self._left: dict[tuple[str, int], tuple[array[int], float]] = {}
         self._balancing = Balancing(clock.uniform, self.stats, policy.max_load)
         self._probe_at = _NEVER  # when a breaker may be probed
         self._ramp_at = _NEVER  # when weights of slowly starting endpoints grow
@@ -145,7 +143,7 @@ class Cluster:
                 state.since = since
                 counted = self._left.pop(endpoint.key, None)
                 if counted is not None:
-                    state.resume(counted)
+                    state.resume(*counted)
             else:
                 state.endpoint = endpoint
             self.endpoints[endpoint.key] = state
@@ -153,7 +151,7 @@ class Cluster:
         for state in before.values():
             state.removed = True
             state.in_rotation = False
-            self._left[state.endpoint.key] = state.attempts
+            self._left[state.endpoint.key] = (state.attempts, state.attempt_seconds)
         while len(self._left) > REMEMBERED:
             del self._left[next(iter(self._left))]
         self._balancing.members = list(self.endpoints.values())
@@ -299,16 +297,31 @@ class Cluster:
     ) -> None:
         """Tell how an attempt at `state` ended: counted, fed to its breaker, and the picker follows.
 
-        permit: `state.breaker.permit` when the attempt began, `seconds` ago.
+        permit: `state.breaker.permit` when the attempt began. seconds: from then until the endpoint answered, or to now
+        if it did not; what its response takes to come is its reader's business.
         """
         state.count(outcome)
-        if self.picker.observes and outcome not in _SAYS_NOTHING:
-            self.picker.observe(state, seconds, outcome.is_failure, now)
+        self.stats.count_attempt(outcome)
+        if outcome is _SUCCESS or outcome not in SAYS_NOTHING:
+            state.attempt_seconds += seconds
+            if state.removed:
+                self._credit(state, seconds)
+            if self.picker.observes:
+                self.picker.observe(state, seconds, outcome.is_failure, now)
         breaker = state.breaker
         if outcome is not _SUCCESS or breaker.failures or not breaker.closed:
             self.judge(state, outcome, now, permit)
         elif permit == breaker.permit:  # as is usual
             breaker.succeed(now)
+
+    def _credit(self, gone: EndpointState, seconds: float) -> None:
+        """What an attempt took that ends after its endpoint has gone; its count is in an array that it left behind."""
+        key = gone.endpoint.key
+        heir = self.endpoints.get(key)
+        if heir is not None:
+            heir.attempt_seconds += seconds
+        elif key in self._left:
+            self._left[key] = (gone.attempts, gone.attempt_seconds)
 
     def judge(self, state: EndpointState, outcome: Outcome, now: float, permit: int) -> None:
         """Feed the breaker alone: of a probe that goes on, as a stream may for hours."""
@@ -403,6 +416,7 @@ class Cluster:
             policy.check_rise,
             policy.check_fall,
         )
+        breaker.totals = self.stats.transitions
         return EndpointState(endpoint, self._authority(endpoint), breaker, EndpointPool(self.limit))
 
     def _authority(self, endpoint: Endpoint) -> bytes:

@@ -10,12 +10,14 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from sidecar.admin.compression import Body
 from sidecar.admin.control import ACTIONS
 from sidecar.errors import UnknownUpstreamError
 
@@ -47,7 +49,7 @@ _INDEX = (
 )
 _METRICS_INDEX = (
     "sidecar metrics\n\n"
-    "/metrics   Prometheus text exposition\n"
+    "/metrics   for Prometheus: text, or OpenMetrics where it is asked for\n"
     "/live      200 while the process runs\n"
     "/ready     200 while it takes work, 503 before it listens and while it drains\n"
 )
@@ -91,24 +93,27 @@ async def _nothing() -> None:
 
 
 def metrics_app(
-    parts: Callable[[], Iterable[bytes]],
-    content_type: str,
+    scrape: Callable[[str], tuple[str, Iterable[bytes]]],
     is_ready: Callable[[], bool],
     refresh: Callable[[], Awaitable[None]] = _nothing,
 ) -> web.Application:
     """`/metrics`, `/live`, `/ready`.
 
-    parts: the exposition bit by bit, of `content_type`. refresh: awaited before, to bring up to date what it tells.
+    scrape: takes an Accept field, or an empty string for none; gives the content type and the exposition bit by bit.
+    refresh: awaited before, to bring up to date what it tells.
     is_ready: true from when everything listens until draining begins.
     """
 
-    async def metrics(_request: web.Request) -> web.Response:
+    async def metrics(request: web.Request) -> web.StreamResponse:
         await refresh()
-        body = bytearray()
-        for part in parts():
-            body += part
+        content_type, parts = scrape(", ".join(request.headers.getall("Accept", ())))
+        body = Body(", ".join(request.headers.getall("Accept-Encoding", ())))
+        for part in parts:
+            body.add(part)
             await asyncio.sleep(0)  # requests come first
-        return web.Response(body=bytes(body), headers={"Content-Type": content_type})
+        pieces = body.finish()
+        fields = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding", **body.fields}
+        return await _send(request, pieces, fields)
 
     async def live(_request: web.Request) -> web.Response:
         return web.Response(text="live\n")
@@ -193,6 +198,20 @@ def admin_app(
         app.router.add_post("/reload", read_again)
     app.router.add_get("/", index)
     return app
+
+
+async def _send(request: web.Request, pieces: Sequence[bytes], fields: dict[str, str]) -> web.StreamResponse:
+    """Answer with `pieces`, one at a time."""
+    response = web.StreamResponse(headers=fields)
+    response.content_length = sum(map(len, pieces))
+    await response.prepare(request)
+    with suppress(ConnectionResetError):  # whoever asked has left: its scrape_timeout is over
+        if request.method != "HEAD":
+            for piece in pieces:
+                await response.write(piece)
+                await asyncio.sleep(0)
+        await response.write_eof()
+    return response
 
 
 def _require_control(request: web.Request) -> None:

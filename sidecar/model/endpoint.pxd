@@ -10,6 +10,6 @@ cdef class EndpointState:
     cdef public Breaker breaker
     cdef public EndpointPool pool
     cdef public long in_flight, weight
-    cdef public double since, latency, latency_at
+    cdef public double attempt_seconds, since, latency, latency_at
     cdef public bint drained, removed, in_rotation
     cpdef count(self, int outcome)

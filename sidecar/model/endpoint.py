@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from sidecar.pool import EndpointPool
     from sidecar.resilience.breaker import Breaker
 
-__all__ = ["Endpoint", "EndpointState"]
+__all__ = ["SAYS_NOTHING", "Endpoint", "EndpointState"]
+
+# Outcomes that tell nothing of how long an endpoint takes to answer.
+SAYS_NOTHING = (Outcome.CANCELLED, Outcome.LOCAL_SHORTAGE, Outcome.IDLE_RACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ class EndpointState:
     """Everything that changes about one endpoint of one upstream. Made and dropped by `Cluster.apply` alone.
 
     authority: what requests to it carry as Host; empty keeps the application's.
-    attempts: counts by `Outcome`.
+    attempts: counts by `Outcome`. attempt_seconds: what those took that say something of it (`timed_attempts`), until
+    the head of a response, or a session's connection, was there.
     in_flight: exchanges and sessions that are at this endpoint now.
     drained: somebody wants it out of rotation until it is enabled; what is busy may finish, sessions too.
     removed: the source no longer names it; what is busy may finish, nothing is pooled.
@@ -68,6 +72,7 @@ class EndpointState:
 
     __slots__ = (
         "_attempts",
+        "attempt_seconds",
         "attempts",
         "authority",
         "breaker",
@@ -92,6 +97,7 @@ class EndpointState:
         self.pool = pool
         self.attempts = zeros(len(Outcome))
         self._attempts = self.attempts  # as compiled code sees it
+        self.attempt_seconds = 0.0
         self.in_flight = 0
         self.drained = False
         self.removed = False
@@ -103,10 +109,16 @@ class EndpointState:
         self.latency = 0.0
         self.latency_at = 0.0
 
-    def resume(self, attempts: array[int]) -> None:
-        """Count on from `attempts`: it is an endpoint that was there before."""
+    def resume(self, attempts: array[int], seconds: float) -> None:
+        """Count on from `attempts` and their `seconds`: it is an endpoint that was there before."""
         self.attempts = attempts
         self._attempts = attempts
+        self.attempt_seconds = seconds
+
+    @property
+    def timed_attempts(self) -> int:
+        """How many attempts `attempt_seconds` is of."""
+        return sum(self.attempts) - sum([self.attempts[outcome] for outcome in SAYS_NOTHING])
 
     def count(self, outcome: int) -> None:
         """An attempt has ended so."""

@@ -227,8 +227,7 @@ class Exchange(Attempts):
 
     def _respond_in_pieces(self, head: ResponseHead, data: bytes, at: int) -> None:
         client = self.client
-        if self.cluster.picker.observes:  # what comes now may last as long as its reader pleases
-            self._answered = self._context.monotonic()
+        self._answered = self._context.monotonic()  # what comes now may last as long as its reader pleases
         reader = response_reader(head, self.head)
         if head.length < 0 and not self.head.minor:  # HTTP/1.0 has no other end for it than the connection's
             client.keep_alive = False

@@ -8,6 +8,6 @@ cdef class Breaker:
     cdef public SlidingWindow window
     cdef public long permit
     cdef public bint closed, probing, failing, tripped, _checked
-    cdef public dict transitions
+    cdef public dict totals, transitions
     cdef public int _opened_in_a_row, _checks_in_a_row
     cpdef succeed(self, double now)

@@ -137,6 +137,7 @@ class Breaker:
         attempts at least, in how many seconds.
     rise, fall: how many good checks in a row close it, how many bad ones open it.
     failing: checks hold it open. tripped: somebody's hand does.
+    transitions: counts of its moves. totals: where they are counted too, with those of others; None for nowhere.
     closed: whether it is. permit: what an attempt that begins now is to bring back to `record`, if it is closed or the
         attempt is the probe; any other brings `VOID`.
     """
@@ -162,6 +163,7 @@ class Breaker:
         "rise",
         "state",
         "threshold",
+        "totals",
         "transitions",
         "tripped",
         "window",
@@ -197,6 +199,7 @@ class Breaker:
         self.probing = False
         self.journal: deque[Transition] = deque(maxlen=JOURNAL_LENGTH)
         self.transitions: dict[tuple[BreakerState, Cause], int] = {}
+        self.totals: dict[tuple[BreakerState, Cause], int] | None = None
         self._opened_in_a_row = 0
 
     def configure(
@@ -414,6 +417,8 @@ class Breaker:
         self.closed = to is BreakerState.CLOSED
         self.permit += 1
         self.transitions[to, cause] = self.transitions.get((to, cause), 0) + 1
+        if self.totals is not None:
+            self.totals[to, cause] = self.totals.get((to, cause), 0) + 1
         good, bad = (0, 0) if self.window is None else self.window.totals(now)
         self.journal.append(Transition(now, to, cause, self.failures, evidence, open_for, good, bad))
         if to is BreakerState.CLOSED and self.window is not None:

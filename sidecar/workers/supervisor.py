@@ -157,9 +157,10 @@ class Supervisor(App):
             registered=self._registered,
             clock=self.clock,
             reload_counts=self.reloads.counts,
+            detail=lambda: self.settings.sidecar.metrics_detail,
         )
         return (
-            metrics_app(metrics.parts, metrics.content_type, self._is_ready, self.refresh),
+            metrics_app(metrics.scrape, self._is_ready, self.refresh),
             admin_app(
                 partial(self.view, lazy=True), self.control, self.explain, self.refresh, self._answer_reload
             ),

@@ -7,7 +7,7 @@ a number, a list has a fixed length, a mapping may lack what is zero: so `add` n
 from __future__ import annotations
 
 from array import array
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.explain import next_of
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Tree", "Whole", "add", "clear_shown", "parts", "values_of"]
 
 Tree = dict[str, Any]
+Moves = dict[tuple[BreakerState, Cause], int]
 
 # What a hand does is done by all workers and told of by the supervisor, once.
 HAND_MOVES = {
@@ -44,7 +45,7 @@ PART = 300
 
 _PLAIN_COUNTERS = ("reuse_failures", "deadlines_exceeded", "retries_refused", "bytes_sent", "bytes_received")
 _LIST_COUNTERS = ("checks", "connects", "hedges", "retries", "sessions", "overflows")
-_ARRAY_COUNTERS = ("durations", "duration_sums")
+_ARRAY_COUNTERS = ("attempts", "durations", "duration_sums")
 
 
 def parts(clusters: Mapping[str, Cluster]) -> list[dict[str, Cluster]]:
@@ -66,7 +67,7 @@ def values_of(clusters: Mapping[str, Cluster], context: ProxyContext, *, first: 
     Parts are put together by `add`. first: what is the process's own is in this one.
     """
     now = context.monotonic()
-    own: Tree = {"refused": context.refused} if first else {}
+    own: Tree = {"refused": context.refused, "recording": asdict(context.recording)} if first else {}
     own_gauges: Tree = {
         "clients": context.clients,
         "pipes": list(context.pipes),
@@ -105,15 +106,21 @@ def _counters(cluster: Cluster) -> Tree:
     found["endpoints"] = {
         _key(*key): {
             "attempts": state.attempts.tolist(),
-            "transitions": {
-                f"{int(to)} {int(cause)}": count
-                for (to, cause), count in state.breaker.transitions.items()
-                if cause not in (Cause.TRIPPED, Cause.RESET)
-            },
+            "seconds": state.attempt_seconds,
+            "transitions": _moves(state.breaker.transitions),
         }
         for key, state in cluster.endpoints.items()
     }
+    found["transitions"] = _moves(stats.transitions)
     return found
+
+
+def _moves(transitions: Moves) -> Tree:
+    return {
+        f"{int(to)} {int(cause)}": count
+        for (to, cause), count in transitions.items()
+        if cause not in (Cause.TRIPPED, Cause.RESET)
+    }
 
 
 def _gauges(cluster: Cluster, now: float) -> Tree:
@@ -189,17 +196,16 @@ class Whole:
     def __init__(self) -> None:
         self._past: Tree = {}  # counters
         self._journals: dict[tuple[str, str], list[list[Any]]] = {}  # by upstream and endpoint, of the dead
-        self._hand: dict[
-            tuple[str, str], dict[tuple[BreakerState, Cause], int]
-        ] = {}  # moves by hand, the same way
+        self._hand: dict[tuple[str, str], Moves] = {}  # moves by hand, the same way
+        self._hand_totals: dict[str, Moves] = {}  # of an upstream, also those of endpoints that have gone
 
     def note(self, name: str, state: EndpointState, to: BreakerState, cause: Cause, now: float) -> None:
         """Somebody's hand has moved the breaker of `state`."""
         key = (name, _key(*state.endpoint.key))
         entry = [now, int(to), int(cause), 0, None, 0.0, 0, 0]
         self._journals[key] = [*self._journals.get(key, []), entry][-JOURNAL_LENGTH:]
-        counts = self._hand.setdefault(key, {})
-        counts[to, cause] = counts.get((to, cause), 0) + 1
+        for counts in (self._hand.setdefault(key, {}), self._hand_totals.setdefault(name, {})):
+            counts[to, cause] = counts.get((to, cause), 0) + 1
 
     def bury(self, values: Tree) -> None:
         """Keep what a worker that has ended counted."""
@@ -214,8 +220,9 @@ class Whole:
         """Drop what was counted for upstreams and endpoints that are not there any more."""
         known = {name: {_key(*key) for key in cluster.endpoints} for name, cluster in clusters.items()}
         upstreams = self._past.get("upstreams", {})
-        for name in [name for name in upstreams if name not in known]:
-            del upstreams[name]
+        for by_name in (upstreams, self._hand_totals):
+            for name in [name for name in by_name if name not in known]:
+                del by_name[name]
         for name, counted in upstreams.items():
             counted["endpoints"] = {
                 key: value for key, value in counted["endpoints"].items() if key in known[name]
@@ -248,11 +255,14 @@ class Whole:
         for values in living:
             counters, gauges = add(counters, values["counters"]), add(gauges, values["gauges"])
         context.refused = counters.get("refused", 0)
+        for name, count in counters.get("recording", {}).items():
+            setattr(context.recording, name, count)
         context.clients = gauges.get("clients", 0)
         context.pipes_elsewhere = tuple(gauges.get("pipes", (0, 0)))
         context.checks.running, context.checks.limit = gauges.get("checks", (0, 0))
         for name, cluster in clusters.items():
             _show_counters(cluster, counters.get("upstreams", {}).get(name, {}))
+            cluster.stats.transitions |= self._hand_totals.get(name, {})
             _show_gauges(cluster, gauges.get("upstreams", {}).get(name, {}), slots)
             for (host, port), state in cluster.endpoints.items():
                 key = _key(host, port)
@@ -288,10 +298,18 @@ def _show_counters(cluster: Cluster, counted: Tree) -> None:
     for key, state in cluster.endpoints.items():
         of_endpoint = endpoints.get(_key(*key), {})
         _fill(state.attempts, of_endpoint.get("attempts", [0] * len(Outcome)))
-        state.breaker.transitions = {}
-        for move, count in of_endpoint.get("transitions", {}).items():
-            to, _, cause = move.partition(" ")
-            state.breaker.transitions[BreakerState(int(to)), Cause(int(cause))] = count
+        state.attempt_seconds = of_endpoint.get("seconds", 0.0)
+        state.breaker.transitions = _moved(of_endpoint)
+    stats.transitions = _moved(counted)
+
+
+def _moved(counted: Tree) -> Moves:
+    """The other way round from `_moves`."""
+    found: Moves = {}
+    for move, count in counted.get("transitions", {}).items():
+        to, _, cause = move.partition(" ")
+        found[BreakerState(int(to)), Cause(int(cause))] = count
+    return found
 
 
 def _fill(counts: array[Any], values: list[Any]) -> None:

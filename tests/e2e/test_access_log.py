@@ -42,6 +42,8 @@ def test_files_that_are_rotated_under_load_have_each_request_once(tmp_path: Path
             load.wait_for_more(300)
             load.end()
         counted = requests_of(running)
+        written = 'sidecar_access_log_lines_total{result="written"}'
+        wait_until(lambda: running.metrics()[written] == counted, "the last lines")
     assert counted == load.answered
     assert all(lines_of(name) for name in [*rotated, log])
     assert len(lines_of(*rotated, log)) == counted

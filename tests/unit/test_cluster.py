@@ -978,6 +978,35 @@ def test_an_endpoint_that_comes_back_counts_on_with_a_new_breaker() -> None:
     assert now.attempts[Outcome.SUCCESS] == 1
 
 
+def test_the_time_of_attempts_goes_with_their_count() -> None:
+    cluster = cluster_of("a", "b")
+    was = state_of(cluster, "a")
+    for outcome in Outcome:
+        cluster.report(was, outcome, NOW, 0, 0.5)
+    assert (was.timed_attempts, was.attempt_seconds) == (len(Outcome) - 3, (len(Outcome) - 3) * 0.5)
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    cluster.report(was, Outcome.SUCCESS, NOW, 0, 4.0)  # ends while it is away
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80)))
+    now = state_of(cluster, "a")
+    assert (now.timed_attempts, now.attempt_seconds) == (len(Outcome) - 2, (len(Outcome) - 3) * 0.5 + 4.0)
+    cluster.report(was, Outcome.SUCCESS, NOW, 0, 8.0)  # and after it has come back
+    assert (now.timed_attempts, now.attempt_seconds) == (len(Outcome) - 1, (len(Outcome) - 3) * 0.5 + 12.0)
+
+
+def test_totals_of_an_upstream_do_not_fall_when_an_endpoint_goes() -> None:
+    cluster = cluster_of("a", "b")
+    fail(cluster, "a")
+    fail(cluster, "a")
+    stats = cluster.stats
+    assert stats.attempts[Outcome.RESET] == 2
+    assert sum(stats.transitions.values()) == 1
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    fail(cluster, "b")
+    fail(cluster, "b")
+    assert stats.attempts[Outcome.RESET] == 4
+    assert sum(stats.transitions.values()) == 2
+
+
 def test_what_has_left_is_remembered_within_bounds() -> None:
     cluster = cluster_of()
     for number in range(3):

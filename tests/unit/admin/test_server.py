@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from sidecar.admin.server import AdminServer, admin_app, metrics_app
 from sidecar.errors import UnknownUpstreamError
 
 Start = Callable[..., Awaitable[int]]
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Answer:
@@ -84,19 +86,81 @@ def _unexplained(name: str) -> dict[str, Any]:
 
 
 def _metrics(*, ready: bool = True) -> web.Application:
-    return metrics_app(lambda: [b"a 1\n"], "text/plain; version=0.0.4; charset=utf-8", lambda: ready)
+    return metrics_app(lambda _: (TEXT, [b"a 1\n"]), lambda: ready)
 
 
 async def test_metrics_are_rendered_at_each_scrape(start: Start) -> None:
     scrapes = iter(([b"a 1\n"], [b"a", b" 2\n"]))
-    port = await start(
-        metrics_app(lambda: next(scrapes), "text/plain; version=0.0.4; charset=utf-8", lambda: True)
-    )
+    port = await start(metrics_app(lambda _: (TEXT, next(scrapes)), lambda: True))
     answer = await _ask(port, "/metrics")
     assert answer.status == 200
     assert answer.fields["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert answer.body == b"a 1\n"
     assert (await _ask(port, "/metrics")).body == b"a 2\n"
+
+
+async def test_the_format_is_what_the_scraper_asks_for(start: Start) -> None:
+    asked: list[str] = []
+
+    def scrape(accept: str) -> tuple[str, list[bytes]]:
+        asked.append(accept)
+        return "application/openmetrics-text; version=1.0.0; charset=utf-8", [b"# EOF\n"]
+
+    port = await start(metrics_app(scrape, lambda: True))
+    answer = await _ask(port, "/metrics", "Host: x", "Accept: a/b;q=0.5", "Accept: text/plain")
+    assert answer.fields["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert answer.fields["vary"] == "Accept, Accept-Encoding"
+    assert (await _ask(port, "/metrics")).status == 200
+    assert asked == ["a/b;q=0.5, text/plain", ""]
+
+
+async def test_a_long_scrape_is_compressed_for_who_accepts_it(start: Start) -> None:
+    parts = [b"a %d\n" % number for number in range(1000)]
+    port = await start(metrics_app(lambda _: (TEXT, parts), lambda: True))
+    plain = await _ask(port, "/metrics")
+    assert "content-encoding" not in plain.fields
+    packed = await _ask(port, "/metrics", "Host: x", "Accept-Encoding: gzip")
+    assert packed.fields["content-encoding"] == "gzip"
+    assert packed.fields["content-type"] == TEXT
+    assert len(packed.body) == int(packed.fields["content-length"]) < len(plain.body) / 2
+    assert gzip.decompress(packed.body) == plain.body == b"".join(parts)
+
+
+async def test_a_scrape_is_sent_in_pieces_and_to_head_not_at_all(start: Start) -> None:
+    parts = [b"a" * 300_000, b"b" * 300_000]
+    port = await start(metrics_app(lambda _: (TEXT, parts), lambda: True))
+    answer = await _ask(port, "/metrics", method="HEAD")
+    assert (answer.status, answer.fields["content-length"], answer.body) == (200, "600000", b"")
+    answer = await _ask(port, "/metrics")
+    assert (answer.fields["content-length"], answer.body) == ("600000", b"".join(parts))
+
+
+async def test_who_leaves_in_the_middle_of_a_scrape_is_no_error(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = asyncio.Event()
+    body = [b"a" * 1_000_000] * 20  # more than sockets take
+
+    async def leave(request: web.Request, response: web.StreamResponse) -> None:
+        asyncio.get_running_loop().call_soon(writer.transport.abort)
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            response: web.StreamResponse = await handler(request)
+        finally:
+            ended.set()
+        return response
+
+    app = metrics_app(lambda _: (TEXT, body), lambda: True)
+    app.middlewares.append(watch)
+    app.on_response_prepare.append(leave)
+    _, writer = await asyncio.open_connection("127.0.0.1", await start(app))
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(10.0):
+        await ended.wait()
+    await asyncio.sleep(0)  # for what is logged of it
+    assert not caplog.records
 
 
 async def test_requests_come_before_the_next_part_of_a_scrape(start: Start) -> None:
@@ -108,7 +172,8 @@ async def test_requests_come_before_the_next_part_of_a_scrape(start: Start) -> N
             asyncio.get_running_loop().call_soon(turns.append, number)
             yield b"%d\n" % number
 
-    assert (await _ask(await start(metrics_app(parts, "text/plain", lambda: True)), "/metrics")).status == 200
+    port = await start(metrics_app(lambda _: (TEXT, parts()), lambda: True))
+    assert (await _ask(port, "/metrics")).status == 200
     assert turns == [0, 1, 2]
 
 

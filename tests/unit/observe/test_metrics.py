@@ -15,13 +15,14 @@ from sidecar.model import (
     Endpoint,
     Limit,
     Outcome,
+    RecordingCounts,
     ReloadCounts,
     Snapshot,
     UpstreamPolicy,
 )
 from sidecar.model.registry import Registered, RegistrationStatus
 from sidecar.model.stats import METHODS
-from sidecar.observe.families import PART
+from sidecar.observe.exposition import PART
 from sidecar.observe.metrics import Metrics
 from sidecar.version import __version__
 
@@ -51,6 +52,7 @@ CONTRACT = {
     "sidecar_breaker_state": {"upstream", "endpoint", "state"},
     "sidecar_breaker_transitions_total": {"upstream", "endpoint", "to", "cause"},
     "sidecar_endpoints": {"upstream", "state"},
+    "sidecar_endpoints_drained": {"upstream"},
     "sidecar_upstream_panic": {"upstream"},
     "sidecar_build_info": {"version", "compiled", "python"},
     "sidecar_draining": set(),
@@ -66,6 +68,9 @@ CONTRACT = {
     "sidecar_health_checks_total": {"upstream", "result"},
     "sidecar_health_checks_running": set(),
     "sidecar_health_checks_limit": set(),
+    "sidecar_access_log_lines_total": {"result"},
+    "sidecar_access_log_errors_total": set(),
+    "sidecar_spans_total": {"result"},
 }
 
 
@@ -95,6 +100,7 @@ def _context(**values: Any) -> Any:
             "refused": 2,
             "pipes": (3, 96),
             "checks": CheckCounts(),
+            "recording": RecordingCounts(),
             **values,
         }
     )
@@ -158,7 +164,7 @@ def test_durations_are_cumulative_buckets_with_sum_and_count() -> None:
     assert buckets == {
         "0.001": 1,
         **dict.fromkeys(("0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25"), 2),
-        **dict.fromkeys(("0.5", "1", "2.5", "10"), 3),
+        **dict.fromkeys(("0.5", "1.0", "2.5", "10.0"), 3),
         "+Inf": 4,
     }
     assert _value(found, "request_duration_seconds_count", upstream="api", code_class="2xx") == 4
@@ -301,7 +307,9 @@ def test_a_large_scrape_comes_in_parts_that_are_one_exposition() -> None:
         cluster.stats.count_request(METHODS.index("GET"), 200, Reason.NONE, 0.01)
     metrics = Metrics({cluster.name: cluster for cluster in clusters}, _context(), compiled=False)
     parts = list(metrics.parts())
-    assert max(part.count(b"\n") for part in parts) <= PART + 16  # HELP and TYPE, and a whole histogram
+    series = [sum(not line.startswith(b"#") for line in part.splitlines()) for part in parts]
+    assert max(series) < PART + 15  # a whole histogram
+    assert len(parts) < sum(series) / PART + 1
     text = b"".join(parts)
     assert text == metrics.render()
     families = list(text_string_to_metric_families(text.decode()))
@@ -355,7 +363,7 @@ def test_ipv6_endpoints_are_bracketed_labels() -> None:
 
 def test_it_is_the_classic_text_format() -> None:
     metrics = Metrics({"api": _cluster()}, _context(), compiled=False)
-    assert metrics.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert metrics.scrape("")[0] == "text/plain; version=0.0.4; charset=utf-8"
     text = metrics.render().decode()
     assert text.endswith("\n")
     assert "# TYPE sidecar_requests_total counter\n" in text

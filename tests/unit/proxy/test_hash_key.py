@@ -80,15 +80,17 @@ def test_both_scans_find_the_same_field() -> None:
         assert head.field(b"c") is None
 
 
-def test_how_long_a_client_reads_is_not_the_endpoints_latency() -> None:
-    proxy = Proxy(endpoints=1, strategy="peak_ewma")
+@pytest.mark.parametrize("strategy", ["peak_ewma", "round_robin"])
+def test_how_long_a_client_reads_is_not_the_endpoints_latency(strategy: str) -> None:
+    proxy = Proxy(endpoints=1, strategy=strategy)
     proxy.client(request())
     endpoint = proxy.accept()
     proxy.clock.advance(0.25)
     endpoint.feed(ok(b"ab")[:-1])
     proxy.clock.advance(60.0)
     endpoint.feed(b"b")
-    assert proxy.states[0].latency == 0.25
+    assert proxy.states[0].attempt_seconds == 0.25
+    assert proxy.states[0].latency == (0.25 if strategy == "peak_ewma" else 0.0)
     proxy.finish()
 
 
@@ -105,4 +107,6 @@ def test_how_long_an_attempt_took_is_told_from_its_own_beginning() -> None:
     second = endpoint.protocol.endpoint.endpoint.host
     assert latencies[second] == 0.25
     assert latencies[first] > 5.0
+    seconds = {state.endpoint.host: state.attempt_seconds for state in proxy.states}
+    assert seconds == {first: 0.5, second: 0.25}
     proxy.finish()

@@ -42,6 +42,19 @@ def test_both_directions_are_relayed_and_counted(make_tcp: MakeProxy) -> None:
     assert (stats.sessions_active, proxy.states[0].in_flight) == (1, 1)
 
 
+def test_a_session_takes_an_endpoint_as_long_as_its_connect(make_tcp: MakeProxy) -> None:
+    proxy = make_tcp(endpoints=2)
+    proxy.client()
+    proxy.clock.advance(0.5)
+    proxy.refuse()
+    proxy.clock.advance(0.25)
+    endpoint = proxy.accept()
+    proxy.clock.advance(60.0)
+    endpoint.feed(b"+PONG\r\n")
+    assert [state.attempt_seconds for state in proxy.states] == [0.5, 0.25]
+    assert [state.timed_attempts for state in proxy.states] == [1, 1]
+
+
 def test_sessions_take_turns_at_the_endpoints(make_tcp: MakeProxy) -> None:
     proxy = make_tcp(endpoints=3)
     for _ in range(6):

@@ -1,6 +1,8 @@
 """Sums: several workers, living and dead, look like one that had counted everything."""
 
 import json
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,8 +59,12 @@ class Process:
             stats.checks[2] += 3
             stats.bytes_sent += 10
             stats.bytes_received += 20
-            self.cluster.endpoints["a", 80].attempts[Outcome.SUCCESS] += 1
+            state = self.cluster.endpoints["a", 80]
+            self.cluster.report(state, Outcome.SUCCESS, NOW, state.breaker.permit, 0.25)
             self.context.refused += 1
+            for number, name in enumerate(fields(self.context.recording)):
+                counted = getattr(self.context.recording, name.name)
+                setattr(self.context.recording, name.name, counted + number + 1)
         return self
 
     def use(self) -> "Process":
@@ -83,7 +89,13 @@ class Process:
         self.cluster.report(state, Outcome.RESET, at, state.breaker.permit)
 
     def scrape(self) -> str:
-        return Metrics(self.clusters, self.context, compiled=False).render().decode()
+        """At each level of detail."""
+        return "".join(
+            Metrics(self.clusters, self.context, compiled=False, detail=partial(str, detail))
+            .render()
+            .decode()
+            for detail in ("low", "endpoint")
+        )
 
 
 def shown(whole: Whole, *living: Process, slots: int = 2) -> Process:
@@ -261,9 +273,26 @@ def test_a_hand_is_told_of_once() -> None:
         process.cluster.reset([process.cluster.endpoints[key]], NOW + 1)
     shown.show([one.values(), two.values()], whole.clusters, whole.context, 2)
     assert breaker.transitions == {(OPEN, Cause.TRIPPED): 1, (CLOSED, Cause.RESET): 1}
+    assert whole.cluster.stats.transitions == breaker.transitions
     shown.forget_all_but({})
     assert not shown._journals
     assert not shown._hand
+    assert not shown._hand_totals
+
+
+def test_moves_of_endpoints_that_have_gone_stay_in_the_totals() -> None:
+    whole, dead, living = Whole(), Process(), Process()
+    dead.fail("a", NOW)
+    living.fail("a", NOW)
+    living.fail("b", NOW)
+    whole.bury(dead.values())
+    for process in (living, into := Process()):
+        process.cluster.apply(Snapshot("api", (Endpoint("b", 80),), "static"))
+    whole.forget_gone(into.cluster)
+    whole.show([living.values()], into.clusters, into.context, 2)
+    assert into.cluster.stats.transitions == {(OPEN, Cause.CONSECUTIVE_FAILURES): 3}
+    assert into.cluster.stats.attempts[Outcome.RESET] == 3
+    assert sum(into.cluster.endpoints["b", 80].breaker.transitions.values()) == 1
 
 
 def test_what_the_budgets_have_spent_is_told() -> None:
