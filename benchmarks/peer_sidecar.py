@@ -35,13 +35,14 @@ HEDGED = f"{EVERY_POLICY}, hedge_after: 5, deadline_header: x-request-timeout-ms
 class Sidecar:
     """The package `sidecar` in the folder `root`, run by a Python that has its dependencies.
 
-    policy: further keys of each HTTP upstream, as YAML flow `key: value, ...`.
+    policy: further keys of each HTTP upstream, as YAML flow `key: value, ...`. logs: it writes an access log.
     """
 
     name: str
     root: Path
     python: str
     policy: str = ""
+    logs: bool = False
 
     def version(self) -> str:
         """Which one it is, and how what was imported is built: `0.1.0 compiled` or `0.1.0 pure`."""
@@ -64,6 +65,8 @@ class Sidecar:
         lines += ["sidecar:", "  bind: [127.0.0.1]", "  ports:"]
         lines += [f"    {port}: u{number}" for number, port in enumerate(ports)]
         lines += [f"  admin: 127.0.0.1:{admin}", f"  metrics: 127.0.0.1:{metrics}", ""]
+        if self.logs:
+            lines.insert(-1, f"  access_log: {programs.directory / f'{self.name}.access'}")
         config = programs.directory / f"{self.name}.yml"
         config.write_text("\n".join(lines))
         command = [*self._python(), "-m", "sidecar", "run", "--config", str(config)]

@@ -6,7 +6,8 @@ proxy's own process for each request: it holds on a noisy machine where throughp
 memory are told beside it. A peer that is not installed is left out by name.
 
 Which sidecar: the package that this Python imports, or `--package DIR`; `--pure` takes it along without what is
-compiled, `--before DIR` another one (a checkout, say), to see what a change costs.
+compiled, `--policies` with every policy on, `--access-log` with an access log, `--before DIR`
+another one (a checkout, say), to see what a change costs.
 Everything that was started is ended, also on Ctrl-C.
 
 Reading order: this, `scenarios`, `origins`, `peers`, `peer_envoy`, `peer_sidecar`, `load`, `idle`, `measure`,
@@ -104,6 +105,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--policies", action="store_true", help="the sidecar with every optional policy on, too"
     )
+    parser.add_argument(
+        "--access-log", action="store_true", help="the sidecar that writes an access log, too"
+    )
     parser.add_argument("--before", type=Path, metavar="DIR", help="the sidecar of another folder, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the figures into FILE, an SVG")
@@ -140,6 +144,8 @@ def _peers(options: argparse.Namespace, directory: Path) -> list[Peer]:
     if options.policies:
         peers.append(Sidecar("every policy", package, python, EVERY_POLICY))
         peers.append(Sidecar("and hedged", package, python, HEDGED))
+    if options.access_log:
+        peers.append(Sidecar("access log", package, python, logs=True))
     return [*peers, Sidecar("sidecar", package, python)]
 
 

@@ -1,8 +1,11 @@
 """What is counted: the functions that every request passes through, and whole exchanges in memory."""
 
+import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
 from in_memory import NOW, DataPath
 
@@ -168,9 +171,10 @@ def _length() -> Run:
     return run
 
 
-def _exchange(request: bytes, *answer: bytes) -> Run:
-    """Requests of one client, each answered by the connection that it went to."""
+def _exchange(request: bytes, *answer: bytes, recorder: Any = None) -> Run:
+    """Requests of one client, each answered by the connection that it went to. recorder: who is told of them."""
     path = DataPath()
+    path.context.recorder = recorder
     client = path.connect(DownstreamConnection)
     ask = client.protocol.data_received
     for _ in range(len(path.cluster.endpoints)):  # connections to all of them are open from now on
@@ -189,6 +193,32 @@ def _exchange(request: bytes, *answer: bytes) -> Run:
                 reply(piece)
 
     return _answering(run, lambda: client.written)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """One that is closed, and of which nothing is called later."""
+
+    def call_later(self, *_: Any) -> Any:
+        return self
+
+
+def _logged(request: bytes) -> Run:
+    """Requests as above with an access log, up to the thread that writes it: a process that is forked has none."""
+    from sidecar.config.settings import AccessLogSettings  # noqa: PLC0415 - packages before have none
+    from sidecar.observe.access_log import AccessLog  # noqa: PLC0415
+    from sidecar.observe.recorder import ExchangeRecorder  # noqa: PLC0415
+
+    context = DataPath().context
+    log = AccessLog(AccessLogSettings(os.devnull), context.clock, context.recording)
+
+    async def open_and_close() -> None:
+        log.start()
+        await log.close()
+
+    loop = _Loop()
+    loop.run_until_complete(open_and_close())
+    loop.close()
+    return _exchange(request, ANSWER, recorder=ExchangeRecorder(log, None, None))
 
 
 def _new_client() -> Run:
@@ -249,6 +279,8 @@ WORKLOADS = (
     Workload("exchange", "GET and its answer, both connections kept", lambda: _exchange(SMALL_GET, ANSWER)),
     Workload("exchange-large", "a browser's GET", lambda: _exchange(LARGE_GET, ANSWER)),
     Workload("exchange-post", "POST of 1 KiB", lambda: _exchange(POST, ANSWER)),
+    Workload("exchange-logged", "the first one, with an access log", lambda: _logged(SMALL_GET)),
+    Workload("exchange-logged-large", "a browser's GET, with an access log", lambda: _logged(LARGE_GET)),
     Workload(
         "exchange-chunked",
         "a chunked answer in two reads",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sidecar.http1.message import RequestHead
     from sidecar.model import CloseReason, Outcome, RecordingCounts
     from sidecar.model.endpoint import EndpointState
-    from sidecar.observe.access_log import AccessLog  # type: ignore[import-not-found]
+    from sidecar.observe.access_log import AccessLog
     from sidecar.observe.request_ids import RequestIds
     from sidecar.observe.tracing import Tracer
     from sidecar.proxy.downstream import DownstreamConnection

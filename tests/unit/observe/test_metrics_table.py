@@ -13,7 +13,7 @@ LEVELS = {"low": ("",), "normal": ("", "normal"), "endpoint": ("", "normal", "en
 
 def told(level: str) -> dict[str, set[str]]:
     """The labels of each metric that the table has at a level."""
-    section = README.read_text().partition("\n### Metrics\n")[2].partition("\n## ")[0]
+    section = README.read_text().partition("\n### Metrics\n")[2].partition("\n#")[0]
     found: dict[str, set[str]] = {}
     for line in section.splitlines():
         if not line.startswith("| `"):
