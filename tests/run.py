@@ -53,6 +53,7 @@ ONCE = [
         "registry_restarts",
         "reload",
         "retry_storm",
+        "top",
         "workers",
     )
 ]

@@ -102,7 +102,7 @@ class Terminal:
         tty.setcbreak(self.fd, termios.TCSANOW)
         if self._live is None:
             # No thread of rich's own, and what others print is none of its business.
-            self._live = Live(
+            live = Live(
                 console=self._console,
                 screen=True,
                 auto_refresh=False,
@@ -110,10 +110,11 @@ class Terminal:
                 redirect_stderr=False,
             )
             try:
-                self._live.start()
+                live.start()
             except BaseException:
                 self.give_back()
                 raise
+            self._live = live
 
     def retake(self) -> None:
         """Take it again, whatever has been done to it while this process was stopped."""

@@ -112,12 +112,12 @@ def test_drained_endpoints_look_drained(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("NO_COLOR", raising=False)
     drained = {**ENDPOINT, "in_rotation": False, "why": "drained by hand; until `sidecar enable`"}
-    hostile = {**ENDPOINT, "why": "[red]\x1b]0;title\x07"}
+    hostile = {**drained, "state": "open", "why": "[red]\x1b]0;title\x07"}
     monkeypatch.setattr(asking, "ask", lambda *_: (200, {**VIEW, "endpoints": [drained, hostile]}))
     output = Terminal()
     assert show_reasons("my api", "127.0.0.1:1", json=False, output=output) == 1
     assert "\x1b[36m◌ drained by hand; until `sidecar enable`" in output.getvalue()
-    assert "● [red]\ufffd]0;title\ufffd" in output.getvalue()
+    assert "\N{MULTIPLICATION SIGN} [red]\ufffd]0;title\ufffd" in output.getvalue()
 
 
 def test_sessions_have_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
