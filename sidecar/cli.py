@@ -165,6 +165,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--watch", action="store_true", help="refresh every second until Ctrl-C")
     command.add_argument("--endpoints", action="store_true", help="list the endpoints that are well, too")
+    command.add_argument(
+        "--ready",
+        action="store_true",
+        help="only whether it takes work, as /ready at its metrics address says",
+    )
+    command.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        default="127.0.0.1:9902",
+        help="its sidecar.metrics address, for --ready",
+    )
 
     command = commands.add_parser(
         "top", parents=[running], help="watch a running sidecar: sort, filter, look into upstreams"
@@ -385,6 +396,11 @@ def _health(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if options.ready:
+        from sidecar.console.ready import show_ready
+
+        return show_ready(options.metrics)
+
     import gc
 
     from sidecar.console.status import show_status

@@ -12,6 +12,7 @@ from rich.text import Text
 from sidecar.console import look as looks
 from sidecar.console.facts import (
     endpoint_facts,
+    is_up,
     mapping_of,
     mappings_of,
     number_of,
@@ -43,7 +44,10 @@ __all__ = [
 # longer, and nothing there wraps or cuts.
 _WIDTH_WITHOUT_TERMINAL = 1000
 
-MAX_ILL = 10  # endpoints of an upstream that are listed: more say nothing new, and `--json` and `--endpoints` have all
+# Endpoints that are listed because they are not well, of an upstream and of all: more say nothing new to a person, a
+# row takes rich 1 ms, and `--json` and `--endpoints` have all.
+MAX_ILL = 10
+MAX_LISTED = 200
 
 NAME_WIDTH = 16  # columns that a name keeps while other columns can give way
 
@@ -176,18 +180,34 @@ def _endpoints(
 ) -> list[RenderableType]:
     """The endpoints that are not well and why, or `every` one."""
     found: list[tuple[str, list[EndpointFacts], int]] = []
+    room, left_out = MAX_LISTED, 0
     for upstream, row in zip(mappings_of(view, "upstreams"), rows, strict=True):
         panic = upstream.get("panic") is True
-        told = [endpoint_facts(endpoint, panic=panic) for endpoint in row.endpoints]
-        if not every:
-            told = [endpoint for endpoint in told if not endpoint.well]
-        if told or not row.total:
-            most = len(told) if every else MAX_ILL
-            found.append((looks.clean(row.name), told[:most], len(told) - most))
+        chosen = row.endpoints if every else [one for one in row.endpoints if not is_up(one)]
+        if not chosen and row.total:
+            continue
+        most = len(chosen) if every else min(MAX_ILL, room)
+        if most <= 0 and not every:
+            left_out += 1
+            continue
+        room -= max(1, min(most, len(chosen)))
+        told = [endpoint_facts(endpoint, panic=panic) for endpoint in chosen[:most]]
+        found.append((looks.clean(row.name), told, len(chosen) - most))
     if not found:
         return []
+    parts: list[RenderableType] = []
     if width < 80:
-        return _endpoint_lines(found, look)
+        parts += _endpoint_lines(found, look)
+    else:
+        parts.append(_endpoint_table(found, look, width, every=every))
+    if left_out:
+        parts.append(Text(f"and {left_out} more upstreams with endpoints that are not well", style="dim"))
+    return parts
+
+
+def _endpoint_table(
+    found: list[tuple[str, list[EndpointFacts], int]], look: Look, width: int, *, every: bool
+) -> Table:
     table = look.table()
     table.add_column("upstream" if every else "not well", overflow="fold")
     table.add_column("endpoint", overflow="fold")
@@ -202,7 +222,7 @@ def _endpoints(
             table.add_row(Text(name), Text("no endpoints", style=looks.PANIC))
         elif more > 0:
             table.add_row(Text(""), Text(f"and {more} more", style="dim"))
-    return [table]
+    return table
 
 
 def _endpoint_cells(endpoint: EndpointFacts, look: Look, width: int) -> list[Text]:

@@ -25,6 +25,7 @@ from support.waiting import wait_until
 import sidecar.app
 import sidecar.cli
 import sidecar.console.health
+import sidecar.console.ready
 import sidecar.console.status
 import sidecar.console.top
 import sidecar.demo
@@ -513,6 +514,12 @@ def test_top_counts_in_whole_tables(count: str, capsys: Captured) -> None:
     assert capsys.readouterr().err == (
         f"sidecar top: argument --count: {count!r} is not a number of tables; see `sidecar top --help`\n"
     )
+
+
+def test_readiness_is_asked_for_at_the_metrics_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar.console.ready, "show_ready", len)
+    assert run(["status", "--ready"]) == len("127.0.0.1:9902")
+    assert run(["status", "--ready", "--metrics", "[::1]:1"]) == len("[::1]:1")
 
 
 def test_status_of_nothing_is_1(capsys: Captured) -> None:

@@ -152,6 +152,15 @@ def test_no_more_than_ten_of_an_upstream_are_listed() -> None:
     assert lines[-1].strip() == "and 2 more"
 
 
+def test_no_more_than_two_hundred_of_all_are_listed() -> None:
+    ill = [endpoint(f"10.0.0.{number}:1", "open") for number in range(10)]
+    lines = plain(view(*(upstream(f"u{number}", *ill) for number in range(23))))
+    assert sum("breaker open" in line for line in lines) == 200
+    assert lines[-1] == "and 3 more upstreams with endpoints that are not well"
+    every = plain(view(*(upstream(f"u{number}", *ill) for number in range(23))), every_endpoint=True)
+    assert sum("breaker open" in line for line in every) == 230
+
+
 @pytest.mark.parametrize(
     ("scene", "name", "state"),
     [
