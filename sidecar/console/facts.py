@@ -52,7 +52,8 @@ class UpstreamFacts:
     """One upstream.
 
     state: well, idle, degraded, failing, panic or drained. rate: requests per second, of TCP the sessions that ended.
-    errors: ratio of 0 to 1. p50, p99: seconds. active: requests and sessions under way. up, total: endpoints whose
+    errors: ratio of 0 to 1. p50, p99: seconds. active: requests and sessions under way. sent, received: bytes per
+    second of sessions. up, total: endpoints whose
     breakers are closed and that are not drained, and all. endpoints: their JSON.
     None is what is not known.
     """
@@ -67,6 +68,8 @@ class UpstreamFacts:
     active: int
     pending: int
     retries: int
+    sent: float | None
+    received: float | None
     up: int
     total: int
     leaving: bool
@@ -101,7 +104,7 @@ def upstream_facts(upstream: Mapping[str, Any]) -> UpstreamFacts:
     scheme = text_of(upstream, "scheme")
     rates = [number_of(recent, key) for key in ("requests", "sessions")]
     active = _whole(upstream, "in_flight") + _whole(mapping_of(upstream, "sessions"), "active")
-    rate = rates[0] if scheme in ("http", "https", "") else rates[1]
+    rate = rates[1] if scheme and not scheme.startswith("http") else rates[0]
     errors = number_of(recent, "errors")
     hidden = _whole(upstream, "endpoints_total") - len(endpoints)  # beyond the least well, which are told
     up = sum(map(is_up, endpoints)) + max(0, hidden)
@@ -116,6 +119,8 @@ def upstream_facts(upstream: Mapping[str, Any]) -> UpstreamFacts:
         active=active,
         pending=_whole(upstream, "pending"),
         retries=_whole(retries, "failed") + _whole(retries, "succeeded"),
+        sent=number_of(recent, "bytes_sent"),
+        received=number_of(recent, "bytes_received"),
         up=up,
         total=len(endpoints) + max(0, hidden),
         leaving=upstream.get("leaving") is True,

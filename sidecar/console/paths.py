@@ -6,10 +6,10 @@ from urllib.parse import quote, urlencode
 
 __all__ = ["HISTORY", "RELOAD", "UPSTREAMS", "action_path", "explain_path"]
 
-_VERSION = ""  # before each path
+_VERSION = ""  # before each path that was there before there were versions
 
 UPSTREAMS = f"{_VERSION}/upstreams"
-HISTORY = f"{_VERSION}/history"
+HISTORY = "/v1/history"
 RELOAD = f"{_VERSION}/reload"
 
 

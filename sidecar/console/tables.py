@@ -21,7 +21,7 @@ from sidecar.console.facts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.table import Table
 
@@ -72,6 +72,8 @@ _COLUMNS = (
     Column("active", "active", 6, 4),
     Column("pending", "pending", 7, 7),
     Column("retries", "retries", 7, 8),
+    Column("sent", "sent/s", 8, 9),
+    Column("received", "recv/s", 8, 10),
     Column("up", "up", 7, 3, right=False),
 )
 
@@ -91,9 +93,11 @@ def drawn(picture: RenderableType, console: Console) -> str:
     return text.encode(console.encoding, "replace").decode(console.encoding)
 
 
-def columns_within(width: int, name_width: int) -> list[Column]:
+def columns_within(width: int, name_width: int, rows: Iterable[UpstreamFacts]) -> list[Column]:
     """The columns that have room beside names of `name_width` cells; the least important ones give way first."""
     shown = list(_COLUMNS)
+    if not any(row.sent or row.received for row in rows):  # no sessions, of which alone bytes are counted
+        shown = [column for column in shown if column.key not in ("sent", "received")]
     while sum(column.width + 1 for column in shown) + name_width > width and any(one.rank for one in shown):
         shown.remove(max(shown, key=lambda column: column.rank))
     return shown
@@ -112,6 +116,8 @@ def cells(facts: UpstreamFacts, look: Look) -> dict[str, Text]:
         "active": Text(looks.count(facts.active)),
         "pending": Text(looks.count(facts.pending), style="yellow" if facts.pending else ""),
         "retries": Text(looks.count(facts.retries)),
+        "sent": Text(looks.size(facts.sent)),
+        "received": Text(looks.size(facts.received)),
         "up": Text(f"{facts.up}/{facts.total}", style=some_down),
     }
 
@@ -155,7 +161,7 @@ def header(view: Mapping[str, Any]) -> Text:
 def upstreams_table(rows: Sequence[UpstreamFacts], look: Look, width: int) -> Table:
     """A row an upstream. A narrow terminal drops columns, and folds names over two lines rather than cut them."""
     longest = max((cell_len(looks.clean(row.name)) for row in rows), default=0)
-    shown = columns_within(width, max(8, min(longest, NAME_WIDTH)))
+    shown = columns_within(width, max(8, min(longest, NAME_WIDTH)), rows)
     table = look.table()
     table.add_column("upstream", overflow="fold", min_width=min(8, longest))
     for column in shown:

@@ -220,7 +220,7 @@ class TopScreen:
             many = sum(1 for row in rows if row.state == state)
             if many:
                 text.append(" ").append_text(self._look.state(state, f"{many} {looks.word(state)}"))
-        rates = [row.rate for row in rows if row.rate is not None]
+        rates = [row.rate for row in rows if row.rate is not None and row.scheme in ("http", "https")]
         if rates:
             text.append(f"; {looks.figure(sum(rates))} req/s")
         return text
@@ -237,7 +237,7 @@ class TopScreen:
         """Which columns there are, how wide the name is, and how wide the trend; 0 where it has no room."""
         longest = max((cell_len(looks.clean(row.name)) for row in shown), default=0)
         wanted = min(max(8, longest), NAME_WIDTH)
-        columns = columns_within(width - 2, min(wanted, 16))
+        columns = columns_within(width - 2, min(wanted, 16), shown)
         taken = sum(column.width + 1 for column in columns) + 2
         name_width = max(4, min(wanted, width - taken))
         left = width - taken - name_width - 1

@@ -11,8 +11,8 @@ RECENT = {
     "p50": 0.00123,
     "p99": 0.0456,
     "sessions": 0.0,
-    "bytes_sent": 1e4,
-    "bytes_received": 1e6,
+    "bytes_sent": 0.0,
+    "bytes_received": 0.0,
 }
 IDLE = {**RECENT, "requests": 0.0, "errors": None, "p50": None, "p99": None}
 
@@ -157,7 +157,7 @@ SCENES: dict[str, dict[str, Any]] = {
         upstream(
             "redis",
             scheme="redis",
-            recent={**IDLE, "sessions": 2.5, "errors": 0.0},
+            recent={**IDLE, "sessions": 2.5, "errors": 0.0, "bytes_sent": 1536.0, "bytes_received": 5e6},
             in_flight=0,
             sessions={"active": 12, "total": 30, "by_reason": {"client_closed": 18}},
         )

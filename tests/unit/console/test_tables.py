@@ -202,17 +202,11 @@ def test_errors_decide_it_where_endpoints_are_well(errors: float, rate: float, s
     assert upstream_facts(upstream("api", recent=recent)).state == state
 
 
-def test_sessions_are_what_tcp_has() -> None:
-    assert row(plain(SCENES["tcp only"]), "redis").split()[:8] == [
-        "redis",
-        "well",
-        "2.50",
-        "0%",
-        "-",
-        "-",
-        "12",
-        "0",
-    ]
+def test_sessions_and_their_bytes_are_what_tcp_has() -> None:
+    lines = plain(SCENES["tcp only"])
+    assert lines[2].split()[-4:] == ["retries", "sent/s", "recv/s", "up"]
+    assert " ".join(row(lines, "redis").split()) == "redis well 2.50 0% - - 12 0 5 1.50 KiB 4.77 MiB 2/2"
+    assert "sent/s" not in plain(SCENES["healthy"])[2]
 
 
 def test_what_is_not_known_is_a_dash() -> None:
@@ -263,14 +257,16 @@ def test_a_stale_registry_is_named_with_its_age_and_why() -> None:
     ("width", "gone"),
     [
         (200, set()),
-        (79, {"retries"}),
-        (59, {"retries", "pending", "p50"}),
-        (40, {"retries", "pending", "p50", "active", "up", "p99"}),
+        (95, {"received"}),
+        (79, {"received", "sent", "retries"}),
+        (59, {"received", "sent", "retries", "pending", "p50"}),
+        (40, {"received", "sent", "retries", "pending", "p50", "active", "up", "p99"}),
     ],
 )
 def test_narrow_terminals_drop_what_matters_least(width: int, gone: set[str]) -> None:
-    every = {column.key for column in columns_within(1000, 10)}
-    assert every - {column.key for column in columns_within(width, 10)} == gone
+    facts = upstream_facts(SCENES["tcp only"]["upstreams"][0])
+    every = {column.key for column in columns_within(1000, 10, [facts])}
+    assert every - {column.key for column in columns_within(width, 10, [facts])} == gone
 
 
 def test_a_narrow_terminal_cuts_no_address() -> None:

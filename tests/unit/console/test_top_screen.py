@@ -87,6 +87,12 @@ SORTED = view(
 )
 
 
+def test_the_sum_is_of_requests() -> None:
+    tcp = SCENES["tcp only"]["upstreams"][0]
+    assert lines_of(screen_of(view(upstream("api"), tcp)))[1] == "2 upstreams: ● 2 well; 123 req/s"
+    assert lines_of(screen_of(SCENES["tcp only"]))[1] == "1 upstream: ● 1 well"
+
+
 @pytest.mark.parametrize(
     ("keys", "names"),
     [
