@@ -53,6 +53,7 @@ def test_no_line_is_wider_than_the_terminal_and_nothing_gives_it_orders(scene: s
     assert lines
     assert max(map(cell_len, lines)) <= width
     text = "".join(lines)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text  # nothing is cut
     assert not any(sign in text for sign in "\x1b\x07\x9b\u202e\t")
 
 

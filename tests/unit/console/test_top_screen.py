@@ -165,6 +165,18 @@ def test_enter_shows_endpoints_with_breaker_evidence_and_countdown(key: str) -> 
     assert "api-02" not in "".join(lines_of(screen))
 
 
+def test_an_upstream_that_was_away_comes_back_closed() -> None:
+    screen = screen_of(SCENES["outage"], "enter")
+    screen.hear(view(upstream("other")), 101.0)
+    screen.hear(SCENES["outage"], 102.0)
+    assert not any("10.0.0.1:8080" in line for line in lines_of(screen))
+
+
+def test_a_line_that_has_no_room_says_so() -> None:
+    lines = lines_of(screen_of(SCENES["outage"], "enter"), 80)
+    assert lines[4].endswith("\N{HORIZONTAL ELLIPSIS}")
+
+
 def test_one_may_go_through_endpoints_and_close_them_from_there() -> None:
     ill = [endpoint(f"10.0.0.{number}:1") for number in range(100)]
     screen = screen_of(view(upstream("api", *ill)), "enter", "end")
@@ -209,16 +221,16 @@ def test_a_filter_has_an_end() -> None:
 
 
 def test_the_last_picture_stays_greyed_while_there_is_no_answer() -> None:
-    screen = screen_of(SCENES["healthy"])
+    screen = screen_of(SCENES["outage"])
     screen.miss("nothing answers at 127.0.0.1:9901 (connection refused)", 112.0)
     lines = lines_of(screen, 120, now=112.0)
     assert lines[0].startswith("no answer for 12 s; asking again. nothing answers at 127.0.0.1:9901")
-    assert names_of(lines) == ["api", "backend"]
+    assert names_of(lines) == ["api", "down", "empty"]
     console = Console(file=io.StringIO(), width=120, height=24, force_terminal=True, color_system="standard")
     with console.capture() as capture:
         console.print(screen.picture(120, 24, 112.0))
-    row = next(line for line in capture.get().splitlines() if "backend" in line)
-    assert "\x1b[2m" in row
+    row = next(line for line in capture.get().splitlines() if "down" in line)
+    assert row.startswith("\x1b[2m  down")
     screen.hear(SCENES["healthy"], 113.0)
     assert lines_of(screen, now=113.0)[0] == "sidecar 0.1.0, mode distributed"
 
