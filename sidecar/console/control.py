@@ -15,8 +15,8 @@ __all__ = ["act"]
 _NOW = {
     "trip": "is out of rotation until `sidecar reset`",
     "reset": "is back in rotation",
-    "drain": "gets nothing new until `sidecar enable`; what is under way finishes",
-    "enable": "is sent to again",
+    "drain": "is drained until `sidecar enable`",
+    "enable": "is enabled",
 }
 
 

@@ -87,11 +87,11 @@ def test_what_is_drained_elsewhere_shows(sidecar: Sidecar) -> None:
 
     with top(sidecar.admin) as shown:
         shown.shows("● well")
-        assert run("drain", "api").stdout.count("gets nothing new until `sidecar enable`") == 2
+        assert run("drain", "api").stdout.count("is drained until `sidecar enable`") == 2
         shown.shows("◌ drained")
         status = run("status")
         assert (status.returncode, status.stdout.count("drained by hand; until `sidecar enable`")) == (1, 2)
-        assert run("enable", "api").stdout.count("is sent to again") == 2
+        assert run("enable", "api").stdout.count("is enabled") == 2
         shown.shows("● well")
         assert run("status").returncode == 0
         unknown = run("drain", "nobody")

@@ -356,8 +356,8 @@ def test_reloading_needs_an_address_and_an_answer(refused: str) -> None:
     [
         ("trip", "is out of rotation until `sidecar reset`"),
         ("reset", "is back in rotation"),
-        ("drain", "gets nothing new until `sidecar enable`; what is under way finishes"),
-        ("enable", "is sent to again"),
+        ("drain", "is drained until `sidecar enable`"),
+        ("enable", "is enabled"),
     ],
 )
 def test_each_action_says_what_is_true_now(serve: Serve, action: str, said: str) -> None:
