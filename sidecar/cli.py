@@ -61,6 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         "url": _url,
         "health": _health,
         "status": _status,
+        "top": _top,
         "explain": _explain,
         "trip": _act,
         "reset": _act,
@@ -163,6 +164,29 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print the JSON of /upstreams instead of a table"
     )
     command.add_argument("--watch", action="store_true", help="refresh every second until Ctrl-C")
+    command.add_argument("--endpoints", action="store_true", help="list the endpoints that are well, too")
+    command.add_argument(
+        "--ready",
+        action="store_true",
+        help="only whether it takes work, as /ready at its metrics address says",
+    )
+    command.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        default="127.0.0.1:9902",
+        help="its sidecar.metrics address, for --ready",
+    )
+
+    command = commands.add_parser(
+        "top", parents=[running], help="watch a running sidecar: sort, filter, look into upstreams"
+    )
+    command.add_argument(
+        "--interval", type=_seconds, metavar="N", default=1.0, help="seconds between two looks, 1 by default"
+    )
+    command.add_argument(
+        "--count", type=_count, metavar="N", help="print N tables instead, one each interval"
+    )
+    command.add_argument("--once", dest="count", action="store_const", const=1, help="the same as --count 1")
 
     command = commands.add_parser(
         "explain", parents=[running], help="say why the next request of an upstream goes where it goes"
@@ -226,6 +250,12 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return seconds
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10**9):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of tables")
+    return int(text)
 
 
 def _settings(options: argparse.Namespace, file: str | None = None, *, again: bool = False) -> Settings:
@@ -370,13 +400,31 @@ def _health(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if options.ready:
+        from sidecar.console.ready import show_ready
+
+        return show_ready(options.metrics)
+
     import gc
 
     from sidecar.console.status import show_status
 
     gc.enable()  # `--watch` may last for days
 
-    return show_status(options.admin, json=options.json, watch=options.watch)
+    return show_status(
+        options.admin, json=options.json, watch=options.watch, every_endpoint=options.endpoints
+    )
+
+
+def _top(options: argparse.Namespace) -> int:
+    import gc
+
+    from sidecar.clock import Clock
+    from sidecar.console.top import show_top
+
+    gc.enable()  # it may last for days
+
+    return show_top(options.admin, Clock(), interval=max(options.interval, 0.1), count=options.count)
 
 
 def _explain(options: argparse.Namespace) -> int:

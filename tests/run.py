@@ -57,6 +57,7 @@ ONCE = [
         "reload",
         "retry_storm",
         "trace_collectors",
+        "top",
         "workers",
     )
 ]

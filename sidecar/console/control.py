@@ -1,20 +1,22 @@
-"""`sidecar trip` and `sidecar reset`: have a running sidecar take endpoints out of rotation, or put them back."""
+"""`sidecar trip`, `reset`, `drain`, `enable`: have a running sidecar leave endpoints alone, or use them again."""
 
 from __future__ import annotations
 
 import sys
 from typing import TextIO
-from urllib.parse import quote, urlencode
 
 from sidecar.console.asking import CONTROL, ask_about
+from sidecar.console.look import clean
+from sidecar.console.paths import action_path
 
 __all__ = ["act"]
 
+# What is true of an endpoint then. What resets a breaker does not enable, nor the other way round.
 _NOW = {
-    "trip": "out of rotation until `sidecar reset`",
-    "reset": "back in rotation",
-    "drain": "drained until `sidecar enable`",
-    "enable": "enabled",
+    "trip": "is out of rotation until `sidecar reset`",
+    "reset": "is back in rotation",
+    "drain": "is drained until `sidecar enable`",
+    "enable": "is enabled",
 }
 
 
@@ -32,12 +34,11 @@ def act(
     """
     output = sys.stdout if output is None else output
     errors = sys.stderr if errors is None else errors
-    path = f"/upstreams/{quote(name, safe='')}/{action}"
-    if endpoint is not None:
-        path += f"?{urlencode({'endpoint': endpoint})}"
-    answer = ask_about(admin, path, "endpoints", errors, "POST", CONTROL)
+    answer = ask_about(admin, action_path(name, action, endpoint), "endpoints", errors, "POST", CONTROL)
     if isinstance(answer, int):
         return answer
     for address in answer["endpoints"]:
-        print(f"{name}: {address} is {_NOW[action]}", file=output)
+        print(clean(f"{name}: {address} {_NOW[action]}"), file=output)
+    if not answer["endpoints"]:
+        print(clean(f"{name} has no endpoints"), file=output)
     return 0

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import quote
 
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from sidecar.console.asking import ask_about
-from sidecar.console.tables import STATE_STYLES, make_console
+from sidecar.console.look import DRAINED, PANIC, clean, look_of
+from sidecar.console.paths import explain_path
+from sidecar.console.tables import drawn, make_console
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rich.table import Table
+
+    from sidecar.console.look import Look
 
 __all__ = ["show_reasons"]
 
@@ -29,7 +34,7 @@ def show_reasons(
     """
     output = sys.stdout if output is None else output
     errors = sys.stderr if errors is None else errors
-    view = ask_about(admin, f"/explain/{quote(name, safe='')}", "endpoints", errors)
+    view = ask_about(admin, explain_path(name), "endpoints", errors)
     if isinstance(view, int):
         return view
     print(jsonlib.dumps(view, indent=2) if json else _drawn(view, output), file=output)
@@ -39,26 +44,21 @@ def show_reasons(
 
 def _drawn(view: Mapping[str, Any], output: TextIO) -> str:
     console = make_console(output)
-    plain = not console.is_terminal
-    with console.capture() as capture:  # rich itself would end the process on a broken pipe
-        console.print(Text(f"{view['name']} ({view['scheme']}), {view['strategy']}: {view['choice']}."))
-        if view["panic"]:
-            console.print(Text(f"panic: {view['panic']}.", style="bold red"))
-        console.print()
-        console.print(_endpoints(view["endpoints"], plain=plain))
-        console.print()
-        for line in (*_next(view["next"]), *_retries(view["retries"])):
-            console.print(Text(line))
-    return capture.get().rstrip("\n")
-
-
-def _endpoints(endpoints: list[dict[str, Any]], *, plain: bool) -> Table:
-    table = Table(
-        box=None,
-        pad_edge=False,
-        padding=(0, 2 if plain else 1, 0, 0),
-        header_style="" if plain else "bold underline",
+    panic = [Text(f"panic: {view['panic']}.", style=PANIC)] if view["panic"] else []
+    plan = [*_next(view["next"]), *_retries(view["retries"])]
+    picture = Group(
+        Text(clean(f"{view['name']} ({view['scheme']}), {view['strategy']}: {view['choice']}.")),
+        *panic,
+        Text(),
+        _endpoints(view["endpoints"], look_of(console)),
+        Text(),
+        *(Text(clean(line)) for line in plan),
     )
+    return drawn(picture, console)
+
+
+def _endpoints(endpoints: list[dict[str, Any]], look: Look) -> Table:
+    table = look.table()
     table.add_column("endpoint", overflow="fold")
     table.add_column("zone", overflow="fold")
     for name in ("weight", "active"):
@@ -67,15 +67,15 @@ def _endpoints(endpoints: list[dict[str, Any]], *, plain: bool) -> Table:
     table.add_column("since", no_wrap=True)
     for endpoint in endpoints:
         table.add_row(
-            Text(endpoint["address"]),
-            Text(endpoint["zone"] or "-"),
+            Text(clean(endpoint["address"])),
+            Text(clean(endpoint["zone"] or "-")),
             Text(str(endpoint["weight"])),
             Text(str(endpoint["in_flight"])),
-            Text(endpoint["why"], style=STATE_STYLES.get(endpoint["state"], "")),
+            look.state("drained" if endpoint["why"] == DRAINED else endpoint["state"], endpoint["why"]),
             Text(endpoint["since"] or "-"),
         )
     if not endpoints:
-        table.add_row(Text("no endpoints", style="red"))
+        table.add_row(Text("no endpoints", style=PANIC))
     return table
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.text import Text
 
-from sidecar.console.tables import make_console, make_table
+from sidecar.console.look import clean, duration, look_of
+from sidecar.console.tables import drawn, make_console
 from sidecar.registry.service import ServiceStatus
 
 if TYPE_CHECKING:
@@ -18,17 +19,11 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from sidecar.console.look import Look
     from sidecar.registry import ServiceRegistry
     from sidecar.registry.health import EndpointHealth, ServiceHealth
 
 __all__ = ["health_table", "show_health"]
-
-STATUS_STYLES = {
-    ServiceStatus.HEALTHY: "green",
-    ServiceStatus.UNHEALTHY: "bold red",
-    ServiceStatus.CIRCUIT_OPEN: "bold red",
-    ServiceStatus.UNKNOWN: "yellow",
-}
 
 
 def show_health(
@@ -56,16 +51,14 @@ async def _show(registry: ServiceRegistry, name: str | None, output: TextIO, *, 
         text = jsonlib.dumps({name: _plain(health) for name, health in found.items()}, indent=2)
     else:
         console = make_console(output)
-        with console.capture() as capture:  # rich itself would end the process on a broken pipe
-            console.print(health_table(found, plain=not console.is_terminal))
-        text = "\n".join(line.rstrip() for line in capture.get().splitlines())
+        text = drawn(health_table(found, look_of(console)), console)
     print(text, file=output, flush=True)
     return 0 if all(health.status is ServiceStatus.HEALTHY for health in found.values()) else 1
 
 
-def health_table(found: Mapping[str, ServiceHealth], *, plain: bool) -> Table:
-    """One row an endpoint, and one of a service without. plain: see `make_table`."""
-    table = make_table(plain=plain)
+def health_table(found: Mapping[str, ServiceHealth], look: Look) -> Table:
+    """One row an endpoint, and one of a service without."""
+    table = look.table()
     table.add_column("upstream", overflow="fold")
     table.add_column("endpoint", overflow="fold")
     table.add_column("status", no_wrap=True)
@@ -74,21 +67,22 @@ def health_table(found: Mapping[str, ServiceHealth], *, plain: bool) -> Table:
     table.add_column("error", overflow="fold")
     for name, health in found.items():
         if not health.endpoints:
-            status = Text(health.status.value, style=STATUS_STYLES[health.status])
-            table.add_row(Text(name), Text(""), status, Text(""), Text(health.check), Text(health.error))
+            status = look.state(health.status.value)
+            table.add_row(
+                Text(name), Text(""), status, Text(""), Text(health.check), Text(clean(health.error))
+            )
         for position, endpoint in enumerate(health.endpoints):
-            table.add_row(Text(name if position == 0 else ""), *_cells(endpoint, health.check))
+            table.add_row(Text(name if position == 0 else ""), *_cells(endpoint, health.check, look))
     return table
 
 
-def _cells(endpoint: EndpointHealth, check: str) -> list[Text]:
-    took = f"{endpoint.response_time * 1000.0:.1f} ms" if endpoint.response_time > 0 else ""
+def _cells(endpoint: EndpointHealth, check: str, look: Look) -> list[Text]:
     return [
-        Text(endpoint.address),
-        Text(endpoint.status.value.replace("_", " "), style=STATUS_STYLES[endpoint.status]),
-        Text(took),
+        Text(clean(endpoint.address)),
+        look.state(endpoint.status.value),
+        Text(duration(endpoint.response_time) if endpoint.response_time > 0 else ""),
         Text(check),
-        Text(endpoint.error),
+        Text(clean(endpoint.error)),
     ]
 
 

@@ -1,35 +1,80 @@
-"""The answer of `/upstreams` as tables, one row an endpoint."""
+"""The answer of `/upstreams` as a picture: a line for the process, a row an upstream, and what is not well."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console, Group
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from sidecar.console import look as looks
+from sidecar.console.facts import (
+    endpoint_facts,
+    is_up,
+    mapping_of,
+    mappings_of,
+    number_of,
+    text_of,
+    upstream_facts,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["STATE_STYLES", "make_console", "make_table", "status_picture", "upstreams_table"]
+    from rich.table import Table
 
-STATE_STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
+    from sidecar.console.facts import EndpointFacts, UpstreamFacts
+    from sidecar.console.look import Look
 
-_HELD = {"checks": "checks", "hand": "by hand"}  # what it waits for instead of a time
+__all__ = [
+    "Column",
+    "cells",
+    "columns_within",
+    "drawn",
+    "header",
+    "make_console",
+    "notes",
+    "status_picture",
+    "upstreams_table",
+]
 
-# Columns of output that goes to a file or a pipe: no row of ours is longer, and nothing there wraps or cuts.
-_WIDTH_WITHOUT_TERMINAL = 240
+# Columns of output that goes to a file or a pipe: with names of 253 characters (RFC 1035 2.3.4) no row of ours is
+# longer, and nothing there wraps or cuts.
+_WIDTH_WITHOUT_TERMINAL = 1000
 
-_FAILURES = frozenset(
-    {
-        "failure_status",
-        "connect_refused",
-        "connect_timeout",
-        "request_timeout",
-        "reset",
-        "bad_response",
-        "outrun",
-    }
+# Endpoints that are listed because they are not well, of an upstream and of all: more say nothing new to a person, a
+# row takes rich 1 ms, and `--json` and `--endpoints` have all.
+MAX_ILL = 10
+MAX_LISTED = 200
+
+NAME_WIDTH = 16  # columns that a name keeps while other columns can give way
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the upstreams' table. width: in cells; rank: the higher, the earlier it gives way to others."""
+
+    key: str
+    title: str
+    width: int
+    rank: int = 0
+    right: bool = True
+
+
+_COLUMNS = (
+    Column("state", "state", 10, right=False),
+    Column("rate", "req/s", 5),
+    Column("errors", "errors", 6, 1),
+    Column("p50", "p50", 7, 6),
+    Column("p99", "p99", 7, 2),
+    Column("active", "active", 6, 4),
+    Column("pending", "pending", 7, 7),
+    Column("retries", "retries", 7, 8),
+    Column("sent", "sent/s", 8, 9),
+    Column("received", "recv/s", 8, 10),
+    Column("up", "up", 7, 3, right=False),
 )
 
 
@@ -40,87 +85,213 @@ def make_console(output: TextIO) -> Console:
     return Console(file=output, highlight=False, color_system=None, width=_WIDTH_WITHOUT_TERMINAL)
 
 
-def make_table(*, plain: bool, caption: str | None = None) -> Table:
-    """A table as ours look. plain: without lines, for output that is no terminal."""
-    return Table(
-        box=None,  # its lines would take the columns that a terminal of 80 needs for addresses
-        pad_edge=False,
-        padding=(0, 2 if plain else 1, 0, 0),
-        header_style="" if plain else "bold underline",
-        caption=caption,
-        caption_justify="left",
-        caption_style="" if plain else "dim",
-    )
+def drawn(picture: RenderableType, console: Console) -> str:
+    """The lines that `console` would show, without blanks at their ends, in characters that its output takes."""
+    with console.capture() as capture:  # rich itself would end the process on a broken pipe
+        console.print(picture)
+    text = "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
+    return text.encode(console.encoding, "replace").decode(console.encoding)
 
 
-def status_picture(view: Mapping[str, Any], *, plain: bool) -> Group:
-    """The table of `view`, and below it a line for each registry that is stale. plain: see `make_table`."""
-    # Not its caption, which would be folded to the width of the table.
-    notes = [Text(line, style="" if plain else "yellow") for line in _stale(view)]
-    return Group(upstreams_table(view, plain=plain), *notes)
+def columns_within(width: int, name_width: int, rows: Iterable[UpstreamFacts]) -> list[Column]:
+    """The columns that have room beside names of `name_width` cells; the least important ones give way first."""
+    shown = list(_COLUMNS)
+    if not any(row.sent or row.received for row in rows):  # no sessions, of which alone bytes are counted
+        shown = [column for column in shown if column.key not in ("sent", "received")]
+    while sum(column.width + 1 for column in shown) + name_width > width and any(one.rank for one in shown):
+        shown.remove(max(shown, key=lambda column: column.rank))
+    return shown
 
 
-def upstreams_table(view: Mapping[str, Any], *, plain: bool) -> Table:
-    """Draw `view`, see `admin.views.upstreams_view`. plain: see `make_table`."""
-    table = make_table(plain=plain, caption=_workers(view))
-    # A narrow terminal folds what identifies a row over two lines rather than cut it.
-    table.add_column("upstream", overflow="fold")
-    table.add_column("endpoint", overflow="fold")
-    table.add_column("breaker", no_wrap=True)
-    for name in ("retry", "active", "ok", "failed", "idle/open"):
-        table.add_column(name, justify="right")
-    for upstream in view["upstreams"]:
-        rows = [_endpoint_cells(endpoint) for endpoint in upstream["endpoints"]]
-        # Text objects, not strings: rich would take the brackets of an IPv6 address for its mark-up.
-        for position, cells in enumerate(rows or [[Text("no endpoints", style="red")]]):
-            table.add_row(Text(upstream["name"] if position == 0 else ""), *cells)
+def cells(facts: UpstreamFacts, look: Look) -> dict[str, Text]:
+    """What stands in each column of an upstream's row, by the column's key."""
+    errors = facts.errors or 0.0
+    some_down = "" if facts.up == facts.total and facts.total else "yellow" if facts.up else looks.PANIC
+    return {
+        "state": look.state(facts.state),
+        "rate": Text(looks.figure(facts.rate)),
+        "errors": Text(looks.percent(facts.errors), style="red" if errors > 0 else ""),
+        "p50": Text(looks.duration(facts.p50)),
+        "p99": Text(looks.duration(facts.p99)),
+        "active": Text(looks.count(facts.active)),
+        "pending": Text(looks.count(facts.pending), style="yellow" if facts.pending else ""),
+        "retries": Text(looks.count(facts.retries)),
+        "sent": Text(looks.size(facts.sent)),
+        "received": Text(looks.size(facts.received)),
+        "up": Text(f"{facts.up}/{facts.total}", style=some_down),
+    }
+
+
+def status_picture(view: Mapping[str, Any], look: Look, width: int, *, every_endpoint: bool = False) -> Group:
+    """All of `view`, see `admin.views.upstreams_view`, in `width` columns."""
+    rows = [upstream_facts(upstream) for upstream in mappings_of(view, "upstreams")]
+    parts: list[RenderableType] = [header(view), Text(), upstreams_table(rows, look, width)]
+    endpoints = _endpoints(view, rows, look, width, every=every_endpoint)
+    if endpoints:
+        parts += [Text(), *endpoints]
+    below = notes(view, look)
+    if below:
+        parts += [Text(), *below]
+    return Group(*parts)
+
+
+def header(view: Mapping[str, Any]) -> Text:
+    """Which process this is, and whose numbers these are where it is not one."""
+    parts = [f"sidecar {text_of(view, 'version')}".rstrip()]
+    compiled = view.get("compiled")
+    if isinstance(compiled, bool):
+        parts.append("compiled" if compiled else "pure Python")
+    parts.append(f"mode {text_of(view, 'mode') or 'unknown'}")
+    if "workers" in view:
+        workers = {
+            key: int(number_of(mapping_of(view, "workers"), key) or 0)
+            for key in ("running", "configured", "leaving", "silent", "restarts")
+        }
+        parts.append(f"together: {workers['running']} of {workers['configured']} workers")
+        parts += [f"{workers[key]} {key}" for key in ("leaving", "silent", "restarts") if workers[key]]
+    uptime = number_of(view, "uptime")
+    if uptime is not None:
+        parts.append(f"up {looks.age(uptime)}")
+    text = Text(looks.clean(", ".join(parts)), style="bold")
+    if view.get("draining") is True:
+        text.append(", draining", style=looks.PANIC)
+    return text
+
+
+def upstreams_table(rows: Sequence[UpstreamFacts], look: Look, width: int) -> Table:
+    """A row an upstream. A narrow terminal drops columns, and folds names over two lines rather than cut them."""
+    longest = max((cell_len(looks.clean(row.name)) for row in rows), default=0)
+    shown = columns_within(width, max(8, min(longest, NAME_WIDTH)), rows)
+    table = look.table()
+    table.add_column("upstream", overflow="fold", min_width=min(8, longest))
+    for column in shown:
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=True,
+            min_width=column.width if column.key == "state" and not look.plain else None,
+        )
+    for row in rows:
+        row_cells = cells(row, look)
+        name = looks.clean(row.name) + (" (leaving)" if row.leaving else "")
+        # Text objects, not strings: rich would take brackets for its mark-up.
+        table.add_row(Text(name), *(row_cells[column.key] for column in shown))
+    if not rows:
+        table.add_row(Text("no upstreams", style="dim"))
     return table
+
+
+def _endpoints(
+    view: Mapping[str, Any], rows: Sequence[UpstreamFacts], look: Look, width: int, *, every: bool
+) -> list[RenderableType]:
+    """The endpoints that are not well and why, or `every` one."""
+    found: list[tuple[str, list[EndpointFacts], int]] = []
+    room, left_out = MAX_LISTED, 0
+    for upstream, row in zip(mappings_of(view, "upstreams"), rows, strict=True):
+        panic = upstream.get("panic") is True
+        chosen = row.endpoints if every else [one for one in row.endpoints if not is_up(one)]
+        if not chosen and row.total:
+            continue
+        most = len(chosen) if every else min(MAX_ILL, room)
+        if most <= 0 and not every:
+            left_out += 1
+            continue
+        room -= max(1, min(most, len(chosen)))
+        told = [endpoint_facts(endpoint, panic=panic) for endpoint in chosen[:most]]
+        found.append((looks.clean(row.name), told, len(chosen) - most))
+    if not found:
+        return []
+    parts: list[RenderableType] = []
+    if width < 80:
+        parts += _endpoint_lines(found, look)
+    else:
+        parts.append(_endpoint_table(found, look, width, every=every))
+    if left_out:
+        parts.append(Text(f"and {left_out} more upstreams with endpoints that are not well", style="dim"))
+    return parts
+
+
+def _endpoint_table(
+    found: list[tuple[str, list[EndpointFacts], int]], look: Look, width: int, *, every: bool
+) -> Table:
+    table = look.table()
+    table.add_column("upstream" if every else "not well", overflow="fold")
+    table.add_column("endpoint", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for title in ("active", "ok", "failed", "idle/open") if width >= 110 else ("active",):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for name, told, more in found:
+        for position, endpoint in enumerate(told):
+            table.add_row(Text(name if position == 0 else ""), *_endpoint_cells(endpoint, look, width))
+        if not told:
+            table.add_row(Text(name), Text("no endpoints", style=looks.PANIC))
+        elif more > 0:
+            table.add_row(Text(""), Text(f"and {more} more", style="dim"))
+    return table
+
+
+def _endpoint_cells(endpoint: EndpointFacts, look: Look, width: int) -> list[Text]:
+    numbers = [Text(looks.count(endpoint.active))]
+    if width >= 110:
+        numbers += [
+            Text(looks.count(endpoint.ok)),
+            Text(looks.count(endpoint.failed), style="red" if endpoint.failed else ""),
+            Text(f"{endpoint.idle}/{endpoint.open}"),
+        ]
+    return [
+        Text(looks.clean(endpoint.address)),
+        look.state(endpoint.state),
+        *numbers,
+        Text(looks.clean(endpoint.why)),
+    ]
+
+
+def _endpoint_lines(found: list[tuple[str, list[EndpointFacts], int]], look: Look) -> list[RenderableType]:
+    """The same where a table would be all folds."""
+    lines: list[RenderableType] = []
+    for name, told, more in found:
+        if not told:
+            lines.append(Text.assemble(f"{name}: ", ("no endpoints", looks.PANIC), overflow="fold"))
+        for endpoint in told:
+            line = Text(f"{name} {looks.clean(endpoint.address)} ", overflow="fold")
+            lines.append(
+                line.append_text(look.state(endpoint.state)).append(f": {looks.clean(endpoint.why)}")
+            )
+        if more > 0:
+            lines.append(Text(f"and {more} more", style="dim"))
+    return lines
+
+
+def notes(view: Mapping[str, Any], look: Look) -> list[Text]:
+    """A line for each registry that is stale, and for each service that is announced or should be."""
+    lines = [Text(looks.clean(line), style=looks.STALE, overflow="fold") for line in _stale(view)]
+    for one in mappings_of(view, "registrations"):
+        line = Text(f"registration {looks.clean(text_of(one, 'name'))}: ", overflow="fold")
+        line.append_text(look.state(text_of(one, "state")))
+        line.append(f" in {looks.clean(text_of(one, 'registry'))}")
+        address, error = (looks.clean(text_of(one, key)) for key in ("address", "error"))
+        line.append(f" as {address}" if address else "").append(f": {error}" if error else "")
+        lines.append(line)
+    return lines
 
 
 def _stale(view: Mapping[str, Any]) -> list[str]:
     """Which registries err or are silent, for how many upstreams, since when and why."""
     feeds: dict[str, list[Mapping[str, Any]]] = {}
-    for upstream in view["upstreams"]:
-        for feed in upstream.get("registries", ()):
-            feeds.setdefault(feed["source"], []).append(feed)
+    for upstream in mappings_of(view, "upstreams"):
+        for feed in mappings_of(upstream, "registries"):
+            feeds.setdefault(text_of(feed, "source"), []).append(feed)
     lines = []
     for source, all_of_it in feeds.items():
-        stale = [feed for feed in all_of_it if feed["stale"]]
+        stale = [feed for feed in all_of_it if feed.get("stale") is True]
         if not stale:
             continue
-        ages = [feed["age"] for feed in stale if feed["age"] is not None]
-        heard = f"last heard of {max(ages):.0f} s ago" if len(ages) == len(stale) else "not heard of yet"
-        error = next((f": {feed['error']}" for feed in stale if feed["error"]), "")
+        ages = [found for found in (number_of(feed, "age") for feed in stale) if found is not None]
+        heard = f"last heard of {looks.age(max(ages))} ago" if len(ages) == len(stale) else "not heard of yet"
+        error = next((f": {said}" for said in (text_of(feed, "error") for feed in stale) if said), "")
         lines.append(
             f"{source} is stale for {len(stale)} of {len(all_of_it)} upstream{'s' * (len(all_of_it) > 1)},"
             f" {heard}{error}"
         )
     return lines
-
-
-def _workers(view: Mapping[str, Any]) -> str | None:
-    """Whose numbers these are, where it is not one process."""
-    workers = view.get("workers")
-    if workers is None:
-        return None
-    text = f"together: {workers['running']} of {workers['configured']} workers"
-    for count, words in ((workers["leaving"], "leaving"), (workers["silent"], "silent")):
-        text += f", {count} {words}" if count else ""
-    return text
-
-
-def _endpoint_cells(endpoint: Mapping[str, Any]) -> list[Text]:
-    breaker = endpoint["breaker"]
-    attempts: Mapping[str, int] = endpoint["attempts"]
-    connections = endpoint["connections"]
-    retry_in = breaker["retry_in"]
-    failed = sum(count for outcome, count in attempts.items() if outcome in _FAILURES)
-    return [
-        Text(endpoint["address"]),
-        Text(breaker["state"].replace("_", " "), style=STATE_STYLES.get(breaker["state"], "")),
-        Text(_HELD.get(breaker.get("held"), "") if retry_in is None else f"{retry_in:.1f} s"),
-        Text(str(endpoint["in_flight"])),
-        Text(str(attempts.get("success", 0))),
-        Text(str(failed), style="red" if failed else ""),
-        Text(f"{connections['idle']}/{connections['open']}"),
-    ]

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.console.tables import STATE_STYLES, make_console
+from sidecar.console.look import look_of, word
+from sidecar.console.tables import make_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,8 +86,7 @@ class PlainScreen:
         self._said = int(elapsed)
         tally = self._tally
         shares = ", ".join(
-            f"{row.name} {tally.recent_share(row.name):.0%} ({row.state.replace('_', ' ')})"
-            for row in self._rows()
+            f"{row.name} {tally.recent_share(row.name):.0%} ({word(row.state)})" for row in self._rows()
         )
         self._print(
             f"{elapsed:5.1f} s  {tally.requests} requests, {tally.failed} failed; {shares}; {tally.lines} lines"
@@ -110,7 +110,9 @@ class LiveScreen:
         self._rows = rows
         self._events: deque[Event] = deque(maxlen=EVENTS_SHOWN)
         # No thread of rich's own: `refresh` draws, in step with what there is to show.
-        self._live = Live(console=make_console(output), auto_refresh=False)
+        console = make_console(output)
+        self._live = Live(console=console, auto_refresh=False)
+        self._look = look_of(console)
 
     def open(self) -> None:
         """Take the terminal's lines."""
@@ -139,9 +141,9 @@ class LiveScreen:
             table.add_row(
                 Text(row.name),
                 Text(row.address),
-                Text(row.state.replace("_", " "), style=STATE_STYLES.get(row.state, "")),
+                self._look.state(row.state),
                 Text(str(tally.answers[row.name])),
-                Text(f"{'█' * round(share * BAR)} {share:.0%}"),
+                Text(f"{self._look.bar(share, BAR)} {share:.0%}"),
             )
         failures = ", ".join(f"{count} x {name}" for name, count in sorted(tally.failures.items()))
         return Group(
@@ -154,7 +156,7 @@ class LiveScreen:
                 f"{f' ({failures})' if failures else ''}; {tally.lines} lines echoed over TCP"
             ),
             *(
-                Text(f"{event.at:5.1f} s  {event.text}", style=STATE_STYLES[event.state.label])
+                self._look.state(event.state.label, f"{event.at:5.1f} s  {event.text}")
                 for event in self._events
             ),
             Text("Ctrl-C ends it.", style="dim"),

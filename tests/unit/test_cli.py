@@ -25,7 +25,9 @@ from support.waiting import wait_until
 import sidecar.app
 import sidecar.cli
 import sidecar.console.health
+import sidecar.console.ready
 import sidecar.console.status
+import sidecar.console.top
 import sidecar.demo
 import sidecar.observe.logs
 from sidecar.cli import run
@@ -158,7 +160,7 @@ def test_usage_errors_are_one_line_and_2(arguments: list[str], said: str, capsys
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([name, "--help"] for name in ("run", "check", "url", "health", "status", "demo"))],
+    [["--help"], *([name, "--help"] for name in ("run", "check", "url", "health", "status", "top", "demo"))],
 )
 def test_every_command_has_help(arguments: list[str], capsys: Captured) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -479,11 +481,45 @@ def test_status_is_given_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sidecar.console.status, "show_status", show_status)
     assert run(["status"]) == 1
-    assert run(["status", "--admin", "[::1]:99", "--json", "--watch"]) == 1
+    assert run(["status", "--admin", "[::1]:99", "--json", "--watch", "--endpoints"]) == 1
     assert asked == [
-        ("127.0.0.1:9901", {"json": False, "watch": False}),
-        ("[::1]:99", {"json": True, "watch": True}),
+        ("127.0.0.1:9901", {"json": False, "watch": False, "every_endpoint": False}),
+        ("[::1]:99", {"json": True, "watch": True, "every_endpoint": True}),
     ]
+
+
+def test_top_is_given_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def show_top(admin: str, _clock: object, **options: object) -> int:
+        asked.append((admin, options))
+        return 0
+
+    monkeypatch.setattr(sidecar.console.top, "show_top", show_top)
+    assert run(["top"]) == 0
+    assert run(["top", "--admin", "[::1]:99", "--interval", "0.001", "--count", "3"]) == 0
+    assert run(["top", "--once"]) == 0
+    assert asked == [
+        ("127.0.0.1:9901", {"interval": 1.0, "count": None}),
+        ("[::1]:99", {"interval": 0.1, "count": 3}),
+        ("127.0.0.1:9901", {"interval": 1.0, "count": 1}),
+    ]
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "x", "1.5"])
+def test_top_counts_in_whole_tables(count: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(["top", "--count", count])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        f"sidecar top: argument --count: {count!r} is not a number of tables; see `sidecar top --help`\n"
+    )
+
+
+def test_readiness_is_asked_for_at_the_metrics_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar.console.ready, "show_ready", len)
+    assert run(["status", "--ready"]) == len("127.0.0.1:9902")
+    assert run(["status", "--ready", "--metrics", "[::1]:1"]) == len("[::1]:1")
 
 
 def test_status_of_nothing_is_1(capsys: Captured) -> None:

@@ -103,6 +103,23 @@ def test_nobody_in_rotation_or_panic_is_not_fine(
     assert ("panic: too few." in text) is ("panic" in change)
 
 
+def test_drained_endpoints_look_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    drained = {**ENDPOINT, "in_rotation": False, "why": "drained by hand; until `sidecar enable`"}
+    hostile = {**drained, "state": "open", "why": "[red]\x1b]0;title\x07"}
+    monkeypatch.setattr(asking, "ask", lambda *_: (200, {**VIEW, "endpoints": [drained, hostile]}))
+    output = Terminal()
+    assert show_reasons("my api", "127.0.0.1:1", json=False, output=output) == 1
+    assert "\x1b[36m◌ drained by hand; until `sidecar enable`" in output.getvalue()
+    assert "\N{MULTIPLICATION SIGN} [red]\ufffd]0;title\ufffd" in output.getvalue()
+
+
 def test_sessions_have_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = {"attempts": 1, "on": [], "elsewhere": "nowhere", "per_try_timeout": None, "budget": None}
     _, text, _ = shown(monkeypatch, (200, {**VIEW, "retries": plan}))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.console.health import health_table, show_health
+from sidecar.console.look import Look
 from sidecar.console.tables import make_console
 from sidecar.errors import UnknownUpstreamError
 from sidecar.registry.health import EndpointHealth, ServiceHealth
@@ -65,7 +66,7 @@ def test_one_row_an_endpoint() -> None:
     assert code == 1
     assert text.splitlines() == [
         "upstream  endpoint      status           time  asked        error",
-        "redis     [::1]:6379    healthy        1.2 ms  PING",
+        "redis     [::1]:6379    healthy       1.23 ms  PING",
         "api       a.example:80  healthy       12.1 ms  GET /health",
         "          b.example:80  unhealthy              GET /health  connection refused",
         "web       c.example:80  circuit open           GET /        open",
@@ -144,6 +145,6 @@ def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("NO_COLOR", raising=False)
     output = Terminal()
-    make_console(output).print(health_table({"api": MIXED}, plain=False))
-    assert "\x1b[32mhealthy" in output.getvalue()
-    assert "\x1b[1;31munhealthy" in output.getvalue()
+    make_console(output).print(health_table({"api": MIXED}, Look(plain=False)))
+    assert "\x1b[32m● healthy" in output.getvalue()
+    assert "\x1b[1;31m\N{MULTIPLICATION SIGN} unhealthy" in output.getvalue()

@@ -192,7 +192,7 @@ def test_one_upstream_that_is_not_served_is_enough(monkeypatch: pytest.MonkeyPat
 
 def test_a_table_without_colours_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     _, output, errors = _show(monkeypatch, _view("closed"))
-    assert output.startswith("upstream  endpoint ")
+    assert output.startswith("sidecar, mode unknown\n\nupstream  state ")
     assert "\x1b" not in output
     assert errors == ""
 
@@ -223,6 +223,7 @@ def test_watching_repeats_until_interrupted_and_gives_the_last_code(monkeypatch:
     assert code == 1
     assert seen == [1.0, 1.0, 1.0]
     assert output.count("upstream") == 3
+    assert output.count("not well") == 3
 
 
 def test_watching_as_json_gives_a_line_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +276,7 @@ def test_stdout_and_stderr_are_the_usual_places(
 ) -> None:
     monkeypatch.setattr(status, "fetch", lambda _address: _view("closed"))
     assert show_status("127.0.0.1:9901", json=False, watch=False) == 0
-    assert "closed" in capsys.readouterr().out
+    assert "well" in capsys.readouterr().out
 
 
 # Actions
@@ -348,3 +349,21 @@ def test_who_does_not_reload_is_no_sidecar(serve: Serve, answer: bytes) -> None:
 def test_reloading_needs_an_address_and_an_answer(refused: str) -> None:
     assert reloaded("nowhere")[0] == 2
     assert reloaded(refused)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("trip", "is out of rotation until `sidecar reset`"),
+        ("reset", "is back in rotation"),
+        ("drain", "is drained until `sidecar enable`"),
+        ("enable", "is enabled"),
+    ],
+)
+def test_each_action_says_what_is_true_now(serve: Serve, action: str, said: str) -> None:
+    done = json.dumps({"endpoints": ["[::1]:1\x1b[31m"]}).encode()
+    assert acted(action, serve(_answer(done))) == (0, f"my api: [::1]:1\ufffd[31m {said}\n", "")
+
+
+def test_an_action_on_an_upstream_without_endpoints_says_that(serve: Serve) -> None:
+    assert acted("drain", serve(_answer(b'{"endpoints": []}'))) == (0, "my api has no endpoints\n", "")

@@ -82,11 +82,11 @@ def test_the_live_picture_shows_everything_and_gives_the_terminal_back(terminal:
         *INTRO,
         "127.0.0.1:1",
         "[::1]:2",  # no mark-up
-        "\x1b[32mclosed",
-        "\x1b[33mhalf open",
+        "\x1b[32m● closed",
+        "\x1b[33m◐ half open",
         "█" * 18 + " 75%",
         "6.0 s  7 requests, 3 failed (1 x 503, 2 x connection lost); 9 lines echoed over TCP",
-        "\x1b[1;31m  5.2 s  api-2: breaker opens",
+        "\x1b[1;31m\N{MULTIPLICATION SIGN}   5.2 s  api-2: breaker opens",
         "Ctrl-C",
     ):
         assert part in text

@@ -1,0 +1,24 @@
+"""Where at the admin address things are."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+__all__ = ["HISTORY", "RELOAD", "UPSTREAMS", "action_path", "explain_path"]
+
+_VERSION = ""  # before each path that was there before there were versions
+
+UPSTREAMS = f"{_VERSION}/upstreams"
+HISTORY = "/v1/history"
+RELOAD = f"{_VERSION}/reload"
+
+
+def explain_path(name: str) -> str:
+    """Why an upstream's next request goes where it goes."""
+    return f"{_VERSION}/explain/{quote(name, safe='')}"
+
+
+def action_path(name: str, action: str, endpoint: str | None) -> str:
+    """Where `action` is done to one endpoint (host:port) of an upstream, or to all."""
+    path = f"{UPSTREAMS}/{quote(name, safe='')}/{action}"
+    return path if endpoint is None else f"{path}?{urlencode({'endpoint': endpoint})}"
