@@ -33,7 +33,7 @@ from sidecar.config.settings import STATIC
 from sidecar.following import LAST_CALL, Following
 from sidecar.garbage import Garbage
 from sidecar.leaving import Leaving
-from sidecar.model import Endpoint, Snapshot
+from sidecar.model import AdminCounts, Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
 from sidecar.ports import Ports
 from sidecar.proxy import Listener, ProxyContext
@@ -43,7 +43,7 @@ from sidecar.version import build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from sidecar.admin.server import AdminServer
     from sidecar.config.settings import Address, Settings, UpstreamSettings
@@ -64,8 +64,6 @@ CHECK_DESCRIPTORS = 128  # `health.checker.MAX_RUNNING`, which is not loaded whe
 DRAIN_QUIET = 0.5  # seconds
 SHOWN_ENDPOINTS = 20  # of one upstream, in the log of the start
 DRAIN_POLL = 0.05  # seconds between looks at what is still going on
-
-_DONE = {"trip": "tripped", "reset": "reset", "drain": "drained", "enable": "enabled"}
 
 _log = logging.getLogger("sidecar")
 
@@ -102,6 +100,7 @@ class App(Following):
         self._leaving: Leaving | None = None
         self._sockets: list[socket.socket] = []  # of the metrics and admin servers
         self._servers: list[AdminServer] = []
+        self._asked = AdminCounts()
         self._checker: Checker | None = None
         self._registry: SourceSupervisor | None = None
         self._garbage = Garbage(self.clock)
@@ -275,16 +274,17 @@ class App(Following):
             await context.loop.run_in_executor(aside, _load_servers)
         from sidecar.admin.server import AdminServer
 
-        for app, sockets in zip(
-            self._own_apps(context), (self._metrics_sockets, self._admin_sockets), strict=True
+        metrics, admin = self._own_apps(context)
+        for server, sockets in (
+            (AdminServer(metrics), self._metrics_sockets),
+            (AdminServer(admin, self._asked), self._admin_sockets),
         ):
-            server = AdminServer(app)
             self._servers.append(server)
             await server.start(sockets)
 
     def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
         """What answers on the metrics address, and on the admin address."""
-        from sidecar.admin.server import admin_app, metrics_app
+        from sidecar.admin.server import metrics_app
         from sidecar.observe.metrics import Metrics
 
         metrics = Metrics(
@@ -295,10 +295,29 @@ class App(Following):
             registered=self._registered,
             clock=self.clock,
             reload_counts=self.reloads.counts,
+            admin_counts=self._asked,
         )
         return (
             metrics_app(metrics.parts, metrics.content_type, self._is_ready),
-            admin_app(partial(self.view, lazy=True), self.control, self.explain, reload=self._answer_reload),
+            self._admin_app(),
+        )
+
+    def _admin_app(self, refresh: Callable[[], Awaitable[None]] | None = None) -> Any:
+        """What answers on the admin address. refresh: see `admin_app`."""
+        from sidecar.admin.access import Access
+        from sidecar.admin.api import admin_app
+        from sidecar.admin.effective import config_view
+        from sidecar.admin.server import nothing
+
+        return admin_app(
+            partial(self.view, lazy=True),
+            self.control,
+            self.explain,
+            refresh or nothing,
+            self._answer_reload,
+            upstream=self.view_of,
+            config=lambda: config_view(self.settings),
+            access=Access(lambda: self.settings.sidecar, self.clock, self._asked),
         )
 
     def _open_ports(self) -> Ports:
@@ -321,10 +340,10 @@ class App(Following):
     def _registered(self) -> Registered | None:
         return None if self._announcer is None else self._announcer.registered()
 
-    def view(self, *, lazy: bool = False) -> dict[str, Any]:
-        """What `/upstreams` shows. lazy: see `upstreams_view`."""
+    def view(self, *, lazy: bool = False, only: str | None = None) -> dict[str, Any]:
+        """What `/upstreams` shows. lazy: see `upstreams_view`. only: of one upstream; raises `UnknownUpstreamError`."""
         return upstreams_view(
-            self.clusters,
+            self.clusters if only is None else {only: cluster_called(self.clusters, only)},
             self.clock,
             mode=self.settings.mode.value,
             draining=bool(self._stage),
@@ -332,6 +351,11 @@ class App(Following):
             registered=self._registered(),
             lazy=lazy,
         )
+
+    def view_of(self, name: str) -> dict[str, Any]:
+        """What `/upstreams/NAME` shows; its endpoints are an iterator. Raises `UnknownUpstreamError`."""
+        view: dict[str, Any] = next(self.view(lazy=True, only=name)["upstreams"])
+        return view
 
     def explain(self, name: str) -> dict[str, Any]:
         """What `/explain/NAME` shows. Raises `UnknownUpstreamError`."""
@@ -347,8 +371,6 @@ class App(Following):
         cluster = cluster_called(self.clusters, name)
         states = endpoints_called(cluster, address)
         self._do(action, cluster, states)
-        for state in states:
-            _log.warning("%s: %s %s by hand", name, state.endpoint.address, _DONE[action])
         return [state.endpoint.address for state in states]
 
     def _do(self, action: str, cluster: Cluster, states: list[EndpointState]) -> None:
@@ -568,7 +590,8 @@ class App(Following):
 
 
 def _load_servers() -> None:
-    import sidecar.admin.server
+    import sidecar.admin.api
+    import sidecar.admin.effective
     import sidecar.observe.metrics  # noqa: F401 - loading is all
 
 

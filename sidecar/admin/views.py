@@ -46,7 +46,8 @@ def upstreams_view(
     With `feeds`, upstreams that registries are asked for have `registries` (`_feed`). Where services are announced,
     there is `registrations` (`_registration`).
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
-    lazy: `upstreams` is an iterator, that looks at each when it is its turn: ten thousand endpoints take 0.1 s.
+    lazy: `upstreams` is an iterator, and so are the `endpoints` of each, that look at each when it is its turn: ten
+    thousand endpoints take 0.1 s.
     """
     now = clock.monotonic()
     epoch = clock.wall() - now  # wall time of monotonic zero: only the difference to now is used
@@ -59,7 +60,7 @@ def upstreams_view(
             "silent": workers.silent,
             "restarts": workers.restarts,
         }
-    shown = _upstreams(list(clusters.values()), clock, epoch, feeds)
+    shown = _upstreams(list(clusters.values()), clock, epoch, feeds, lazy=lazy)
     view["upstreams"] = shown if lazy else list(shown)
     if registered is not None and registered.statuses:
         view["registrations"] = [_registration(status, epoch) for status in registered.statuses]
@@ -71,10 +72,12 @@ def _upstreams(
     clock: Clock,
     epoch: float,
     feeds: Callable[[str], list[FeedStatus]] | None,
+    *,
+    lazy: bool,
 ) -> Iterator[dict[str, Any]]:
     for cluster in clusters:
         now = clock.monotonic()
-        upstream = _upstream(cluster, now, epoch)
+        upstream = _upstream(cluster, now, epoch, lazy=lazy)
         said = feeds(cluster.name) if feeds is not None else []
         if said:
             upstream["registries"] = [_feed(feed, now, epoch) for feed in said]
@@ -115,9 +118,10 @@ def _feed(feed: FeedStatus, now: float, epoch: float) -> dict[str, Any]:
     }
 
 
-def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
+def _upstream(cluster: Cluster, now: float, epoch: float, *, lazy: bool) -> dict[str, Any]:
     stats = cluster.stats
     limit = cluster.limit
+    endpoints = (_endpoint(state, now, epoch) for state in list(cluster.endpoints.values()))
     retries = [sum(results) for results in zip(*stats.retries, strict=True)]
     return {
         "name": cluster.name,
@@ -153,7 +157,7 @@ def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
             "by_limit": {found.label: stats.overflows[found] for found in Limit if stats.overflows[found]},
         },
         "limits": _limits(cluster),
-        "endpoints": [_endpoint(state, now, epoch) for state in cluster.endpoints.values()],
+        "endpoints": endpoints if lazy else list(endpoints),
     }
 
 

@@ -23,10 +23,11 @@ from sidecar.resilience import BreakerState
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
-    from sidecar.model import CheckCounts, ReloadCounts, WorkerCounts
+    from sidecar.model import AdminCounts, CheckCounts, ReloadCounts, WorkerCounts
     from sidecar.model.registry import Registered, SourceStatus
 
 __all__ = [
+    "admin",
     "bounds",
     "breakers",
     "checks",
@@ -420,6 +421,25 @@ def reloads(counts: ReloadCounts) -> Iterator[Metric]:
         "1 unless the last reload was refused.",
         (),
         [((), counts.last_success)],
+    )
+
+
+def admin(counts: AdminCounts) -> Iterator[Metric]:
+    """What has been asked at the admin address."""
+    yield from counter(
+        "admin_requests_total",
+        "Answers at the admin address, by class of their status.",
+        ("code_class",),
+        [((f"{first}xx",), counts.by_class[first]) for first in range(2, 6)],
+    )
+    yield from counter(
+        "admin_denied_total", "Requests there without the right token.", (), [((), counts.denied)]
+    )
+    yield from counter(
+        "admin_clients_refused_total",
+        "Connections there closed at once, the bound reached.",
+        (),
+        [((), counts.refused)],
     )
 
 

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from sidecar.observe.families import (
+    admin,
     bounds,
     breakers,
     checks,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
-    from sidecar.model import ReloadCounts, WorkerCounts
+    from sidecar.model import AdminCounts, ReloadCounts, WorkerCounts
     from sidecar.model.registry import Registered, SourceStatus
     from sidecar.proxy.context import ProxyContext
 
@@ -55,7 +56,7 @@ class Metrics:
     workers: of the supervisor of several worker processes; None where there is one process.
     sources: how the registries are; None where none is asked. clock: tells their moments in wall time.
     registered: what is announced in registries; None, or giving None, where nothing is.
-    reload_counts: of the configuration; None leaves them out.
+    reload_counts: of the configuration; None leaves them out. admin_counts: the same of the admin server.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -71,6 +72,7 @@ class Metrics:
         registered: Callable[[], Registered | None] | None = None,
         clock: Clock | None = None,
         reload_counts: ReloadCounts | None = None,
+        admin_counts: AdminCounts | None = None,
     ) -> None:
         # Nothing of the library's global registry, which would add its process and garbage collector metrics, and make
         # two sidecars in one process (as tests run them) share what they report.
@@ -83,6 +85,7 @@ class Metrics:
             registered=registered,
             clock=clock,
             reload_counts=reload_counts,
+            admin_counts=admin_counts,
         )
 
     def render(self) -> bytes:
@@ -124,6 +127,7 @@ class _Collector:
         registered: Callable[[], Registered | None] | None = None,
         clock: Clock | None = None,
         reload_counts: ReloadCounts | None = None,
+        admin_counts: AdminCounts | None = None,
     ) -> None:
         self._clusters = clusters
         self._context = context
@@ -133,6 +137,7 @@ class _Collector:
         self._registered = registered
         self._clock = clock
         self._reloads = reload_counts
+        self._admin = admin_counts
 
     def collect(self) -> Iterator[Metric]:
         """Every family, complete, in the order in which a request meets what they count."""
@@ -158,6 +163,8 @@ class _Collector:
         yield from self._process()
         if self._reloads is not None:
             yield from reloads(self._reloads)
+        if self._admin is not None:
+            yield from admin(self._admin)
         if self._workers is not None:
             yield from workers(self._workers)
 

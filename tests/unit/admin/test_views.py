@@ -122,6 +122,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "weight": 3,
         "zone": "",
         "in_rotation": True,
+        "drained": False,
         "in_flight": 0,
         "connections": {"open": 0, "idle": 0},
         "attempts": {},
@@ -310,7 +311,7 @@ def test_a_lazy_view_looks_at_each_upstream_when_it_is_its_turn() -> None:
     clock = FakeClock()
     clusters = {name: Cluster(name, "http", UpstreamPolicy(), clock) for name in ("a", "b")}
     view = upstreams_view(clusters, clock, mode="local", draining=False, lazy=True)
-    assert next(view["upstreams"])["endpoints"] == []
+    assert list(next(view["upstreams"])["endpoints"]) == []
     clusters["b"].apply(Snapshot("b", (Endpoint("10.0.0.1", 80),), "static"))
     clusters["c"] = clusters.pop("a")
     (second,) = view["upstreams"]
