@@ -1,4 +1,4 @@
-"""`sidecar trip` and `sidecar reset`: have a running sidecar take endpoints out of rotation, or put them back."""
+"""`sidecar trip`, `reset`, `drain`, `enable`: endpoints of a running sidecar out of rotation, or back into it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from sidecar.console.asking import CONTROL, ask_about
 
 __all__ = ["act"]
 
-_NOW = {"trip": "out of rotation until `sidecar reset`", "reset": "back in rotation"}
+_NOW = {
+    "trip": "out of rotation until `sidecar reset`",
+    "reset": "back in rotation",
+    "drain": "sent nothing new until `sidecar enable`",
+    "enable": "sent to again",
+}
 
 
 def act(
@@ -23,11 +28,12 @@ def act(
 ) -> int:
     """Do `action` to one endpoint (host:port) of the upstream `name`, or to all; one line for each.
 
-    Returns the exit code: 0 done, 1 nobody is called so or no sidecar answers, 2 when `admin` is no address.
+    Returns the exit code: 0 done, 1 nobody is called so, or the sidecar does not do it or does not answer, 2 when
+    `admin` is no address.
     """
     output = sys.stdout if output is None else output
     errors = sys.stderr if errors is None else errors
-    path = f"/upstreams/{quote(name, safe='')}/{action}"
+    path = f"/v1/upstreams/{quote(name, safe='')}/{action}"
     if endpoint is not None:
         path += f"?{urlencode({'endpoint': endpoint})}"
     answer = ask_about(admin, path, "endpoints", errors, "POST", CONTROL)

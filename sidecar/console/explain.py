@@ -29,7 +29,7 @@ def show_reasons(
     """
     output = sys.stdout if output is None else output
     errors = sys.stderr if errors is None else errors
-    view = ask_about(admin, f"/explain/{quote(name, safe='')}", "endpoints", errors)
+    view = ask_about(admin, f"/v1/explain/{quote(name, safe='')}", "endpoints", errors)
     if isinstance(view, int):
         return view
     print(jsonlib.dumps(view, indent=2) if json else _drawn(view, output), file=output)

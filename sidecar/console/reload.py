@@ -22,7 +22,7 @@ def reload(admin: str, output: TextIO | None = None, errors: TextIO | None = Non
     output = sys.stdout if output is None else output
     errors = sys.stderr if errors is None else errors
     try:
-        status, answer = ask(admin, "/reload", "POST", CONTROL, TIMEOUT)
+        status, answer = ask(admin, "/v1/reload", "POST", CONTROL, TIMEOUT)
         if status in (409, 422) and isinstance(answer.get("findings"), list):
             for finding in answer["findings"]:
                 print(f"sidecar: {finding}", file=errors)

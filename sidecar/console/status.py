@@ -28,7 +28,7 @@ def fetch(address: str) -> dict[str, Any]:
     Raises `ValueError` when `address` is no such thing, `NoAnswerError` when what listens there is no sidecar
     or nothing does.
     """
-    status, view = ask(address, "/upstreams")
+    status, view = ask(address, "/v1/upstreams")
     if status != 200 or not isinstance(view.get("upstreams"), list):
         raise no_sidecar(address, status)
     return view
