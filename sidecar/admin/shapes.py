@@ -188,6 +188,7 @@ def _of_endpoints() -> dict[str, Shape]:
                 "held": {"enum": ["checks", "hand", None]},
                 "journal": listed(ref("Transition"), maxItems=16),
             },
+            {"retry_at": _or_null(MOMENT)},
             about="retry_in: seconds until its probe. held: what keeps it open whatever requests do.",
         ),
         "Transition": closed(
