@@ -41,6 +41,7 @@ TRACED = ["--cov=sidecar", "--cov-branch", "--cov-report=term", "--covered-fully
 ONCE = [
     f"tests/e2e/test_{name}.py"
     for name in (
+        "admin_api",
         "build",
         "demo",
         "distributed",

@@ -13,8 +13,8 @@ __all__ = ["act"]
 _NOW = {
     "trip": "out of rotation until `sidecar reset`",
     "reset": "back in rotation",
-    "drain": "sent nothing new until `sidecar enable`",
-    "enable": "sent to again",
+    "drain": "drained until `sidecar enable`",
+    "enable": "enabled",
 }
 
 

@@ -143,7 +143,7 @@ def test_a_refusal_is_told_as_it_was_given(serve: Serve, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "said"), [("drain", "sent nothing new until `sidecar enable`"), ("enable", "sent to again")]
+    ("action", "said"), [("drain", "drained until `sidecar enable`"), ("enable", "enabled")]
 )
 def test_draining_says_what_holds_now(serve: Serve, action: str, said: str) -> None:
     server = serve(200, {"upstream": "my api", "action": action, "endpoints": ["a:1"]})
