@@ -36,7 +36,7 @@ async def written(view: Mapping[str, Any]) -> str:
 
 
 async def _parts(value: Any, pause: int = 1) -> AsyncIterator[str]:
-    """pause: after how many of an iterator's values requests come; those of an inner one are smaller."""
+    """pause: after how many of an iterator's values requests come; those of one within another are smaller."""
     if isinstance(value, Iterator):
         yield "["
         for at, item in enumerate(value):
@@ -46,26 +46,23 @@ async def _parts(value: Any, pause: int = 1) -> AsyncIterator[str]:
             if at % pause == 0:
                 await asyncio.sleep(0)
         yield "]"
-        await asyncio.sleep(0)
     elif isinstance(value, Entries):
-        async for part in _object(value.pairs):
+        async for part in _object(value.pairs, PART):
             yield part
-        await asyncio.sleep(0)
+            await asyncio.sleep(0)
     elif isinstance(value, Mapping) and any(_is_lazy(inner) for inner in value.values()):
-        async for part in _object(value.items()):
+        async for part in _object(value.items(), pause):
             yield part
     else:
         yield json.dumps(value)
 
 
-async def _object(pairs: Iterable[tuple[str, Any]]) -> AsyncIterator[str]:
+async def _object(pairs: Iterable[tuple[str, Any]], pause: int) -> AsyncIterator[str]:
     yield "{"
     for at, (key, inner) in enumerate(pairs):
         yield f"{', ' if at else ''}{json.dumps(key)}: "
-        async for part in _parts(inner):
+        async for part in _parts(inner, pause):
             yield part
-        if at % PART == 0:
-            await asyncio.sleep(0)
     yield "}"
 
 
