@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aiohttp.typedefs import Middleware
+    from aiohttp.web_protocol import RequestHandler
 
 __all__ = ["AdminServer", "Handler", "application", "metrics_app", "nothing"]
 
@@ -32,6 +33,11 @@ SHUTDOWN_TIMEOUT = 1.0
 # Connections to one of the two servers. `app.OWN_DESCRIPTORS` has room for both: whoever opens more, also from other
 # machines where there is a token, takes no descriptor from the applications' requests.
 MAX_CLIENTS = 128
+# Seconds that a connection may take until its first request is there, as `sidecar.head_timeout` by default, and seconds
+# that it may be quiet between two, more than a scraper's usual minute and as nginx has it. Else some that say nothing
+# would keep everybody else out.
+FIRST_REQUEST = 10.0
+KEEP_ALIVE = 75.0
 
 _METRICS_INDEX = (
     "sidecar metrics\n\n"
@@ -39,6 +45,9 @@ _METRICS_INDEX = (
     "/live      200 while the process runs\n"
     "/ready     200 while it takes work, 503 before it listens and while it drains\n"
 )
+# Connections that have asked for nothing yet, and what closes them then.
+_SILENT: web.AppKey[dict[RequestHandler, asyncio.TimerHandle]] = web.AppKey("silent", dict)
+
 # Fields of an error that say how to ask instead.
 _PASSED = ("Allow", "WWW-Authenticate")
 
@@ -70,6 +79,7 @@ class AdminServer:
             handle_signals=False,
             logger=_log,
             shutdown_timeout=SHUTDOWN_TIMEOUT,
+            keepalive_timeout=KEEP_ALIVE,
         )
         _log.addFilter(_is_ours)
         await runner.setup()
@@ -78,12 +88,18 @@ class AdminServer:
             self._listening.append(await loop.create_server(self._accept, sock=one))
 
     def _accept(self) -> asyncio.BaseProtocol:
-        assert self._runner is not None
-        server = self._runner.server
+        server = None if self._runner is None else self._runner.server
         if server is None or len(server.connections) >= MAX_CLIENTS:
             self._counts.refused += 1
             return _Full()
-        return server()
+        accepted = server()
+        loop = asyncio.get_running_loop()
+        self._app[_SILENT][accepted] = loop.call_later(FIRST_REQUEST, self._close_silent, accepted)
+        return accepted
+
+    def _close_silent(self, accepted: RequestHandler) -> None:
+        del self._app[_SILENT][accepted]
+        accepted.force_close()
 
     async def stop(self) -> None:
         """Stop listening and close what is open, `SHUTDOWN_TIMEOUT` later at most. Needs no `start`."""
@@ -91,6 +107,9 @@ class AdminServer:
         for one in self._listening:
             one.close()
         self._listening.clear()
+        for timer in self._app[_SILENT].values():
+            timer.cancel()
+        self._app[_SILENT].clear()
         if runner is not None:
             await runner.cleanup()
 
@@ -155,8 +174,13 @@ def application(index: str, *middlewares: Middleware) -> web.Application:
     index: the path of what lists the calls, for whoever asks for another one.
     """
 
+    silent: dict[RequestHandler, asyncio.TimerHandle] = {}
+
     @web.middleware
     async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+        timer = silent.pop(request.protocol, None)
+        if timer is not None:
+            timer.cancel()
         try:
             return await handler(request)
         except web.HTTPException as error:
@@ -171,6 +195,7 @@ def application(index: str, *middlewares: Middleware) -> web.Application:
             )
 
     app = web.Application(middlewares=[errors_as_json, *middlewares])
+    app[_SILENT] = silent
     app.on_response_prepare.append(_add_fields)
     return app
 

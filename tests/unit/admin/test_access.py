@@ -392,3 +392,21 @@ async def test_connections_are_bounded(admin: Admin, monkeypatch: pytest.MonkeyP
     for _, one in (*kept, (reader, writer)):
         one.close()
         await asyncio.gather(one.wait_closed(), return_exceptions=True)
+
+
+async def test_a_connection_that_says_nothing_is_closed_and_one_that_asks_is_not(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "FIRST_REQUEST", 0.05)
+    silent, slow, kept = [await asyncio.open_connection("127.0.0.1", admin.port) for _ in range(3)]
+    slow[1].write(b"GET / HTTP/1.1\r\nHost: loc")
+    kept[1].write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await kept[0].readline()).startswith(b"HTTP/1.1 200")
+        assert (await silent[0].read(), await slow[0].read()) == (b"", b"")
+    kept[1].write(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert b"HTTP/1.1 404" in await kept[0].read()
+    for _, one in (silent, slow, kept):
+        one.close()
+        await asyncio.gather(one.wait_closed(), return_exceptions=True)
