@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 __all__ = ["App", "run_loop"]
 
 # For listeners, files, the event loop, two for each pipe, and `admin.server.MAX_CLIENTS` at each of the own servers.
-OWN_DESCRIPTORS = 768
+OWN_DESCRIPTORS = 512
 CHECK_DESCRIPTORS = 128  # `health.checker.MAX_RUNNING`, which is not loaded where nothing is checked
 
 # How long no request may have come before a draining sidecar believes that its application has ended.

@@ -32,7 +32,7 @@ SHUTDOWN_TIMEOUT = 1.0
 
 # Connections to one of the two servers. `app.OWN_DESCRIPTORS` has room for both: whoever opens more, also from other
 # machines where there is a token, takes no descriptor from the applications' requests.
-MAX_CLIENTS = 128
+MAX_CLIENTS = 64
 # Seconds that a connection may take until its first request is there, as `sidecar.head_timeout` by default, and seconds
 # that it may be quiet between two, more than a scraper's usual minute and as nginx has it. Else some that say nothing
 # would keep everybody else out.
