@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from sidecar.admin.access import CONTROL_HEADER, Access, peer_of
+from sidecar.admin.access import ASSETS, CONTROL_HEADER, Access, peer_of
 from sidecar.admin.control import ACTIONS
 from sidecar.admin.openapi import description
 from sidecar.admin.server import Handler, application, nothing
@@ -21,7 +21,7 @@ from sidecar.errors import UnknownUpstreamError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-__all__ = ["admin_app"]
+__all__ = ["admin_app", "paths"]
 
 SHOWN = 20  # endpoints of one call in the log
 
@@ -113,7 +113,7 @@ def admin_app(
         return web.json_response(answer, status=status)
 
     async def describe(_request: web.Request) -> web.Response:
-        return web.json_response(description(_paths(app), token=access.has_token))
+        return web.json_response(description(paths(app), token=access.has_token))
 
     async def index(_request: web.Request) -> web.Response:
         return web.Response(text=_INDEX)
@@ -159,10 +159,14 @@ def _json(text: str) -> web.Response:
     return web.json_response(text=text)
 
 
-def _paths(app: web.Application) -> set[tuple[str, str]]:
-    """(method, path) of each route, as OpenAPI writes paths: without what a part of it has to look like."""
-    return {
-        (route.method, route.resource.canonical)
-        for route in app.router.routes()
-        if route.resource is not None and route.method != "HEAD"
-    }
+def paths(app: web.Application) -> set[tuple[str, str]]:
+    """(method, path) of each route, as OpenAPI writes paths: without what a part of it has to look like.
+
+    The files of the page are one path, whatever they are called.
+    """
+    found = set()
+    for route in app.router.routes():
+        if route.resource is not None and route.method != "HEAD":
+            path = route.resource.canonical
+            found.add((route.method, f"{ASSETS}{{name}}" if path.startswith(ASSETS) else path))
+    return found
