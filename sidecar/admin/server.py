@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.admin.control import ACTIONS
+from sidecar.admin.page import add_page
 from sidecar.errors import UnknownUpstreamError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ SHUTDOWN_TIMEOUT = 1.0
 CONTROL_HEADER = "X-Sidecar-Control"
 
 _INDEX = (
-    "sidecar admin\n\n"
+    "sidecar admin; in a browser this is a page that shows it\n\n"
     "/upstreams      every upstream with its endpoints, breakers and counters (JSON)\n"
     "/explain/NAME   why the next request of one goes where it goes (JSON)\n"
     f"\nWith a field {CONTROL_HEADER}: 1, by POST:\n\n"
@@ -182,16 +183,13 @@ def admin_app(
         status, answer = await reload()
         return web.json_response(answer, status=status)
 
-    async def index(_request: web.Request) -> web.Response:
-        return web.Response(text=_INDEX)
-
     app = _application(_refuse_foreign_names)
     app.router.add_get("/upstreams", show_upstreams)
     app.router.add_get("/explain/{name}", show_reasons)
     app.router.add_post(f"/upstreams/{{name}}/{{action:{'|'.join(ACTIONS)}}}", act)
     if reload is not None:
         app.router.add_post("/reload", read_again)
-    app.router.add_get("/", index)
+    add_page(app, _INDEX)
     return app
 
 
