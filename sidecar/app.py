@@ -39,17 +39,19 @@ from sidecar.ports import Ports
 from sidecar.proxy import Listener, ProxyContext
 from sidecar.registry.threads import in_thread
 from sidecar.reload import Reloads
-from sidecar.version import build_name, is_compiled
+from sidecar.version import __version__, build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
+    from sidecar.admin.events import Events
     from sidecar.admin.server import AdminServer
     from sidecar.config.settings import Address, Settings, UpstreamSettings
     from sidecar.health.checker import Checker
-    from sidecar.model import EndpointState
+    from sidecar.model import EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
+    from sidecar.observe.history import Sampler
     from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
@@ -102,6 +104,8 @@ class App(Following):
         self._leaving: Leaving | None = None
         self._sockets: list[socket.socket] = []  # of the metrics and admin servers
         self._servers: list[AdminServer] = []
+        self._sampler: Sampler | None = None
+        self._events: Events | None = None
         self._checker: Checker | None = None
         self._registry: SourceSupervisor | None = None
         self._garbage = Garbage(self.clock)
@@ -281,6 +285,8 @@ class App(Following):
             server = AdminServer(app)
             self._servers.append(server)
             await server.start(sockets)
+        if self._sampler is not None:
+            self._sampler.start()
 
     def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
         """What answers on the metrics address, and on the admin address."""
@@ -298,8 +304,47 @@ class App(Following):
         )
         return (
             metrics_app(metrics.parts, metrics.content_type, self._is_ready),
-            admin_app(partial(self.view, lazy=True), self.control, self.explain, reload=self._answer_reload),
+            admin_app(
+                partial(self.view, lazy=True),
+                self.control,
+                self.explain,
+                reload=self._answer_reload,
+                events=self._watch_upstreams(),
+            ),
         )
+
+    def _watch_upstreams(
+        self, refresh: Callable[[], Awaitable[None]] | None = None, workers: WorkerCounts | None = None
+    ) -> Events:
+        """The history of the upstreams, and events for whoever watches them. refresh: see `Sampler`."""
+        from sidecar.admin.events import Events
+        from sidecar.admin.live import LiveView
+        from sidecar.observe.history import Sampler
+
+        self._sampler = Sampler(self.clusters, self.clock, refresh)
+        view = LiveView(
+            self.clusters,
+            self.clock,
+            draining=lambda: bool(self._stage),
+            recent=self._sampler.recent,
+            feeds=self._feeds,
+            registered=self._registered,
+            workers=workers,
+        )
+        self._events = Events(self._sampler, view, self._hello)
+        return self._events
+
+    def _hello(self) -> dict[str, Any]:
+        """What a stream of events begins with."""
+        control = not self.settings.sidecar.admin_read_only
+        return {
+            "version": __version__,
+            "mode": self.settings.mode.value,
+            "compiled": is_compiled(),
+            "control": control,
+            "actions": sorted(ACTIONS) if control else [],
+            "interval": 1,
+        }
 
     def _open_ports(self) -> Ports:
         return self._ports.open(self.settings.upstreams, self.settings.sidecar.bind)
@@ -330,6 +375,7 @@ class App(Following):
             draining=bool(self._stage),
             feeds=self._feeds,
             registered=self._registered(),
+            recent=None if self._sampler is None else self._sampler.recent,
             lazy=lazy,
         )
 
@@ -549,6 +595,10 @@ class App(Following):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             close_network(self._context.network)
+        if self._events is not None:
+            await self._events.close()
+        if self._sampler is not None:
+            await self._sampler.close()
         await asyncio.gather(*(server.stop() for server in self._servers))
         for one in self._sockets:
             one.close()
@@ -568,7 +618,10 @@ class App(Following):
 
 
 def _load_servers() -> None:
+    import sidecar.admin.events
+    import sidecar.admin.live
     import sidecar.admin.server
+    import sidecar.observe.history
     import sidecar.observe.metrics  # noqa: F401 - loading is all
 
 

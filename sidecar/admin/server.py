@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Middleware
 
+    from sidecar.admin.events import Events
+
 __all__ = ["CONTROL_HEADER", "AdminServer", "admin_app", "metrics_app"]
 
 # Seconds that `stop` waits for answers under way. They are built in less, so that only a client that does not read can
@@ -134,6 +136,7 @@ def admin_app(
     explain: Callable[[str], dict[str, Any]],
     refresh: Callable[[], Awaitable[None]] = _nothing,
     reload: Callable[[], Awaitable[tuple[int, dict[str, Any]]]] | None = None,
+    events: Events | None = None,
 ) -> web.Application:
     """`/upstreams`, `/explain`, what is done by hand, and an index at `/`; for whoever asks by address or as localhost.
 
@@ -142,6 +145,7 @@ def admin_app(
         gives the addresses it was done to. Raises `UnknownUpstreamError`.
     explain: see `explain.explain_view`; takes the name of an upstream. Raises `UnknownUpstreamError`.
     reload: has the configuration read again; the status and the JSON to answer with.
+    events: `/v1/events` and `/v1/history`.
     """
 
     async def show_upstreams(_request: web.Request) -> web.Response:
@@ -189,6 +193,9 @@ def admin_app(
     app.router.add_post(f"/upstreams/{{name}}/{{action:{'|'.join(ACTIONS)}}}", act)
     if reload is not None:
         app.router.add_post("/reload", read_again)
+    if events is not None:
+        app.router.add_get("/v1/events", events.stream, allow_head=False)
+        app.router.add_get("/v1/history", events.history)
     add_page(app, _INDEX)
     return app
 

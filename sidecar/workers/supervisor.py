@@ -156,7 +156,12 @@ class Supervisor(App):
         return (
             metrics_app(metrics.parts, metrics.content_type, self._is_ready, self.refresh),
             admin_app(
-                partial(self.view, lazy=True), self.control, self.explain, self.refresh, self._answer_reload
+                partial(self.view, lazy=True),
+                self.control,
+                self.explain,
+                self.refresh,
+                self._answer_reload,
+                self._watch_upstreams(self.refresh, self.counts),
             ),
         )
 
@@ -366,6 +371,7 @@ class Supervisor(App):
             workers=self.counts,
             feeds=self._feeds,
             registered=self._registered(),
+            recent=None if self._sampler is None else self._sampler.recent,
             lazy=lazy,
         )
 

@@ -21,7 +21,7 @@ def endpoint_view(address: str, **other: Any) -> dict[str, Any]:
         "failures": 0,
         "threshold": 5,
         "probing": False,
-        "retry_in": None,
+        "retry_at": None,
         "held": None,
         "journal": [],
         **other.pop("breaker", {}),

@@ -93,13 +93,13 @@ class EndpointRow {
     this.parts.journal.replaceChildren(...lines.map((line) => make("li", {}, line)));
   }
 
-  /** What counts by itself between two words of the sidecar. elapsed: seconds since its last one. */
-  tick(elapsed) {
-    const { retry_in: wait, probing } = this.endpoint.breaker;
+  /** What counts by itself. clock: see Model.clock. */
+  tick(clock) {
+    const { retry_at: due, probing } = this.endpoint.breaker;
     let text = "";
     if (probing) text = "probe under way";
-    else if (wait !== null) {
-      const left = Math.ceil(wait - elapsed);
+    else if (due !== null) {
+      const left = Math.ceil((Date.parse(due) - clock) / 1000);
       text = left > 0 ? `next probe in ${span(left)}` : "probe due, with the next request";
     }
     setText(this.parts.countdown, text);
@@ -108,10 +108,8 @@ class EndpointRow {
 
 function checkText(check) {
   if (!check) return UNKNOWN;
-  const took = `${timeOfDay(check.at)}, ${seconds(check.seconds)}`;
-  if (check.ok === true) return `passed ${took}`;
-  const result = check.ok === false ? `failed ${plural(check.in_a_row, "time")}` : "could not be made";
-  return `${result}, ${took}${check.error ? `: ${check.error}` : ""}`;
+  if (check.ok) return "passes";
+  return `${check.ok === null ? "cannot be made" : "fails"}${check.error ? `: ${check.error}` : ""}`;
 }
 
 /** The table, in `parent`. token: see TokenPrompt. */
@@ -147,7 +145,7 @@ export class EndpointTable {
     setText(parts.more, more > 0 ? `${more} more, which are no worse; sidecar status lists all of them.` : "");
   }
 
-  tick(elapsed) {
-    for (const row of this.rows.values()) row.tick(elapsed);
+  tick(clock) {
+    for (const row of this.rows.values()) row.tick(clock);
   }
 }

@@ -81,7 +81,6 @@ export class Model {
     this.hello = null;
     this.order = [];
     this.upstreams = new Map(); // name -> view, as in /v1/upstreams
-    this.heard = new Map(); // name -> when that view came, performance.now()
     this.verdicts = new Map();
     this.history = { interval: 5, length: 120, at: 0, upstreams: {} };
     this.points = 0; // counts what has been added to it: whoever has drawn as many is up to date
@@ -89,6 +88,7 @@ export class Model {
     this.workers = null;
     this.registrations = [];
     this.at = null; // performance.now() of the last word
+    this.wall = 0; // the sidecar's clock then, in milliseconds: a reader's may be minutes off
   }
 
   get control() {
@@ -107,6 +107,7 @@ export class Model {
   /** Takes a `state` event; `{changed, turned}`: names to draw again, names whose verdict is another. */
   takeState(state, now) {
     this.at = now;
+    this.wall = Date.parse(state.at);
     this.draining = state.draining === true;
     this.workers = state.workers ?? null;
     this.registrations = state.registrations ?? [];
@@ -114,7 +115,6 @@ export class Model {
     const turned = [];
     for (const upstream of state.upstreams) {
       this.upstreams.set(upstream.name, upstream);
-      this.heard.set(upstream.name, now);
       changed.add(upstream.name);
       const before = this.verdicts.get(upstream.name);
       const after = verdict(upstream);
@@ -124,12 +124,13 @@ export class Model {
     this.order = state.order.filter((name) => this.upstreams.has(name));
     const configured = new Set(state.order);
     for (const name of this.upstreams.keys()) if (!configured.has(name)) this.forget(name);
-    if (this.extend(Date.parse(state.at))) for (const name of this.order) changed.add(name);
+    if (this.extend(this.wall)) for (const name of this.order) changed.add(name);
     return { changed, turned };
   }
 
   forget(name) {
-    for (const map of [this.upstreams, this.heard, this.verdicts]) map.delete(name);
+    this.upstreams.delete(name);
+    this.verdicts.delete(name);
     delete this.history.upstreams[name];
   }
 
@@ -175,9 +176,9 @@ export class Model {
     return [...counts].filter(([, number]) => number);
   }
 
-  /** Seconds since the sidecar said how this upstream is. */
-  since(name, now) {
-    return (now - this.heard.get(name)) / 1000;
+  /** What the sidecar's clock shows now, in milliseconds since the epoch. */
+  clock() {
+    return this.wall + performance.now() - this.at;
   }
 
   /** What the workers are, in words; empty where there is one process. */
@@ -195,8 +196,8 @@ function emptySeries(length) {
   return Object.fromEntries(SERIES.map((key) => [key, new Array(length).fill(null)]));
 }
 
-/** How long ago a registry was heard of, in words. */
-export function feedText(feed, elapsed) {
-  if (feed.age === null) return "not heard of yet";
-  return `heard of ${span(feed.age + elapsed)} ago`;
+/** How long ago a registry was heard of, in words. clock: see Model.clock. */
+export function feedText(feed, clock) {
+  if (feed.heard_at === null) return "not heard of yet";
+  return `heard of ${span((clock - Date.parse(feed.heard_at)) / 1000)} ago`;
 }

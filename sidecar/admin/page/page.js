@@ -147,8 +147,8 @@ function drawRegistrations() {
 
 /** Countdowns and ages, and how old all of it is. */
 function tick() {
-  const now = performance.now();
-  for (const [name, row] of rows) if (row.open) row.tick(model.since(name, now));
+  const clock = model.clock();
+  for (const row of rows.values()) row.tick(clock);
   document.body.classList.toggle("stale", lost !== null && model.at !== null);
   if (lost !== null) {
     showConnection("lost", model.at === null ? `No connection: ${lost}` : `Connection lost, ${age()}`);

@@ -2,8 +2,9 @@
 //
 // EventSource would be shorter, but it can send no Authorization, and says nothing of a 401.
 
-// Milliseconds. The sidecar sends something each second: five without a byte and the connection is as good as gone.
-const SILENCE = 5000;
+// Milliseconds. The sidecar sends a state each second, and a comment after five in which it could not: without a byte
+// for seven the connection is as good as gone.
+const SILENCE = 7000;
 // Between attempts, by chance up to: doubling, so that many pages do not come back at once after a restart.
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 10000;

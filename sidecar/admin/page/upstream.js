@@ -90,7 +90,7 @@ export class UpstreamRow {
     }
     this.table.update(upstream, model.control);
     for (const [label, value] of factsOf(upstream)) this.setFact(label, value);
-    this.tick(model.since(upstream.name, performance.now()));
+    this.tick(model.clock());
   }
 
   setFact(label, value) {
@@ -105,16 +105,16 @@ export class UpstreamRow {
     setHidden(fact.row, !value);
   }
 
-  /** elapsed: seconds since the sidecar last said how it is. */
-  tick(elapsed) {
+  /** What counts by itself. clock: see Model.clock. */
+  tick(clock) {
     if (!this.open || !this.table) return;
-    this.table.tick(elapsed);
-    for (const feed of this.last[0].registries ?? []) this.setFact(`Registry ${feed.source}`, feedFact(feed, elapsed));
+    this.table.tick(clock);
+    for (const feed of this.last[0].registries ?? []) this.setFact(`Registry ${feed.source}`, feedFact(feed, clock));
   }
 }
 
-function feedFact(feed, elapsed) {
-  const parts = [feedText(feed, elapsed)];
+function feedFact(feed, clock) {
+  const parts = [feedText(feed, clock)];
   if (feed.endpoints !== null) parts.push(plural(feed.endpoints, "endpoint"));
   if (feed.stale) parts.push("stale: its last word is used");
   if (feed.saved) parts.push("from the last good file");

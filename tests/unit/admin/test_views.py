@@ -113,6 +113,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
             "in_flight": None,
             "in_flight_used": 0,
         },
+        "recent": None,
     }
     assert [endpoint["address"] for endpoint in endpoints] == ["[::1]:80", "b.example:81"]
     assert endpoints[0] == {
