@@ -42,6 +42,8 @@ ONCE = [
     f"tests/e2e/test_{name}.py"
     for name in (
         "build",
+        "dashboard",
+        "dashboard_access",
         "demo",
         "distributed",
         "dns",

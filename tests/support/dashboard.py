@@ -102,6 +102,7 @@ class EventStub:
         self.control = control
         self.actions: list[str] = []  # as they were asked for: `NAME ACTION ENDPOINT`
         self.port = 0
+        self.refusing = False  # whoever asks for events is sent away
         self._queues: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self._count = 0
 
@@ -112,17 +113,14 @@ class EventStub:
         add_page(app, "index\n")
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await self._listen()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.hang_up()
         await self._runner.cleanup()
-
-    async def _listen(self) -> None:
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
 
     @property
     def clients(self) -> int:
@@ -147,6 +145,8 @@ class EventStub:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if not self._allowed(request):
             return web.json_response({"error": "a token is needed", "status": 401}, status=401)
+        if self.refusing:
+            return web.json_response({"error": "too many pages", "status": 503}, status=503)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()

@@ -57,7 +57,7 @@ export function verdict(upstream) {
   const ill = all - serving - drained;
   const errors = upstream.recent?.errors ?? 0;
   const notes = [];
-  if (ill) notes.push(`${ill} of ${plural(all, "endpoint")} out of rotation`);
+  if (ill) notes.push(`${ill} of ${plural(all, "endpoint")} out`);
   if (drained) notes.push(`${drained} of ${plural(all, "endpoint")} drained`);
   if (errors >= FAILING) notes.push(`${ratio(errors)} errors`);
   for (const feed of upstream.registries ?? []) if (feed.stale) notes.push(`${feed.source} is stale`);

@@ -132,7 +132,8 @@ function factsOf(upstream) {
     .filter(([reason]) => reason !== "none")
     .map(([reason, number]) => `${words(reason)} ${count(number)}`);
   const ended = Object.entries(upstream.sessions.by_reason).map(([name, number]) => `${words(name)} ${count(number)}`);
-  const retried = retries.succeeded + retries.failed + retries.refused + retries.active;
+  const retried = ["succeeded", "failed", "refused", "active"].filter((result) => retries[result]);
+  const relayed = recent && (!isHttp(upstream) || recent.bytes_sent || recent.bytes_received); // of sessions
   const over = Object.entries(overflows.by_limit).map(([name, number]) => `${words(name)} ${count(number)}`);
   return [
     ["Protocol", `${upstream.scheme}, ${words(upstream.strategy)}`],
@@ -140,16 +141,11 @@ function factsOf(upstream) {
     ["In flight", used(limits.in_flight_used, limits.in_flight)],
     ["Connections", used(limits.connections_used, limits.connections)],
     ["Waiting", used(limits.pending_used, limits.pending)],
-    ["Bytes out, in", recent && `${bytes(recent.bytes_sent)}/s, ${bytes(recent.bytes_received)}/s`],
+    ["Bytes out, in", relayed ? `${bytes(recent.bytes_sent)}/s, ${bytes(recent.bytes_received)}/s` : null],
     ["Answers", answered.join(", ") || null],
     ["Failures", reasons.join(", ") || null],
     ["Sessions ended", ended.join(", ") || null],
-    [
-      "Retries",
-      retried
-        ? `${count(retries.succeeded)} succeeded, ${count(retries.failed)} failed, ${count(retries.refused)} refused by the budget`
-        : null,
-    ],
+    ["Retries", retried.map((result) => `${count(retries[result])} ${result}`).join(", ") || null],
     ["Hedges", hedges.won + hedges.lost ? `${count(hedges.won)} won, ${count(hedges.lost)} lost` : null],
     ["Overflows", over.join(", ") || null],
     ["Deadlines exceeded", deadlines.exceeded ? count(deadlines.exceeded) : null],
