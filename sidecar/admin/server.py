@@ -190,7 +190,8 @@ def admin_app(
     app = _application(_refuse_foreign_names)
     app.router.add_get("/upstreams", show_upstreams)
     app.router.add_get("/explain/{name}", show_reasons)
-    app.router.add_post(f"/upstreams/{{name}}/{{action:{'|'.join(ACTIONS)}}}", act)
+    for root in ("", "/v1"):
+        app.router.add_post(f"{root}/upstreams/{{name}}/{{action:{'|'.join(ACTIONS)}}}", act)
     if reload is not None:
         app.router.add_post("/reload", read_again)
     if events is not None:

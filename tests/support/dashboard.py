@@ -107,6 +107,7 @@ class EventStub:
         self._count = 0
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         app = web.Application()
         app.router.add_get("/v1/events", self._events)
         app.router.add_post("/v1/upstreams/{name}/{action}", self._act)
@@ -133,6 +134,10 @@ class EventStub:
         event = {"at": _now(), "draining": False, "order": list(self.upstreams), "upstreams": list(upstreams)}
         for queue in self._queues:
             queue.put_nowait({**event, **other})
+
+    def post(self, *upstreams: dict[str, Any]) -> None:
+        """`tell`, from another thread."""
+        self._loop.call_soon_threadsafe(self.tell, *upstreams)
 
     def hang_up(self) -> None:
         """End every connection that follows."""
