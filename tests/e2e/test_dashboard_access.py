@@ -12,7 +12,7 @@ from support.dashboard import EventStub, endpoint_view, upstream_view
 
 pytestmark = pytest.mark.server("chromium")
 
-LONG = "a-service-with-a-name-of-63-characters-as-kubernetes-allows-it-x"
+LONG = "a_service_with_a_name_of_64_characters_without_a_place_to_break_it"
 OPENED = {
     "at": "2026-01-01T10:00:00.000Z",
     "to": "open",
