@@ -78,8 +78,10 @@ async def test_time_alone_changes_nothing() -> None:
     cluster = stage.clusters["api"]
     cluster.endpoints["10.0.0.1", 2].last_check = CheckResult(990.0, True, 0.01, "", 4)
     stage.feeds["web"] = [FeedStatus("dns", 2, 999.0, False, False, "")]
+    stage.recent["api"] = {"seconds": 1.0, "requests": 0.0}
     await stage.look()
     for _ in range(5):
+        stage.recent["api"] = {"seconds": stage.recent["api"]["seconds"] + 1.0, "requests": 0.0}
         stage.clock.advance(1.0)
         stage.clock.epoch += 0.0004  # two clocks are not read at the same moment
         assert await stage.look() == []
