@@ -49,6 +49,7 @@ ONCE = [
         "dns",
         "etcd",
         "forking_servers",
+        "live_events",
         "new_user",
         "registration",
         "registry_outages",

@@ -78,6 +78,11 @@ class Events:
         self._looked = asyncio.Event()
         self._closed = False
 
+    @property
+    def clients(self) -> int:
+        """How many streams there are; at most `MOST_CLIENTS`."""
+        return len(self._clients)
+
     async def close(self) -> None:
         """End all streams; safe to call at any time and again."""
         self._closed = True

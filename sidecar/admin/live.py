@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_ENDPOINTS", "LiveView"]
 
+# Of each endpoint what its text was made of, and that text.
+_Endpoints = dict["EndpointState", tuple[Any, str]]
+
 MOST_ENDPOINTS = 100  # of an upstream: nobody reads more of them on a page
 # Endpoints that are looked at without a pause: 0.3 ms when they are as they were, 2 ms when all are others.
 PART = 100
@@ -60,7 +63,8 @@ class LiveView:
         self._workers = workers
         self._epoch = clock.wall() - clock.monotonic()
         self._texts: dict[str, tuple[int, str]] = {}
-        self._endpoints: dict[EndpointState, tuple[Any, str]] = {}  # what its text was made of
+        self._endpoints: dict[str, _Endpoints] = {}  # by upstream
+        self._recents: dict[str, dict[str, Any] | None] = {}
         self.order: list[str] = []
         self.head = ""
         self.number = 0
@@ -69,6 +73,7 @@ class LiveView:
         """Nobody is interested any more."""
         self._texts.clear()
         self._endpoints.clear()
+        self._recents.clear()
         self.order = []
         self.head = ""
 
@@ -83,14 +88,13 @@ class LiveView:
         """Find what has changed, in parts."""
         number = self.number + 1
         self._follow_clock()
-        kept: dict[EndpointState, tuple[Any, str]] = {}
         looked_at = 0
         order = list(self._clusters)
         for name in order:
             cluster = self._clusters.get(name)
             if cluster is None:  # it has left meanwhile
                 continue
-            text = self._upstream(cluster, kept)
+            text = self._upstream(cluster)
             if self._texts.get(name, (0, ""))[1] != text:
                 self._texts[name] = (number, text)
             looked_at += 1 + min(len(cluster.endpoints), MOST_ENDPOINTS)
@@ -99,9 +103,10 @@ class LiveView:
                 await asyncio.sleep(0)  # requests come first
         for name in [name for name in self._texts if name not in self._clusters]:
             del self._texts[name]
-        self._endpoints = kept
+            self._recents.pop(name, None)
+            self._endpoints.pop(name, None)
         self.order = order
-        self.head = json.dumps(self._head())
+        self.head = _text(self._head())
         self.number = number
 
     def _follow_clock(self) -> None:
@@ -121,10 +126,10 @@ class LiveView:
         head["order"] = self.order
         return head
 
-    def _upstream(self, cluster: Cluster, kept: dict[EndpointState, tuple[Any, str]]) -> str:
+    def _upstream(self, cluster: Cluster) -> str:
         now = self._clock.monotonic()
         feeds = [_heard_seldom(feed) for feed in self._feeds(cluster.name)]
-        view = upstream_view(cluster, now, self._epoch, (), feeds, self._recent(cluster.name))
+        view = upstream_view(cluster, now, self._epoch, (), feeds, self._figures(cluster.name))
         del view["endpoints"]
         for feed in view.get("registries", ()):
             del feed["age"]
@@ -132,15 +137,24 @@ class LiveView:
         if len(states) > MOST_ENDPOINTS:
             view["endpoints_total"] = len(states)
             states = nsmallest(MOST_ENDPOINTS, states, key=_wellness)
-        texts = []
+        known = self._endpoints.get(cluster.name, {})
+        kept = self._endpoints[cluster.name] = {}
         for state in states:
             shown = _shown(state)
-            before = self._endpoints.get(state)
+            before = known.get(state)
             if before is None or before[0] != shown:
-                before = (shown, json.dumps(self._endpoint(state, now)))
+                before = (shown, _text(self._endpoint(state, now)))
             kept[state] = before
-            texts.append(before[1])
-        return f'{json.dumps(view)[:-1]}, "endpoints": [{", ".join(texts)}]}}'
+        texts = [text for _, text in kept.values()]
+        return f'{_text(view)[:-1]},"endpoints":[{",".join(texts)}]}}'
+
+    def _figures(self, name: str) -> dict[str, Any] | None:
+        """As before where they differ only in the seconds that they are of: those are not five at first."""
+        found, before = self._recent(name), self._recents.get(name)
+        if found is not None and before is not None and found | {"seconds": before["seconds"]} == before:
+            return before
+        self._recents[name] = found
+        return found
 
     def _endpoint(self, state: EndpointState, now: float) -> dict[str, Any]:
         """As in `/upstreams`, but of the check only what it says, and `retry_at` alone of when a probe is due."""
@@ -149,6 +163,10 @@ class LiveView:
         check = view["check"]
         view["check"] = None if check is None else {"ok": check["ok"], "error": check["error"]}
         return view
+
+
+def _text(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _heard_seldom(feed: FeedStatus) -> FeedStatus:

@@ -123,6 +123,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
         "weight": 3,
         "zone": "",
         "in_rotation": True,
+        "drained": False,
         "in_flight": 0,
         "connections": {"open": 0, "idle": 0},
         "attempts": {},
@@ -132,6 +133,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
             "threshold": 2,
             "probing": False,
             "retry_in": None,
+            "retry_at": None,
             "held": None,
             "journal": [],
         },
@@ -238,6 +240,7 @@ def test_a_breaker_shows_its_evidence_in_wall_time_and_its_deadline_in_seconds()
     }
     assert breaker["state"] == "open"
     assert breaker["retry_in"] == 2.5
+    assert breaker["retry_at"] == "2023-11-14T22:13:24.000Z"
     assert breaker["journal"] == [opening]
 
     clock.advance(10.0)
