@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run")
 # Name, width and height in CSS pixels, colour scheme.
-PICTURES = (("light", 1200, 640, "light"), ("dark", 1200, 640, "dark"), ("phone", 360, 780, "light"))
+PICTURES = (("light", 1200, 560, "light"), ("dark", 1200, 560, "dark"), ("phone", 360, 740, "light"))
 SCALE = 1.5  # device pixels for each: sharp enough on today's screens, and half the bytes of 2
 MOST_BYTES = 200_000  # of a picture: a clone is not to grow by pictures
 ILL = 30_000  # milliseconds: the demo's endpoint is ill once in 20 s

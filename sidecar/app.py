@@ -468,7 +468,7 @@ class App(Following):
                     endpoints += f" and {len(there) - SHOWN_ENDPOINTS} more"
                 where = " and ".join(places[upstream.name])
                 _log.info("%s: %s -> %s%s", upstream.name, where, endpoints, source)
-        _log.info("admin: http://%s/upstreams", self.admin_address)
+        _log.info("admin: http://%s/", self.admin_address)
         _log.info("metrics: http://%s/metrics", self.metrics_address)
 
     # Ending
