@@ -34,24 +34,26 @@ from sidecar.config.settings import STATIC
 from sidecar.following import LAST_CALL, Following
 from sidecar.garbage import Garbage
 from sidecar.leaving import Leaving
-from sidecar.model import Endpoint, Snapshot
+from sidecar.model import AdminCounts, Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
 from sidecar.observe.recorder import Recording
 from sidecar.ports import Ports
 from sidecar.proxy import Listener, ProxyContext
 from sidecar.registry.threads import in_thread
 from sidecar.reload import Reloads
-from sidecar.version import build_name, is_compiled
+from sidecar.version import __version__, build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
+    from sidecar.admin.events import Events
     from sidecar.admin.server import AdminServer
     from sidecar.config.settings import Address, Settings, UpstreamSettings
     from sidecar.health.checker import Checker
-    from sidecar.model import EndpointState
+    from sidecar.model import EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
+    from sidecar.observe.history import Sampler
     from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
@@ -59,15 +61,14 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "run_loop"]
 
-OWN_DESCRIPTORS = 512  # for listeners, admin clients, files, the event loop, and two for each pipe
+# For listeners, files, the event loop, two for each pipe, and `admin.server.MAX_CLIENTS` at each of the own servers.
+OWN_DESCRIPTORS = 512
 CHECK_DESCRIPTORS = 128  # `health.checker.MAX_RUNNING`, which is not loaded where nothing is checked
 
 # How long no request may have come before a draining sidecar believes that its application has ended.
 DRAIN_QUIET = 0.5  # seconds
 SHOWN_ENDPOINTS = 20  # of one upstream, in the log of the start
 DRAIN_POLL = 0.05  # seconds between looks at what is still going on
-
-_DONE = {"trip": "tripped", "reset": "reset", "drain": "drained", "enable": "enabled"}
 
 _log = logging.getLogger("sidecar")
 
@@ -104,6 +105,9 @@ class App(Following):
         self._leaving: Leaving | None = None
         self._sockets: list[socket.socket] = []  # of the metrics and admin servers
         self._servers: list[AdminServer] = []
+        self._asked = AdminCounts()
+        self._sampler: Sampler | None = None
+        self._events: Events | None = None
         self._checker: Checker | None = None
         self._registry: SourceSupervisor | None = None
         self._garbage = Garbage(self.clock)
@@ -302,16 +306,19 @@ class App(Following):
             await context.loop.run_in_executor(aside, _load_servers)
         from sidecar.admin.server import AdminServer
 
-        for app, sockets in zip(
-            self._own_apps(context), (self._metrics_sockets, self._admin_sockets), strict=True
+        metrics, admin = self._own_apps(context)
+        for server, sockets in (
+            (AdminServer(metrics), self._metrics_sockets),
+            (AdminServer(admin, self._asked), self._admin_sockets),
         ):
-            server = AdminServer(app)
             self._servers.append(server)
             await server.start(sockets)
+        if self._sampler is not None:
+            self._sampler.start()
 
     def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
         """What answers on the metrics address, and on the admin address."""
-        from sidecar.admin.server import admin_app, metrics_app
+        from sidecar.admin.server import metrics_app
         from sidecar.observe.metrics import Metrics
 
         metrics = Metrics(
@@ -323,11 +330,66 @@ class App(Following):
             clock=self.clock,
             reload_counts=self.reloads.counts,
             detail=lambda: self.settings.sidecar.metrics_detail,
+            admin_counts=self._asked,
         )
         return (
             metrics_app(metrics.scrape, self._is_ready),
-            admin_app(partial(self.view, lazy=True), self.control, self.explain, reload=self._answer_reload),
+            self._admin_app(),
         )
+
+    def _admin_app(
+        self, refresh: Callable[[], Awaitable[None]] | None = None, workers: WorkerCounts | None = None
+    ) -> Any:
+        """What answers on the admin address. refresh: see `admin_app`."""
+        from sidecar.admin.access import Access
+        from sidecar.admin.api import admin_app
+        from sidecar.admin.effective import config_view
+        from sidecar.admin.server import nothing
+
+        return admin_app(
+            partial(self.view, lazy=True),
+            self.control,
+            self.explain,
+            refresh or nothing,
+            self._answer_reload,
+            events=self._watch_upstreams(refresh, workers),
+            upstream=self.view_of,
+            config=lambda: config_view(self.settings),
+            access=Access(lambda: self.settings.sidecar, self.clock, self._asked),
+        )
+
+    def _watch_upstreams(
+        self, refresh: Callable[[], Awaitable[None]] | None = None, workers: WorkerCounts | None = None
+    ) -> Events:
+        """The history of the upstreams, and events for whoever watches them. refresh: see `Sampler`."""
+        from sidecar.admin.events import Events
+        from sidecar.admin.live import LiveView
+        from sidecar.observe.history import Sampler
+
+        self._sampler = Sampler(self.clusters, self.clock, refresh)
+        view = LiveView(
+            self.clusters,
+            self.clock,
+            draining=lambda: bool(self._stage),
+            recent=self._sampler.recent,
+            feeds=self._feeds,
+            registered=self._registered,
+            workers=workers,
+        )
+        self._events = Events(self._sampler, view, self._hello)
+        return self._events
+
+    def _hello(self) -> dict[str, Any]:
+        """What a stream of events begins with."""
+        control = not self.settings.sidecar.admin_read_only
+        return {
+            "version": __version__,
+            "mode": self.settings.mode.value,
+            "compiled": is_compiled(),
+            "control": control,
+            "actions": sorted(ACTIONS) if control else [],
+            "interval": 1,
+        }
 
     def _open_ports(self) -> Ports:
         return self._ports.open(self.settings.upstreams, self.settings.sidecar.bind)
@@ -349,17 +411,23 @@ class App(Following):
     def _registered(self) -> Registered | None:
         return None if self._announcer is None else self._announcer.registered()
 
-    def view(self, *, lazy: bool = False) -> dict[str, Any]:
-        """What `/upstreams` shows. lazy: see `upstreams_view`."""
+    def view(self, *, lazy: bool = False, only: str | None = None) -> dict[str, Any]:
+        """What `/upstreams` shows. lazy: see `upstreams_view`. only: of one upstream; raises `UnknownUpstreamError`."""
         return upstreams_view(
-            self.clusters,
+            self.clusters if only is None else {only: cluster_called(self.clusters, only)},
             self.clock,
             mode=self.settings.mode.value,
             draining=bool(self._stage),
             feeds=self._feeds,
             registered=self._registered(),
+            recent=None if self._sampler is None else self._sampler.recent,
             lazy=lazy,
         )
+
+    def view_of(self, name: str) -> dict[str, Any]:
+        """What `/upstreams/NAME` shows; its endpoints are an iterator. Raises `UnknownUpstreamError`."""
+        view: dict[str, Any] = next(self.view(lazy=True, only=name)["upstreams"])
+        return view
 
     def explain(self, name: str) -> dict[str, Any]:
         """What `/explain/NAME` shows. Raises `UnknownUpstreamError`."""
@@ -375,8 +443,6 @@ class App(Following):
         cluster = cluster_called(self.clusters, name)
         states = endpoints_called(cluster, address)
         self._do(action, cluster, states)
-        for state in states:
-            _log.warning("%s: %s %s by hand", name, state.endpoint.address, _DONE[action])
         return [state.endpoint.address for state in states]
 
     def _do(self, action: str, cluster: Cluster, states: list[EndpointState]) -> None:
@@ -451,7 +517,7 @@ class App(Following):
                     endpoints += f" and {len(there) - SHOWN_ENDPOINTS} more"
                 where = " and ".join(places[upstream.name])
                 _log.info("%s: %s -> %s%s", upstream.name, where, endpoints, source)
-        _log.info("admin: http://%s/upstreams", self.admin_address)
+        _log.info("admin: http://%s/", self.admin_address)
         _log.info("metrics: http://%s/metrics", self.metrics_address)
 
     # Ending
@@ -583,6 +649,10 @@ class App(Following):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             close_network(self._context.network)
+        if self._events is not None:
+            await self._events.close()
+        if self._sampler is not None:
+            await self._sampler.close()
         await asyncio.gather(*(server.stop() for server in self._servers))
         if self._recording is not None:
             await self._recording.close()
@@ -604,7 +674,11 @@ class App(Following):
 
 
 def _load_servers() -> None:
-    import sidecar.admin.server
+    import sidecar.admin.api
+    import sidecar.admin.effective
+    import sidecar.admin.events
+    import sidecar.admin.live
+    import sidecar.observe.history
     import sidecar.observe.metrics  # noqa: F401 - loading is all
 
 

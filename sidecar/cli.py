@@ -71,6 +71,8 @@ def run(arguments: Sequence[str]) -> int:
         "demo": _demo,
     }[options.command]
     try:
+        if "admin" in options:
+            options.admin = _admin_address(options)
         code = command(options)
         sys.stdout.flush()
     except ConfigurationError as error:
@@ -155,6 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     running = _Parser(add_help=False)
     running.add_argument(
         "--admin", metavar="HOST:PORT", default="127.0.0.1:9901", help="its sidecar.admin address"
+    )
+    running.add_argument(
+        "--admin-token-file",
+        metavar="FILE",
+        help="where its token is, if it asks for one; else SIDECAR_ADMIN_TOKEN holds it",
     )
 
     command = commands.add_parser(
@@ -397,6 +404,13 @@ def _health(options: argparse.Namespace) -> int:
         from sidecar.console.health import show_health
 
         return show_health(registry, options.name, json=options.json)
+
+
+def _admin_address(options: argparse.Namespace) -> str:
+    """Where a running sidecar is to be asked, and its token. Raises `SecretError`."""
+    from sidecar.console.asking import AdminAddress
+
+    return AdminAddress.of(options.admin, options.admin_token_file, os.environ)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -42,13 +42,17 @@ ONCE = [
     f"tests/e2e/test_{name}.py"
     for name in (
         "access_log",
+        "admin_api",
         "build",
+        "dashboard",
+        "dashboard_access",
         "demo",
         "distributed",
         "dns",
         "etcd",
         "forking_servers",
         "metrics_scraped",
+        "live_events",
         "new_user",
         "prometheus",
         "registration",

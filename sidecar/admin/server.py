@@ -7,65 +7,71 @@ the loopback, the metrics address tells numbers and liveness and may face a pod'
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_urldispatcher import MatchInfoError
 
 from sidecar.admin.compression import Body
-from sidecar.admin.control import ACTIONS
-from sidecar.errors import UnknownUpstreamError
+from sidecar.model import AdminCounts
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Sequence
 
     from aiohttp.typedefs import Middleware
+    from aiohttp.web_protocol import RequestHandler
 
-__all__ = ["CONTROL_HEADER", "AdminServer", "admin_app", "metrics_app"]
+__all__ = ["AdminServer", "Handler", "application", "metrics_app", "nothing"]
 
 # Seconds that `stop` waits for answers under way. They are built in less, so that only a client that does not read can
 # take longer, and the process's exit is not to wait for it.
 SHUTDOWN_TIMEOUT = 1.0
 
-# A state-changing request must carry it: no form and no plain link of a page in a browser can, and a script of another
-# origin may not without asking first (CORS preflight), which is never granted here.
-CONTROL_HEADER = "X-Sidecar-Control"
+# Connections to one of the two servers. `app.OWN_DESCRIPTORS` has room for both: whoever opens more, also from other
+# machines where there is a token, takes no descriptor from the applications' requests.
+MAX_CLIENTS = 64
+# Seconds that a connection may take until its first request is there, as `sidecar.head_timeout` by default, and seconds
+# that it may be quiet between two, more than a scraper's usual minute and as nginx has it. Else some that say nothing
+# would keep everybody else out.
+FIRST_REQUEST = 10.0
+KEEP_ALIVE = 75.0
 
-_INDEX = (
-    "sidecar admin\n\n"
-    "/upstreams      every upstream with its endpoints, breakers and counters (JSON)\n"
-    "/explain/NAME   why the next request of one goes where it goes (JSON)\n"
-    f"\nWith a field {CONTROL_HEADER}: 1, by POST:\n\n"
-    "/reload                 the configuration is read again; what has changed, or why it was refused (JSON)\n"
-    "\nand for one endpoint, or without `?endpoint=HOST:PORT` for all of them:\n\n"
-    "/upstreams/NAME/trip    out of rotation, until it is reset\n"
-    "/upstreams/NAME/reset   back into rotation, whatever opened its breaker\n"
-)
 _METRICS_INDEX = (
     "sidecar metrics\n\n"
     "/metrics   for Prometheus: text, or OpenMetrics where it is asked for\n"
     "/live      200 while the process runs\n"
     "/ready     200 while it takes work, 503 before it listens and while it drains\n"
 )
+# Connections that have asked for nothing yet, and what closes them then.
+_SILENT: web.AppKey[dict[RequestHandler, asyncio.TimerHandle]] = web.AppKey("silent", dict)
+
+# Fields of an error that say how to ask instead.
+_PASSED = ("Allow", "WWW-Authenticate")
+
 _log = logging.getLogger("sidecar.admin")
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminServer:
-    """One aiohttp application on the sockets of one address."""
+    """One aiohttp application on the sockets of one address.
 
-    __slots__ = ("_app", "_runner")
+    A request's head is bounded by aiohttp: 8190 bytes for the line and for each field, 400 beyond. No body is read.
+    counts: where connections are counted that are closed at once, as there are `MAX_CLIENTS`.
+    """
 
-    def __init__(self, app: web.Application) -> None:
+    __slots__ = ("_app", "_counts", "_listening", "_runner")
+
+    def __init__(self, app: web.Application, counts: AdminCounts | None = None) -> None:
         self._app = app
+        self._counts = counts or AdminCounts()
         self._runner: web.AppRunner | None = None
+        self._listening: list[asyncio.Server] = []
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept on `sockets`, which are its own from now on; see `bind`."""
@@ -75,27 +81,57 @@ class AdminServer:
             handle_signals=False,
             logger=_log,
             shutdown_timeout=SHUTDOWN_TIMEOUT,
+            keepalive_timeout=KEEP_ALIVE,
         )
         _log.addFilter(_is_ours)
         await runner.setup()
+        loop = asyncio.get_running_loop()
         for one in sockets:
-            await web.SockSite(runner, one).start()
+            self._listening.append(await loop.create_server(self._accept, sock=one))
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        server = None if self._runner is None else self._runner.server
+        if server is None or len(server.connections) >= MAX_CLIENTS:
+            self._counts.refused += 1
+            return _Full()
+        accepted = server()
+        loop = asyncio.get_running_loop()
+        self._app[_SILENT][accepted] = loop.call_later(FIRST_REQUEST, self._close_silent, accepted)
+        return accepted
+
+    def _close_silent(self, accepted: RequestHandler) -> None:
+        del self._app[_SILENT][accepted]
+        accepted.force_close()
 
     async def stop(self) -> None:
         """Stop listening and close what is open, `SHUTDOWN_TIMEOUT` later at most. Needs no `start`."""
         runner, self._runner = self._runner, None
+        for one in self._listening:
+            one.close()
+        self._listening.clear()
+        for timer in self._app[_SILENT].values():
+            timer.cancel()
+        self._app[_SILENT].clear()
         if runner is not None:
             await runner.cleanup()
 
 
-async def _nothing() -> None:
+class _Full(asyncio.Protocol):
+    """Of a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+async def nothing() -> None:
     """What is shown is always up to date where one process counts."""
 
 
 def metrics_app(
     scrape: Callable[[str], tuple[str, Iterable[bytes]]],
     is_ready: Callable[[], bool],
-    refresh: Callable[[], Awaitable[None]] = _nothing,
+    refresh: Callable[[], Awaitable[None]] = nothing,
 ) -> web.Application:
     """`/metrics`, `/live`, `/ready`.
 
@@ -124,78 +160,10 @@ def metrics_app(
     async def index(_request: web.Request) -> web.Response:
         return web.Response(text=_METRICS_INDEX)
 
-    app = _application()
+    app = application("/")
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/live", live)
     app.router.add_get("/ready", ready)
-    app.router.add_get("/", index)
-    return app
-
-
-def admin_app(
-    upstreams: Callable[[], dict[str, Any]],
-    control: Callable[[str, str, str | None], list[str]],
-    explain: Callable[[str], dict[str, Any]],
-    refresh: Callable[[], Awaitable[None]] = _nothing,
-    reload: Callable[[], Awaitable[tuple[int, dict[str, Any]]]] | None = None,
-) -> web.Application:
-    """`/upstreams`, `/explain`, what is done by hand, and an index at `/`; for whoever asks by address or as localhost.
-
-    upstreams: see `views.upstreams_view`, which may be lazy. refresh: awaited before.
-    control: takes an action (`control.ACTIONS`), the name of an upstream and an endpoint's address or None for all;
-        gives the addresses it was done to. Raises `UnknownUpstreamError`.
-    explain: see `explain.explain_view`; takes the name of an upstream. Raises `UnknownUpstreamError`.
-    reload: has the configuration read again; the status and the JSON to answer with.
-    """
-
-    async def show_upstreams(_request: web.Request) -> web.Response:
-        await refresh()
-        view = dict(upstreams())
-        parts = []
-        for one in view.pop("upstreams", ()):
-            parts.append(json.dumps(one))
-            await asyncio.sleep(0)  # requests come first
-        head = json.dumps(view)[:-1] + (", " if view else "")
-        text = f'{head}"upstreams": [{", ".join(parts)}]}}'
-        return web.json_response(text=text, headers={"Cache-Control": "no-store"})
-
-    async def show_reasons(request: web.Request) -> web.Response:
-        await refresh()
-        try:
-            view = explain(request.match_info["name"])
-        except UnknownUpstreamError as error:
-            raise web.HTTPNotFound(reason=str(error)) from None
-        return web.json_response(view, headers={"Cache-Control": "no-store"})
-
-    async def act(request: web.Request) -> web.Response:
-        _require_control(request)
-        name, action = request.match_info["name"], request.match_info["action"]
-        if [key for key, _ in request.query.items()] not in (
-            [],
-            ["endpoint"],
-        ):  # a slip of the keyboard is not to mean all of them
-            raise web.HTTPBadRequest(reason="the query may be one endpoint=HOST:PORT, or nothing for all")
-        try:
-            done = control(action, name, request.query.get("endpoint"))
-        except UnknownUpstreamError as error:
-            raise web.HTTPNotFound(reason=str(error)) from None
-        return web.json_response({"upstream": name, "action": action, "endpoints": done})
-
-    async def read_again(request: web.Request) -> web.Response:
-        _require_control(request)
-        assert reload is not None
-        status, answer = await reload()
-        return web.json_response(answer, status=status)
-
-    async def index(_request: web.Request) -> web.Response:
-        return web.Response(text=_INDEX)
-
-    app = _application(_refuse_foreign_names)
-    app.router.add_get("/upstreams", show_upstreams)
-    app.router.add_get("/explain/{name}", show_reasons)
-    app.router.add_post(f"/upstreams/{{name}}/{{action:{'|'.join(ACTIONS)}}}", act)
-    if reload is not None:
-        app.router.add_post("/reload", read_again)
     app.router.add_get("/", index)
     return app
 
@@ -214,59 +182,49 @@ async def _send(request: web.Request, pieces: Sequence[bytes], fields: dict[str,
     return response
 
 
-def _require_control(request: web.Request) -> None:
-    if CONTROL_HEADER not in request.headers:
-        raise web.HTTPForbidden(reason=f"send {CONTROL_HEADER}: 1 with it; a browser's form cannot")
-
-
 def _is_ours(record: logging.LogRecord) -> bool:
     """A log filter: aiohttp logs a traceback for each malformed request, which is a port scanner's to cause."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-def _application(*middlewares: Middleware) -> web.Application:
-    app = web.Application(middlewares=[_errors_as_json, *middlewares])
-    app.on_response_prepare.append(_hide_versions)
+def application(index: str, *middlewares: Middleware) -> web.Application:
+    """What both servers have in common: errors are JSON, and no answer tells more than it has to.
+
+    index: the path of what lists the calls, for whoever asks for another one.
+    """
+
+    silent: dict[RequestHandler, asyncio.TimerHandle] = {}
+
+    @web.middleware
+    async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+        timer = silent.pop(request.protocol, None)
+        if timer is not None:
+            timer.cancel()
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            headers = {name: error.headers[name] for name in _PASSED if name in error.headers}
+            problem = error.reason
+            if isinstance(error, web.HTTPMethodNotAllowed):
+                problem = f"takes {' and '.join(sorted(error.allowed_methods))}, not {error.method[:20]}"
+            elif isinstance(error, web.HTTPNotFound) and isinstance(request.match_info, MatchInfoError):
+                problem = f"nothing is there; see {index}"
+            return web.json_response(
+                {"error": problem, "status": error.status}, status=error.status, headers=headers
+            )
+
+    app = web.Application(middlewares=[errors_as_json, *middlewares])
+    app[_SILENT] = silent
+    app.on_response_prepare.append(_add_fields)
     return app
 
 
-async def _hide_versions(_request: web.Request, response: web.StreamResponse) -> None:
+async def _add_fields(_request: web.Request, response: web.StreamResponse) -> None:
+    fields = response.headers
     # aiohttp's own tells its and Python's version to whoever scans a pod.
-    response.headers["Server"] = "sidecar"
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        body = {"error": error.reason, "status": error.status}
-        return web.json_response(body, status=error.status, headers=headers)
-
-
-@web.middleware
-async def _refuse_foreign_names(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    # A page in a browser may give its own name this machine's address (DNS rebinding) and then reads what the
-    # loopback answers. The browser still sends that name as Host, and that is how it is told apart.
-    host = request.headers.get("Host")
-    if host is not None and not _is_local_name(host):
-        raise web.HTTPForbidden(reason="ask for it by IP address or as localhost")
-    return await handler(request)
-
-
-def _is_local_name(host: str) -> bool:
-    """Whether a Host field (RFC 9110 section 7.2) holds an IP address or localhost, whatever the port."""
-    if host.startswith("["):
-        name, _, port = host[1:].partition("]")
-        if port and not port.startswith(":"):
-            return False
-    else:
-        name = host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+    fields["Server"] = "sidecar"
+    fields["X-Content-Type-Options"] = (
+        "nosniff"  # https://fetch.spec.whatwg.org/#x-content-type-options-header
+    )
+    if response.content_type == "application/json":
+        fields["Cache-Control"] = "no-store"  # RFC 9111 section 5.2.2.5: it is of this moment

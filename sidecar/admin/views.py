@@ -6,6 +6,7 @@ so that moments become RFC 3339 wall time and deadlines become seconds from now.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from sidecar.model.registry import FeedStatus, Registered, RegistrationStatus
     from sidecar.resilience import Breaker, Transition
 
-__all__ = ["moment", "upstreams_view"]
+__all__ = ["endpoint_view", "moment", "registrations_view", "upstream_view", "upstreams_view", "workers_view"]
+
+# What an upstream did in about the last five seconds, by its name: see `observe.history.Sampler.recent`.
+Recent = Callable[[str], dict[str, Any] | None]
 
 
 def upstreams_view(
@@ -34,15 +38,19 @@ def upstreams_view(
     workers: WorkerCounts | None = None,
     feeds: Callable[[str], list[FeedStatus]] | None = None,
     registered: Registered | None = None,
+    recent: Recent | None = None,
     lazy: bool = False,
 ) -> dict[str, Any]:
     """Every upstream with its endpoints, in configuration order.
 
     Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, leaving,
     requests: {total, by_class, by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending,
-    sessions: {...}, bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, endpoints: [...]}]}`.
-    Counts grow from the start of the process and name only what occurred; `_limits`, `_endpoint` and `_breaker` give
-    the inner shapes. leaving: it is not configured any more, and finishes what it has.
+    sessions: {...}, bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, recent: {...},
+    endpoints: [...]}]}`.
+    Counts grow from the start of the process and name only what occurred; `_limits`, `endpoint_view` and `_breaker`
+    give the inner shapes. leaving: it is not configured any more, and finishes what it has.
+    recent: of about the last five seconds, null before it is known: `{seconds, requests, errors, p50, p99, sessions,
+    bytes_sent, bytes_received}`, per second, but errors is a ratio and p50 and p99 are seconds (`observe.readings`).
     With `feeds`, upstreams that registries are asked for have `registries` (`_feed`). Where services are announced,
     there is `registrations` (`_registration`).
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
@@ -52,18 +60,28 @@ def upstreams_view(
     epoch = clock.wall() - now  # wall time of monotonic zero: only the difference to now is used
     view: dict[str, Any] = {"version": __version__, "mode": mode, "draining": draining}
     if workers is not None:
-        view["workers"] = {
-            "configured": workers.configured,
-            "running": workers.running,
-            "leaving": workers.leaving,
-            "silent": workers.silent,
-            "restarts": workers.restarts,
-        }
-    shown = _upstreams(list(clusters.values()), clock, epoch, feeds)
+        view["workers"] = workers_view(workers)
+    shown = _upstreams(list(clusters.values()), clock, epoch, feeds, recent, lazy=lazy)
     view["upstreams"] = shown if lazy else list(shown)
     if registered is not None and registered.statuses:
-        view["registrations"] = [_registration(status, epoch) for status in registered.statuses]
+        view["registrations"] = registrations_view(registered, epoch)
     return view
+
+
+def workers_view(workers: WorkerCounts) -> dict[str, Any]:
+    """How many worker processes there are."""
+    return {
+        "configured": workers.configured,
+        "running": workers.running,
+        "leaving": workers.leaving,
+        "silent": workers.silent,
+        "restarts": workers.restarts,
+    }
+
+
+def registrations_view(registered: Registered, epoch: float) -> list[dict[str, Any]]:
+    """What is announced."""
+    return [_registration(status, epoch) for status in registered.statuses]
 
 
 def _upstreams(
@@ -71,14 +89,15 @@ def _upstreams(
     clock: Clock,
     epoch: float,
     feeds: Callable[[str], list[FeedStatus]] | None,
+    recent: Recent | None,
+    *,
+    lazy: bool,
 ) -> Iterator[dict[str, Any]]:
     for cluster in clusters:
-        now = clock.monotonic()
-        upstream = _upstream(cluster, now, epoch)
         said = feeds(cluster.name) if feeds is not None else []
-        if said:
-            upstream["registries"] = [_feed(feed, now, epoch) for feed in said]
-        yield upstream
+        figures = recent(cluster.name) if recent is not None else None
+        states = list(cluster.endpoints.values())
+        yield upstream_view(cluster, clock.monotonic(), epoch, states, said, figures, lazy=lazy)
 
 
 def _registration(status: RegistrationStatus, epoch: float) -> dict[str, Any]:
@@ -115,11 +134,25 @@ def _feed(feed: FeedStatus, now: float, epoch: float) -> dict[str, Any]:
     }
 
 
-def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
+def upstream_view(
+    cluster: Cluster,
+    now: float,
+    epoch: float,
+    states: Iterable[EndpointState],
+    feeds: Iterable[FeedStatus],
+    recent: dict[str, Any] | None,
+    *,
+    lazy: bool = False,
+) -> dict[str, Any]:
+    """One upstream, with those of its endpoints that are in `states`. epoch: wall time at monotonic zero.
+
+    lazy: its `endpoints` are an iterator.
+    """
     stats = cluster.stats
     limit = cluster.limit
+    endpoints = (endpoint_view(state, now, epoch) for state in states)
     retries = [sum(results) for results in zip(*stats.retries, strict=True)]
-    return {
+    view = {
         "name": cluster.name,
         "scheme": cluster.scheme,
         "strategy": cluster.policy.strategy,
@@ -153,8 +186,13 @@ def _upstream(cluster: Cluster, now: float, epoch: float) -> dict[str, Any]:
             "by_limit": {found.label: stats.overflows[found] for found in Limit if stats.overflows[found]},
         },
         "limits": _limits(cluster),
-        "endpoints": [_endpoint(state, now, epoch) for state in cluster.endpoints.values()],
+        "recent": recent,
+        "endpoints": endpoints if lazy else list(endpoints),
     }
+    registries = [_feed(feed, now, epoch) for feed in feeds]
+    if registries:
+        view["registries"] = registries
+    return view
 
 
 def _limits(cluster: Cluster) -> dict[str, Any]:
@@ -187,7 +225,7 @@ def _requests(cluster: Cluster) -> dict[str, Any]:
     return {"total": sum(by_class.values()), "by_class": by_class, "by_reason": by_reason}
 
 
-def _endpoint(state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
+def endpoint_view(state: EndpointState, now: float, epoch: float) -> dict[str, Any]:
     endpoint = state.endpoint
     return {
         "address": endpoint.address,
@@ -219,7 +257,7 @@ def _check(found: CheckResult, epoch: float) -> dict[str, Any]:
 
 
 def _breaker(breaker: Breaker, now: float, epoch: float) -> dict[str, Any]:
-    """retry_in: seconds until it asks for a probe, null unless it is open for a time.
+    """retry_in: seconds until it asks for a probe, null unless it is open for a time; retry_at: the moment of that.
 
     held: what keeps it open without end, `checks` or `hand`; null when nothing does.
     """
@@ -230,6 +268,7 @@ def _breaker(breaker: Breaker, now: float, epoch: float) -> dict[str, Any]:
         "threshold": breaker.threshold,
         "probing": breaker.probing,
         "retry_in": round(max(0.0, breaker.open_until - now), 3) if is_open else None,
+        "retry_at": moment(epoch + breaker.open_until) if is_open else None,
         "held": breaker.held or None,
         "journal": [_transition(entry, epoch) for entry in breaker.journal],
     }

@@ -89,4 +89,10 @@ def escaped(text: str) -> str:
 
 
 def _cut(text: str) -> str:
+    # What stands before an @ may be a password, as in the userinfo of a URL (RFC 3986 section 3.2.1). Looked for in all
+    # of the text, since the @ may be behind what is shown.
+    before, at, after = text.rpartition("@")
+    if at:
+        scheme, slashes, _ = before.partition("//")
+        text = f"{scheme}{slashes}…@{after}" if slashes else f"…@{after}"
     return escaped(text) if len(text) <= SHOWN else escaped(text[:SHOWN]) + "…"

@@ -4,22 +4,64 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import TYPE_CHECKING, Any, TextIO
+import re
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
+from sidecar.config.secrets import SecretError, read_secret
 from sidecar.errors import SidecarError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CONTROL", "NoAnswerError", "ask", "ask_about", "no_sidecar"]
+__all__ = [
+    "CONTROL",
+    "VARIABLE",
+    "AdminAddress",
+    "NoAnswerError",
+    "RefusedError",
+    "ask",
+    "ask_about",
+    "no_sidecar",
+]
 
 TIMEOUT = 2.0  # seconds: the admin address is on this machine and answers from memory
 CONTROL = {"X-Sidecar-Control": "1"}  # what a request that changes something has to carry
 MAX_ANSWER = 64 * 1024 * 1024  # bytes: the bounds of the configuration allow no longer one
+VARIABLE: Final = "SIDECAR_ADMIN_TOKEN"  # where a token is, if no file is named
 
 
 class NoAnswerError(SidecarError):
     """Nothing at the admin address answers as a sidecar does."""
+
+
+class RefusedError(NoAnswerError):
+    """A sidecar is there, and does not do what it was asked for."""
+
+
+class AdminAddress(str):
+    """An admin address, host:port, to whoever reads it; and the token that is sent there, empty for none."""
+
+    __slots__ = ("token",)
+
+    token: bytes
+
+    def __new__(cls, address: str, token: bytes = b"") -> Self:
+        made = super().__new__(cls, address)
+        made.token = token
+        return made
+
+    @classmethod
+    def of(cls, address: str, file: str | None, environ: Mapping[str, str]) -> AdminAddress:
+        """With the token that `file` holds, or else the variable `VARIABLE`.
+
+        Raises `SecretError` where it cannot be read, or cannot be sent (RFC 9110 section 5.5).
+        """
+        variable = VARIABLE if not file and environ.get(VARIABLE) else ""
+        token = read_secret("admin_token", variable, file or "", environ)
+        if not re.fullmatch(rb"[!-~\x80-\xff]*", token):
+            where = file or VARIABLE
+            raise SecretError(f"{where} holds a space or a control character, which is no part of a token")
+        return cls(address, token)
 
 
 def ask(
@@ -31,14 +73,19 @@ def ask(
 ) -> tuple[int, dict[str, Any]]:
     """The status and JSON object that `address` (host:port, IPv6 in brackets) answers a request without body.
 
-    timeout: seconds without a word from it, `TIMEOUT` unless it is given.
-    Raises `ValueError` when `address` is no such thing, `NoAnswerError` when nothing answers, or with no object.
+    timeout: seconds without a word from it, `TIMEOUT` unless it is given. An `AdminAddress` has its token sent there.
+    Raises `ValueError` when `address` is no such thing, `NoAnswerError` when nothing answers, or with no object,
+    `RefusedError` when the sidecar says that it does not let this one in, or do that.
     """
     timeout = TIMEOUT if timeout is None else timeout
     host, port = _split(address)
+    sent: dict[str, str | bytes] = {"Accept": "application/json", **(fields or {})}
+    token = address.token if isinstance(address, AdminAddress) else b""
+    if token:
+        sent["Authorization"] = b"Bearer " + token
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request(method, path, headers={"Accept": "application/json", **(fields or {})})
+        connection.request(method, path, headers=sent)
         response = connection.getresponse()
         body = response.read(MAX_ANSWER)
     except (OSError, http.client.HTTPException) as error:
@@ -54,6 +101,8 @@ def ask(
         document = None
     if not isinstance(document, dict):
         raise no_sidecar(address, response.status)
+    if response.status in (401, 403, 503) and isinstance(document.get("error"), str):
+        raise RefusedError(_refused(address, response.status, document["error"], token))
     return response.status, document
 
 
@@ -91,6 +140,16 @@ def no_sidecar(address: str, status: int) -> NoAnswerError:
     return NoAnswerError(
         f"what answers at {address} is no sidecar's admin address (status {status}); give --admin HOST:PORT"
     )
+
+
+def _refused(address: str, status: int, error: str, token: bytes) -> str:
+    if status != 401:
+        return f"the sidecar at {address} refuses: {error}"
+    if token:
+        return (
+            f"the sidecar at {address} has another token; see its sidecar.admin_token_file or admin_token_env"
+        )
+    return f"the sidecar at {address} asks for its token; give --admin-token-file FILE, or set {VARIABLE}"
 
 
 def _split(address: str) -> tuple[str, int]:

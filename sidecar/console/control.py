@@ -30,7 +30,8 @@ def act(
 ) -> int:
     """Do `action` to one endpoint (host:port) of the upstream `name`, or to all; one line for each.
 
-    Returns the exit code: 0 done, 1 nobody is called so or no sidecar answers, 2 when `admin` is no address.
+    Returns the exit code: 0 done, 1 nobody is called so, or the sidecar does not do it or does not answer, 2 when
+    `admin` is no address.
     """
     output = sys.stdout if output is None else output
     errors = sys.stderr if errors is None else errors

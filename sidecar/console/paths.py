@@ -6,10 +6,10 @@ from urllib.parse import quote, urlencode
 
 __all__ = ["HISTORY", "RELOAD", "UPSTREAMS", "action_path", "explain_path"]
 
-_VERSION = ""  # before each path that was there before there were versions
+_VERSION = "/v1"
 
 UPSTREAMS = f"{_VERSION}/upstreams"
-HISTORY = "/v1/history"
+HISTORY = f"{_VERSION}/history"
 RELOAD = f"{_VERSION}/reload"
 
 

@@ -143,7 +143,7 @@ def _intro(app: DemoApp) -> list[str]:
         f"api-2 falls ill at {ILLNESS.ill_from:g} s, is well at {ILLNESS.well_from:g} s, every {ILLNESS.period:g} s.",
         f"  three HTTP endpoints   curl http://localhost:{ports[API]}/",
         f"  one TCP echo           nc localhost {ports[ECHO]}",
-        f"  breakers and counters  http://{app.admin_address}/upstreams",
+        f"  dashboard              http://{app.admin_address}/",
         f"  metrics                http://{app.metrics_address}/metrics",
     ]
 

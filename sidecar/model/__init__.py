@@ -3,11 +3,13 @@
 Reading order: `endpoint` (who serves), `snapshot` (who serves now, says a source), `outcome` (how an
 attempt or a session ended), `limit` (why it did not begin), `policy` (what it may cost), `stats` (the integers
 that the data path increments), `workers` (how many processes there are), `check` (what health checks have found),
-`reloads` (how often the configuration was read again), `recording` (what became of log lines and spans).
+`reloads` (how often the configuration was read again), `recording` (what became of log lines and spans), `asked`
+(what the admin server was asked).
 """
 
 from __future__ import annotations
 
+from sidecar.model.asked import AdminCounts
 from sidecar.model.check import CheckCounts, CheckResult
 from sidecar.model.endpoint import Endpoint, EndpointState
 from sidecar.model.limit import Limit
@@ -20,6 +22,7 @@ from sidecar.model.stats import UpstreamStats
 from sidecar.model.workers import WorkerCounts
 
 __all__ = [
+    "AdminCounts",
     "CheckCounts",
     "CheckResult",
     "CloseReason",

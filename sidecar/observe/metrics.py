@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
-    from sidecar.model import ReloadCounts, WorkerCounts
+    from sidecar.model import AdminCounts, ReloadCounts, WorkerCounts
     from sidecar.model.registry import Registered, SourceStatus
     from sidecar.observe.exposition import Family
     from sidecar.proxy.context import ProxyContext
@@ -53,7 +53,7 @@ class Metrics:
     workers: of the supervisor of several worker processes; None where there is one process.
     sources: how the registries are; None where none is asked. clock: tells their moments in wall time.
     registered: what is announced in registries; None, or giving None, where nothing is.
-    reload_counts: of the configuration; None leaves them out.
+    reload_counts: of the configuration; None leaves them out. admin_counts: the same of the admin server.
     detail: gives low, normal or endpoint; asked at each scrape.
     """
 
@@ -69,6 +69,7 @@ class Metrics:
         clock: Clock | None = None,
         reload_counts: ReloadCounts | None = None,
         detail: Callable[[], str] | None = None,
+        admin_counts: AdminCounts | None = None,
     ) -> None:
         self._clusters = clusters
         self._context = context
@@ -79,6 +80,7 @@ class Metrics:
         self._clock = clock
         self._reloads = reload_counts
         self._detail = detail
+        self._admin = admin_counts
 
     def scrape(self, accept: str) -> tuple[str, Iterator[bytes]]:
         """The content type and the parts of the answer to who sends `accept` (RFC 9110 section 12.5.1)."""
@@ -131,5 +133,7 @@ class Metrics:
             yield from of_process.recording(context.recording)
         if self._reloads is not None:
             yield from of_process.reloads(self._reloads)
+        if self._admin is not None:
+            yield from of_process.admin(self._admin)
         if self._workers is not None:
             yield from of_process.workers(self._workers)

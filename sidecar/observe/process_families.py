@@ -13,11 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sidecar.cluster import Cluster
-    from sidecar.model import CheckCounts, RecordingCounts, ReloadCounts, WorkerCounts
+    from sidecar.model import AdminCounts, CheckCounts, RecordingCounts, ReloadCounts, WorkerCounts
     from sidecar.model.registry import Registered, SourceStatus
     from sidecar.proxy.context import ProxyContext
 
-__all__ = ["build", "checks", "process", "recording", "registrations", "registries", "reloads", "workers"]
+__all__ = [
+    "admin",
+    "build",
+    "checks",
+    "process",
+    "recording",
+    "registrations",
+    "registries",
+    "reloads",
+    "workers",
+]
 
 CHECK_RESULTS = ("failure", "success", "unknown")  # the order of `UpstreamStats.checks`
 
@@ -183,3 +193,20 @@ def process(context: ProxyContext) -> Iterator[Family]:
     pipes, pipes_limit = context.pipes
     yield gauge("pipes", "Pipes open, through which the kernel moves large bodies.", (), [((), pipes)])
     yield gauge("pipes_limit", "Bound on sidecar_pipes; 0 in pure Python.", (), [((), pipes_limit)])
+
+
+def admin(counts: AdminCounts) -> Iterator[Family]:
+    """What has been asked at the admin address."""
+    yield counter(
+        "admin_requests_total",
+        "Answers at the admin address, by class of their status.",
+        ("code_class",),
+        [((f"{first}xx",), counts.by_class[first]) for first in range(2, 6)],
+    )
+    yield counter("admin_denied_total", "Requests there without the right token.", (), [((), counts.denied)])
+    yield counter(
+        "admin_clients_refused_total",
+        "Connections there closed at once, the bound reached.",
+        (),
+        [((), counts.refused)],
+    )

@@ -12,12 +12,11 @@ import asyncio
 import logging
 import os
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
-from sidecar.admin.server import admin_app, metrics_app
+from sidecar.admin.server import metrics_app
 from sidecar.admin.views import upstreams_view
 from sidecar.app import DRAIN_POLL, OWN_DESCRIPTORS, App
 from sidecar.errors import StartError
@@ -158,12 +157,11 @@ class Supervisor(App):
             clock=self.clock,
             reload_counts=self.reloads.counts,
             detail=lambda: self.settings.sidecar.metrics_detail,
+            admin_counts=self._asked,
         )
         return (
             metrics_app(metrics.scrape, self._is_ready, self.refresh),
-            admin_app(
-                partial(self.view, lazy=True), self.control, self.explain, self.refresh, self._answer_reload
-            ),
+            self._admin_app(self.refresh, self.counts),
         )
 
     def _is_ready(self) -> bool:
@@ -367,15 +365,16 @@ class Supervisor(App):
 
     # Being asked
 
-    def view(self, *, lazy: bool = False) -> dict[str, Any]:
+    def view(self, *, lazy: bool = False, only: str | None = None) -> dict[str, Any]:
         return upstreams_view(
-            self.clusters,
+            self.clusters if only is None else {only: cluster_called(self.clusters, only)},
             self.clock,
             mode=self.settings.mode.value,
             draining=bool(self._stage),
             workers=self.counts,
             feeds=self._feeds,
             registered=self._registered(),
+            recent=None if self._sampler is None else self._sampler.recent,
             lazy=lazy,
         )
 

@@ -103,6 +103,8 @@ def test_a_pure_wheel_is_for_any_platform(
     assert wheel.name.endswith("-py3-none-any.whl")
     held = names(wheel)
     assert {"sidecar/pool.py", "sidecar/pool.pxd", "sidecar/http1/scan.pyx", "sidecar/py.typed"} <= held
+    page = {str(path.relative_to(source)) for path in (source / "sidecar/admin/page").iterdir()}
+    assert {"sidecar/admin/page/index.html", "sidecar/admin/page/page.js"} <= page <= held
     assert not [name for name in held if name.endswith((".so", ".c"))]
     assert installed_says(wheel, tmp_path / "installed").endswith(" (pure Python)\n")
 

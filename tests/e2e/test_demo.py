@@ -33,7 +33,7 @@ def test_three_endpoints_answer_and_nothing_fails() -> None:
     for url in (
         r"curl http://localhost:\d+/$",
         r"nc localhost \d+$",
-        r"http://127\.0\.0\.1:\d+/upstreams$",
+        r"dashboard +http://127\.0\.0\.1:\d+/$",
         r"http://127\.0\.0\.1:\d+/metrics$",
     ):
         assert re.search(url, output, re.MULTILINE), url

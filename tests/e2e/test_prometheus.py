@@ -14,9 +14,9 @@ from typing import Any, Self
 
 import pytest
 import yaml
-from support.dashboard import queries, substituted, variables
 from support.endpoints import Conversation, ScriptedEndpoint
 from support.faults import FaultyEndpoint, answering, slowed
+from support.grafana import queries, substituted, variables
 from support.paced import PacedLoad
 from support.ports import free_port
 from support.processes import find_program

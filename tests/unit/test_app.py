@@ -569,7 +569,7 @@ async def test_it_says_what_it_does(endpoint: Endpoint, run: Any, caplog: pytest
     assert said[1] == "a note"
     assert f"api: {running.address} -> 127.0.0.1:{endpoint.port}" in said
     assert "local: not listening: its only endpoint is this port" in said
-    assert f"admin: http://{running.app.admin_address}/upstreams" in said
+    assert f"admin: http://{running.app.admin_address}/" in said
     assert f"metrics: http://{running.app.metrics_address}/metrics" in said
     assert "draining for up to 30 s; once more to accept no new connections" in said
     assert said[-1] == "stopped"

@@ -113,6 +113,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
             "in_flight": None,
             "in_flight_used": 0,
         },
+        "recent": None,
     }
     assert [endpoint["address"] for endpoint in endpoints] == ["[::1]:80", "b.example:81"]
     assert endpoints[0] == {
@@ -132,6 +133,7 @@ def test_an_upstream_that_has_done_nothing() -> None:
             "threshold": 2,
             "probing": False,
             "retry_in": None,
+            "retry_at": None,
             "held": None,
             "journal": [],
         },
@@ -238,6 +240,7 @@ def test_a_breaker_shows_its_evidence_in_wall_time_and_its_deadline_in_seconds()
     }
     assert breaker["state"] == "open"
     assert breaker["retry_in"] == 2.5
+    assert breaker["retry_at"] == "2023-11-14T22:13:24.000Z"
     assert breaker["journal"] == [opening]
 
     clock.advance(10.0)
@@ -311,7 +314,7 @@ def test_a_lazy_view_looks_at_each_upstream_when_it_is_its_turn() -> None:
     clock = FakeClock()
     clusters = {name: Cluster(name, "http", UpstreamPolicy(), clock) for name in ("a", "b")}
     view = upstreams_view(clusters, clock, mode="local", draining=False, lazy=True)
-    assert next(view["upstreams"])["endpoints"] == []
+    assert list(next(view["upstreams"])["endpoints"]) == []
     clusters["b"].apply(Snapshot("b", (Endpoint("10.0.0.1", 80),), "static"))
     clusters["c"] = clusters.pop("a")
     (second,) = view["upstreams"]

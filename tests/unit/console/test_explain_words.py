@@ -42,7 +42,7 @@ def shown(
     monkeypatch: pytest.MonkeyPatch, answer: tuple[int, Any] | Exception, json: bool = False
 ) -> tuple[int, str, str]:
     def ask(_address: str, path: str, _method: str, _fields: object) -> tuple[int, Any]:
-        assert path == "/explain/my%20api"
+        assert path == "/v1/explain/my%20api"
         if isinstance(answer, Exception):
             raise answer
         return answer

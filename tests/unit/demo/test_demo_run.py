@@ -100,7 +100,7 @@ async def test_it_shows_traffic_and_events_until_its_time_is_over(monkeypatch: p
     lines = output.getvalue().splitlines()
     assert any("curl http://localhost:" in line for line in lines)
     assert any("nc localhost " in line for line in lines)
-    assert "  breakers and counters  http://127.0.0.1:9901/upstreams" in lines
+    assert "  dashboard              http://127.0.0.1:9901/" in lines
     assert "  metrics                http://127.0.0.1:9902/metrics" in lines
     assert any("api-2: breaker opens after 1 failures in a row" in line for line in lines)
     assert lines[-4:-2] == ["3.0 s: 3 requests, 0 failed", "answered by api-1 3 (100%)"]

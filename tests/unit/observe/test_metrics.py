@@ -10,6 +10,7 @@ from support.clock import FakeClock
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
 from sidecar.model import (
+    AdminCounts,
     CheckCounts,
     CloseReason,
     Endpoint,
@@ -445,3 +446,14 @@ def test_reloads() -> None:
         in Metrics({}, None, compiled=False, reload_counts=counts).render().decode()
     )
     assert "reload" not in Metrics({}, None, compiled=False).render().decode()
+
+
+def test_what_the_admin_server_was_asked_is_counted() -> None:
+    counts = AdminCounts()
+    counts.by_class[4] = 3
+    counts.denied, counts.refused = 2, 1
+    told = Metrics({}, None, compiled=False, admin_counts=counts).render().decode().splitlines()
+    assert 'sidecar_admin_requests_total{code_class="4xx"} 3.0' in told
+    assert 'sidecar_admin_requests_total{code_class="2xx"} 0.0' in told
+    assert "sidecar_admin_denied_total 2.0" in told
+    assert "sidecar_admin_clients_refused_total 1.0" in told

@@ -4,8 +4,8 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from support.dashboard import DASHBOARD, Query, panels, queries, substituted, variables
 from support.exposition import exposed
+from support.grafana import DASHBOARD, Query, panels, queries, substituted, variables
 from support.promql import grouping, selectors
 
 EXPOSED = exposed()

@@ -1,0 +1,226 @@
+"""The configuration as it is followed: what `/config` answers.
+
+It has the keys of the file, with every default in its place, so that as a file it says the same. No secret is in it,
+since none is in any setting: files and variables that hold them are named.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sidecar.admin.written import Entries
+from sidecar.config.record import fields
+from sidecar.config.registries import KEYS
+from sidecar.config.schema import Sidecar
+from sidecar.config.settings import Address, UpstreamKind
+
+if TYPE_CHECKING:
+    from sidecar.config.settings import (
+        BreakerSettings,
+        HealthSettings,
+        PolicySettings,
+        RegistrationSettings,
+        RegistrySettings,
+        Settings,
+        SourceSettings,
+        UpstreamSettings,
+    )
+
+__all__ = ["config_view"]
+
+# Of ExternalRegistry: what all types have, under the names of the settings.
+_ALL = ("name", "stale_after")
+_TIMES_OF_HTTP = ("continue_timeout", "tunnel_idle_timeout", "per_try_timeout", "hedge_after")
+
+
+def config_view(settings: Settings) -> dict[str, Any]:
+    """`{origin, mode_reason, overrides, notes, not_listening, log_level, settings}`.
+
+    origin: the file. mode_reason: what decided the mode. overrides: environment variables that changed an upstream.
+    not_listening: why, by upstream. settings: see above; its upstreams are looked at when they are written.
+    """
+    services = [one for one in settings.upstreams if one.kind is UpstreamKind.SERVICE]
+    balancers = [one for one in settings.upstreams if one.kind is UpstreamKind.LOAD_BALANCER]
+    document: dict[str, Any] = {
+        "deployment": _given({"mode": settings.mode.value, "domain": settings.domain})
+    }
+    if services:
+        document["services"] = Entries((one.name, _service(one)) for one in services)
+    if balancers:
+        document["load_balancers"] = Entries((one.name, _balancer(one)) for one in balancers)
+    document["sidecar"] = _sidecar(settings)
+    if settings.registries:
+        document["external_registry"] = [_registry(one) for one in settings.registries]
+    if settings.registrations:
+        document["register"] = [_registration(one) for one in settings.registrations]
+    return {
+        "origin": settings.origin,
+        "mode_reason": settings.mode_reason,
+        "overrides": list(settings.overrides),
+        "notes": list(settings.notes),
+        "not_listening": {one.name: one.skipped for one in settings.upstreams if one.skipped},
+        "log_level": settings.log_level,
+        "settings": document,
+    }
+
+
+def _service(upstream: UpstreamSettings) -> dict[str, Any]:
+    place = {}
+    if upstream.endpoints:
+        place = {"host": upstream.endpoints[0].host, "port": upstream.endpoints[0].port}
+    path = {"health_endpoint": upstream.health_endpoint}
+    return {**place, "scheme": upstream.scheme, **path, **_shared(upstream)}
+
+
+def _balancer(upstream: UpstreamSettings) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if upstream.endpoints:
+        found["hosts"] = [_given(asdict(endpoint)) for endpoint in upstream.endpoints]
+    found["scheme"] = upstream.scheme
+    found["strategy"] = upstream.strategy
+    if upstream.hash_on:
+        found["hash_on"] = upstream.hash_on
+    return {**found, **_shared(upstream)}
+
+
+def _shared(upstream: UpstreamSettings) -> dict[str, Any]:
+    """What services and load balancers both have."""
+    health = _health(upstream.health) if upstream.health.active else False
+    return {
+        **_policy(upstream.policy, http=upstream.per_request),
+        "health_check": health,
+        "source": _source(upstream.source),
+    }
+
+
+def _policy(policy: PolicySettings, *, http: bool) -> dict[str, Any]:
+    retry = policy.retry
+    found: dict[str, Any] = {
+        "timeout": policy.timeout,
+        "connect_timeout": policy.connect_timeout,
+        "idle_timeout": policy.idle_timeout,
+        "retries": policy.retries,
+        "retry_backoff": {"base": retry.base, "max": retry.longest},
+        "slow_start": policy.slow_start,
+        "close_on_unhealthy": policy.close_on_unhealthy,
+        **_breaker(policy.breaker, http=http),
+        "outlier": asdict(policy.outlier),
+        "limits": asdict(policy.limits),
+    }
+    if http:
+        found |= {name: getattr(policy, name) for name in _TIMES_OF_HTTP}
+        found["retry_on"] = list(retry.on)
+        found["retry_budget"] = {"ratio": retry.ratio, "min": retry.least}
+        found["host_header"] = policy.host_header
+        if policy.deadline_header:
+            found["deadline_header"] = policy.deadline_header
+    return found
+
+
+def _breaker(breaker: BreakerSettings, *, http: bool) -> dict[str, Any]:
+    long = asdict(breaker)
+    statuses = list(long.pop("failure_statuses"))
+    if http:
+        long["failure_statuses"] = statuses
+    if not long.pop("jitter"):  # that is what the fixed time means, which has no long form
+        fixed = long.pop("open_for")
+        del long["max_open_for"]
+        return {"circuit_breaker": long, "circuit_breaker_timeout": fixed}
+    return {"circuit_breaker": long}
+
+
+def _health(check: HealthSettings) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "type": check.kind,
+        "interval": check.interval,
+        "timeout": check.timeout,
+        "rise": check.rise,
+        "fall": check.fall,
+    }
+    if check.kind == "http":
+        found["path"] = check.path
+        found["expect_status"] = [f"{lowest}-{highest}" for lowest, highest in check.expect_status]
+        if check.expect_body:
+            found["expect_body"] = check.expect_body
+        if check.expect_json:
+            found["expect_json"] = {
+                one.name: [json.loads(text) for text in one.accepted] for one in check.expect_json
+            }
+    for name in ("username", "password_env", "password_file", "role"):
+        if getattr(check, name):
+            found[name] = getattr(check, name)
+    return found
+
+
+def _source(source: SourceSettings) -> dict[str, Any]:
+    found = _given(asdict(source))
+    found.pop("override_port", None)  # the environment's, which no key says
+    return found
+
+
+def _sidecar(settings: Settings) -> dict[str, Any]:
+    own = settings.sidecar
+    found: dict[str, Any] = {}
+    for key in fields(Sidecar):
+        if key == "ports":
+            found[key] = {
+                str(one.listen_port): one.name for one in settings.upstreams if one.listen_port is not None
+            }
+        elif hasattr(own, key):
+            found[key] = _plain(getattr(own, key))
+    for key, where in (("access_log", "file"), ("tracing", "endpoint")):
+        if where not in found[key]:  # it goes nowhere, however
+            del found[key]
+    return {key: value for key, value in found.items() if value != ""}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Address):
+        return str(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return _given(asdict(value)) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _registry(registry: RegistrySettings) -> dict[str, Any]:
+    kind = registry.kind
+    found: dict[str, Any] = {"type": kind, "on_empty": "keep" if registry.keep_empty else "drop"}
+    for key in (*_ALL, *KEYS[kind]):
+        if key == "host":
+            found[key] = [str(one) if one.port else one.host for one in registry.hosts]
+        elif key == "tls":
+            tls = _given(asdict(registry.tls))
+            if tls.pop("enabled"):
+                found[key] = tls
+        elif hasattr(registry, key):
+            found[key] = getattr(registry, key)
+    return _given(found)
+
+
+def _registration(one: RegistrationSettings) -> dict[str, Any]:
+    found = {
+        "name": one.name,
+        "registry": one.registry,
+        "host": one.host,
+        "port": one.port,
+        "id": one.identity,
+        "check_host": one.check_host,
+        "weight": one.weight,
+        "zone": one.zone,
+        "tags": list(one.tags),
+        "ttl": one.ttl,
+    }
+    if one.check.active:
+        found["health_check"] = _health(one.check)
+    return _given(found)
+
+
+def _given(found: dict[str, Any]) -> dict[str, Any]:
+    """Without what is empty, and so is not said."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in found.items()
+        if value not in ("", (), [])
+    }

@@ -1,0 +1,289 @@
+"""The shapes of what the admin API answers, as JSON Schema (https://json-schema.org/draft/2020-12/schema).
+
+Every object is closed: a value that comes to be shown has to be named here, which the tests see to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sidecar.admin.control import ACTIONS
+from sidecar.errors import Reason
+from sidecar.model import CloseReason, Limit, Outcome
+from sidecar.resilience import BreakerState
+from sidecar.resilience.breaker import Cause
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Shape", "closed", "listed", "one_of", "ref", "shapes"]
+
+Shape = dict[str, Any]
+
+POINTS = 120  # of a history: ten minutes, one each five seconds
+
+TEXT: Shape = {"type": "string"}
+FLAG: Shape = {"type": "boolean"}
+COUNT: Shape = {"type": "integer", "minimum": 0}
+AMOUNT: Shape = {"type": "number", "minimum": 0}
+SHARE: Shape = {"type": "number", "minimum": 0, "maximum": 1}
+MOMENT: Shape = {"type": "string", "format": "date-time"}
+
+
+def ref(name: str) -> Shape:
+    """One of `shapes`, by its name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def one_of(words: Iterable[str]) -> Shape:
+    """One of some words."""
+    return {"type": "string", "enum": list(words)}
+
+
+def listed(item: Shape, **more: Any) -> Shape:
+    """A list of items."""
+    return {"type": "array", "items": item, **more}
+
+
+def closed(needed: Shape, optional: Shape | None = None, about: str = "") -> Shape:
+    """An object with these properties and no other."""
+    shape: Shape = {
+        "type": "object",
+        "properties": {**needed, **(optional or {})},
+        "required": list(needed),
+        "additionalProperties": False,
+    }
+    return {**shape, "description": about} if about else shape
+
+
+def _or_null(shape: Shape) -> Shape:
+    if "type" in shape and "enum" not in shape:
+        return {**shape, "type": [shape["type"], "null"]}
+    return {"anyOf": [shape, {"type": "null"}]}
+
+
+def _counts(words: Iterable[str]) -> Shape:
+    """How often each of some words, those left out that did not occur."""
+    return {"type": "object", "propertyNames": {"enum": list(words)}, "additionalProperties": COUNT}
+
+
+def _labels(kind: type[BreakerState | Cause | CloseReason | Limit | Outcome | Reason]) -> list[str]:
+    return [one.label for one in kind]
+
+
+_CLASSES = [f"{first}xx" for first in range(1, 6)]
+_STATE = one_of(_labels(BreakerState))
+
+
+def shapes() -> dict[str, Shape]:
+    """All shapes by name, but for the configuration's."""
+    return {**_of_upstreams(), **_of_endpoints(), **_of_calls(), **_of_time()}
+
+
+def _of_upstreams() -> dict[str, Shape]:
+    upstream = {
+        "name": TEXT,
+        "scheme": one_of(("http", "redis", "tcp")),
+        "strategy": TEXT,
+        "source": TEXT,
+        "panic": FLAG,
+        "leaving": FLAG,
+        "requests": closed(
+            {"total": COUNT, "by_class": _counts(_CLASSES), "by_reason": _counts(_labels(Reason))}
+        ),
+        "retries": closed({"failed": COUNT, "succeeded": COUNT, "refused": COUNT, "active": COUNT}),
+        "hedges": closed({"lost": COUNT, "won": COUNT}),
+        "deadlines": closed({"header": _or_null(TEXT), "exceeded": COUNT}),
+        "in_flight": COUNT,
+        "pending": COUNT,
+        "sessions": closed({"active": COUNT, "total": COUNT, "by_reason": _counts(_labels(CloseReason))}),
+        "bytes": closed({"sent": COUNT, "received": COUNT}),
+        "overflows": closed({"total": COUNT, "by_limit": _counts(_labels(Limit))}),
+        "limits": ref("Limits"),
+        "endpoints": listed(ref("Endpoint")),
+    }
+    registries = {
+        "registries": listed(ref("Registry")),
+        "recent": ref("Recent"),
+        "endpoints_total": {**COUNT, "description": "there when `endpoints` has only the least well of them"},
+    }
+    used = {f"{name}_used": COUNT for name in ("connections", "pending", "in_flight")}
+    return {
+        "Upstreams": closed(
+            {"version": TEXT, "mode": TEXT, "draining": FLAG, "upstreams": listed(ref("Upstream"))},
+            {"workers": ref("Workers"), "registrations": listed(ref("Registration"))},
+            "Counts grow from the start of the process, and name only what occurred.",
+        ),
+        "Upstream": closed(
+            upstream, registries, "leaving: not configured any more, it finishes what it has."
+        ),
+        "Limits": closed(
+            {
+                "connections": COUNT,
+                "connections_per_endpoint": _or_null(COUNT),
+                "connections_per_endpoint_used": COUNT,
+                "pending": COUNT,
+                "pending_timeout": AMOUNT,
+                "in_flight": _or_null(COUNT),
+                **used,
+            },
+            about="Each bound, null where it is off, and how much of it is used; pending_timeout in seconds.",
+        ),
+        "Workers": closed(
+            dict.fromkeys(("configured", "running", "leaving", "silent", "restarts"), COUNT),
+            about="There where there are several processes; all other values are of all of them.",
+        ),
+        "Registry": closed(
+            {
+                "source": TEXT,
+                "endpoints": _or_null(COUNT),
+                "heard_at": _or_null(MOMENT),
+                "age": _or_null(AMOUNT),
+                "stale": FLAG,
+                "saved": FLAG,
+                "error": _or_null(TEXT),
+            },
+            about="What one registry says; age in seconds, null before its first word.",
+        ),
+        "Registration": closed(
+            {
+                "name": TEXT,
+                "registry": TEXT,
+                "address": _or_null(TEXT),
+                "state": one_of(("announced", "unwell", "failing", "withdrawn")),
+                "since": MOMENT,
+                "registered": FLAG,
+                "error": _or_null(TEXT),
+            },
+            about="A local service that is announced while it is well.",
+        ),
+    }
+
+
+def _of_endpoints() -> dict[str, Shape]:
+    return {
+        "Endpoint": closed(
+            {
+                "address": TEXT,
+                "host": TEXT,
+                "port": {"type": "integer", "minimum": 0, "maximum": 65535},
+                "weight": {"type": "integer", "minimum": 1, "maximum": 256},
+                "zone": TEXT,
+                "in_rotation": FLAG,
+                "drained": FLAG,
+                "in_flight": COUNT,
+                "connections": closed({"open": COUNT, "idle": COUNT}),
+                "attempts": _counts(_labels(Outcome)),
+                "breaker": ref("Breaker"),
+                "check": _or_null(ref("Check")),
+            }
+        ),
+        "Breaker": closed(
+            {
+                "state": _STATE,
+                "failures": COUNT,
+                "threshold": COUNT,
+                "probing": FLAG,
+                "retry_in": _or_null(AMOUNT),
+                "held": {"enum": ["checks", "hand", None]},
+                "journal": listed(ref("Transition"), maxItems=16),
+            },
+            {"retry_at": _or_null(MOMENT)},
+            about="retry_in: seconds until its probe. held: what keeps it open whatever requests do.",
+        ),
+        "Transition": closed(
+            {
+                "at": MOMENT,
+                "to": _STATE,
+                "cause": one_of(_labels(Cause)),
+                "failures": COUNT,
+                "evidence": _or_null(one_of(_labels(Outcome))),
+                "open_for": AMOUNT,
+                "window": closed({"good": COUNT, "bad": COUNT}),
+            }
+        ),
+        "Check": closed(
+            {"at": MOMENT, "ok": _or_null(FLAG), "seconds": AMOUNT, "error": TEXT, "in_a_row": COUNT},
+            about="The last health check; ok is null when it could not be made.",
+        ),
+    }
+
+
+def _of_calls() -> dict[str, Shape]:
+    reasons = {
+        "address": TEXT,
+        "zone": TEXT,
+        "weight": COUNT,
+        "in_rotation": FLAG,
+        "state": _STATE,
+        "since": _or_null(MOMENT),
+        "why": TEXT,
+        "in_flight": COUNT,
+    }
+    budget = closed({"ratio": SHARE, "min": COUNT, "requests": COUNT, "retries": COUNT})
+    retries = {
+        "attempts": COUNT,
+        "on": listed(TEXT),
+        "elsewhere": TEXT,
+        "per_try_timeout": _or_null(AMOUNT),
+        "budget": {**budget, "type": ["object", "null"]},
+    }
+    return {
+        "Explanation": closed(
+            {
+                "name": TEXT,
+                "scheme": TEXT,
+                "strategy": TEXT,
+                "choice": TEXT,
+                "panic": _or_null(TEXT),
+                "endpoints": listed(closed(reasons)),
+                "next": listed(closed({"endpoint": _or_null(TEXT), "why": TEXT}, {"worker": COUNT})),
+                "retries": closed(retries),
+            },
+            about="next: of each process; endpoint is null where it is up to chance, or to the request.",
+        ),
+        "Done": closed(
+            {"upstream": TEXT, "action": one_of(ACTIONS), "endpoints": listed(TEXT)},
+            about="endpoints: the addresses that it was done to.",
+        ),
+        "Reloaded": closed({"result": one_of(("reloaded", "unchanged")), "changes": listed(TEXT)}),
+        "NotReloaded": closed({"error": TEXT, "status": COUNT, "findings": listed(TEXT)}),
+        "Error": closed(
+            {"error": TEXT, "status": COUNT}, about="error: what it is, and what to do about it."
+        ),
+    }
+
+
+def _of_time() -> dict[str, Shape]:
+    points = listed(_or_null(AMOUNT), minItems=POINTS, maxItems=POINTS)
+    rates = ("requests", "sessions", "bytes_sent", "bytes_received")
+    return {
+        "Recent": {
+            **closed(
+                {
+                    "seconds": AMOUNT,
+                    **dict.fromkeys(rates, AMOUNT),
+                    "errors": _or_null(SHARE),
+                    "p50": _or_null(AMOUNT),
+                    "p99": _or_null(AMOUNT),
+                }
+            ),
+            "type": ["object", "null"],
+            "description": "Of the last so many seconds: rates a second, the share of errors, latencies in seconds; "
+            "null before anything is known.",
+        },
+        "History": closed(
+            {
+                "at": MOMENT,
+                "interval": AMOUNT,
+                "length": {"const": POINTS},
+                "upstreams": {
+                    "type": "object",
+                    "additionalProperties": closed(
+                        dict.fromkeys(("requests", "errors", "p50", "p99"), points)
+                    ),
+                },
+            },
+            about="Points of `interval` seconds, the oldest first; at: of the newest.",
+        ),
+    }

@@ -1,0 +1,403 @@
+"""The dashboard in a real browser: what it shows of a real sidecar, and what is done with it."""
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from support.background import Background
+from support.browser import chromium, visit
+from support.dashboard import EventStub, endpoint_view, upstream_view
+from support.endpoints import ScriptedEndpoint
+from support.http import HttpClient
+from support.ports import free_port
+from support.proxy import Sidecar, configuration
+
+pytestmark = pytest.mark.server("chromium")
+
+PACE = 0.005  # seconds between two requests: an upstream of three has failed five times in a row within 0.1 s
+SHOWN_WITHIN = 2.0  # seconds from an outage to the page that shows it
+OPEN = {"state": "open"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for the whole file."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    """Where stubs live."""
+    with Background() as background:
+        yield background
+
+
+class Traffic:
+    """A client that asks all the time, until the end of `with`."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.answers = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="traffic")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(10.0)
+
+    def _run(self) -> None:
+        with HttpClient(self.port) as client:
+            while not self._ended.wait(PACE):
+                client.request()
+                self.answers += 1
+
+
+class Live:
+    """A sidecar before three endpoints, with traffic."""
+
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
+        self.endpoints = [stack.enter_context(ScriptedEndpoint()) for _ in range(3)]
+        port = free_port()
+        text = configuration(
+            port, [one.port for one in self.endpoints], policy="circuit_breaker: {open_for: 30}"
+        )
+        self.sidecar = stack.enter_context(Sidecar(directory, text))
+        self.traffic = stack.enter_context(Traffic(port))
+
+    def row(self, page: Page, number: int) -> Any:
+        """The table's row of one endpoint."""
+        return page.get_by_role("row").filter(has_text=self.endpoints[number].address)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Live]:
+    """See `Live`."""
+    with ExitStack() as stack:
+        yield Live(stack, tmp_path)
+
+
+def card(page: Page, name: str) -> Any:
+    """What belongs to one upstream."""
+    return page.get_by_role("article", name=name, exact=True)
+
+
+def names(page: Page) -> list[str]:
+    """Of the upstreams, from top to bottom."""
+    return page.locator(".upstream .name").all_text_contents()
+
+
+def press_until(page: Page, key: str, name: str) -> None:
+    """Press it until the element of that accessible name has the focus."""
+    for _ in range(40):
+        page.keyboard.press(key)
+        if focused(page) == name:
+            return
+    raise AssertionError(f"{key} never reaches {name!r}, but {focused(page)!r}")
+
+
+def focused(page: Page) -> str:
+    name: str = page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent.trim()")
+    return name
+
+
+# A real sidecar
+
+
+def test_an_outage_is_shown_within_two_seconds(browser: Browser, live: Live) -> None:
+    with visit(browser, live.sidecar.admin) as page:
+        api = card(page, "api")
+        expect(api.get_by_text("well", exact=True)).to_be_visible()
+        expect(api.get_by_role("table")).to_be_hidden()  # of what is well only a line is shown
+        begun = time.monotonic()
+        live.endpoints[1].refuse()
+        live.endpoints[1].hang_up()
+        row = live.row(page, 1)
+        expect(row.get_by_text("out: breaker open")).to_be_visible(timeout=SHOWN_WITHIN * 1000)
+        shown = time.monotonic() - begun
+        expect(api.get_by_text("degraded", exact=True)).to_be_visible()
+        expect(api.get_by_text("1 of 3 endpoints out")).to_be_visible()
+        expect(row.locator("summary")).to_have_text(re.compile(r"5 failures in a row \(connect refused\)$"))
+        expect(row.get_by_text("next probe in")).to_be_visible()
+        expect(page.get_by_role("status")).to_have_text("api is degraded, 1 of 3 endpoints out.")
+        expect(page).to_have_title("1 unwell · sidecar")
+    assert shown < SHOWN_WITHIN
+
+
+def test_figures_of_the_last_seconds_are_shown(browser: Browser, live: Live) -> None:
+    with visit(browser, live.sidecar.admin) as page:
+        api = card(page, "api")
+        figures = [api.locator(f'[data-part="{part}"]') for part in ("rate", "errors", "p50", "p99")]
+        for figure, pattern in zip(figures, (r"^\d+(\.\d)?/s$", r"^0\s%$", r"\sms$", r"\sm?s$"), strict=True):
+            expect(figure).to_have_text(re.compile(pattern))
+        expect(api.get_by_role("img", name="Requests of the last ten minutes")).to_be_visible()
+        expect(api.get_by_role("img", name="Latency of the last ten minutes")).to_be_visible()
+        expect(page.locator("#about")).to_have_text(
+            re.compile(r"^\d\S+, (compiled|pure Python) · mode \w+( \w+)?$")
+        )
+
+
+def test_an_endpoint_is_drained_by_keyboard(browser: Browser, live: Live) -> None:
+    first = live.endpoints[0]
+    drain, enable = (f"{verb} {first.address} of api" for verb in ("Drain", "Enable"))
+    with visit(browser, live.sidecar.admin) as page:
+        expect(card(page, "api")).to_be_visible()
+        press_until(page, "Tab", "api")
+        page.keyboard.press("Enter")
+        press_until(page, "Tab", drain)
+        page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog", name=f"{drain}?")
+        expect(dialog).to_be_visible()
+        expect(dialog.get_by_text("what is under way finishes")).to_be_visible()
+        expect(dialog.locator(".warning")).to_be_hidden()  # two others are in rotation
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        assert focused(page) == drain
+        page.keyboard.press("Enter")
+        assert focused(page) == "Cancel"
+        page.keyboard.press("Tab")
+        assert focused(page) == "Drain"
+        page.keyboard.press("Enter")
+        expect(live.row(page, 0).get_by_text("drained", exact=True)).to_be_visible()
+        expect(page.locator("#notice-text")).to_have_text(f"{first.address} of api: drained")
+        assert focused(page) == enable  # the same button, with what makes sense now
+        count, answers = len(first.requests), live.traffic.answers
+        live.endpoints[1].wait_for(lambda _: live.traffic.answers > answers + 30, "requests to the others")
+        assert len(first.requests) == count
+        page.keyboard.press("Enter")
+        press_until(page, "Tab", "Enable")
+        page.keyboard.press("Enter")
+        expect(live.row(page, 0).get_by_text("in rotation", exact=True)).to_be_visible()
+        first.wait_for(lambda endpoint: len(endpoint.requests) > count, "requests again")
+
+
+def test_a_refused_action_says_why(browser: Browser, live: Live) -> None:
+    with visit(browser, live.sidecar.admin, answers=(404,)) as page:
+        page.get_by_role("button", name="api", exact=True).click()
+        page.route("**/v1/upstreams/**", lambda route: route.continue_(url=f"{route.request.url}1"))
+        page.get_by_role("button", name=f"Trip {live.endpoints[0].address} of api").click()
+        page.get_by_role("dialog").get_by_role("button", name="Trip").click()
+        alert = page.get_by_role("alert")
+        expect(alert).to_have_text(
+            re.compile(rf"^Trip {live.endpoints[0].address} of api failed: api has no endpoint")
+        )
+
+
+# A stub, for what a sidecar does not do when a test wants it
+
+
+def stubbed(background: Background, *upstreams: dict[str, Any], **other: Any) -> EventStub:
+    return background.enter(EventStub(*upstreams, **other))
+
+
+def test_a_token_is_asked_for_and_kept_in_the_tab_only(browser: Browser, background: Background) -> None:
+    stub = stubbed(background, upstream_view("api", endpoint_view("10.0.0.1:80")), token="open sesame")
+    with visit(browser, stub.port, answers=(401,)) as page:
+        dialog = page.get_by_role("dialog", name="This sidecar asks for a token")
+        expect(dialog).to_be_visible()
+        assert page.evaluate("document.activeElement.id") == "token-value"
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        page.get_by_role("button", name="Enter token").click()
+        page.keyboard.type("wrong")
+        page.keyboard.press("Enter")
+        expect(dialog.get_by_role("alert")).to_have_text(
+            "The token was refused. Is it the one of this sidecar?"
+        )
+        page.get_by_label("Token", exact=True).fill("open sesame")
+        page.keyboard.press("Enter")
+        expect(card(page, "api")).to_be_visible()
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        stored = "[sessionStorage.getItem('sidecar-token'), localStorage.length, document.cookie]"
+        assert page.evaluate(stored) == ["open sesame", 0, ""]
+        page.reload()
+        expect(card(page, "api")).to_be_visible()
+
+
+def test_a_lost_connection_is_said_and_made_again(browser: Browser, background: Background) -> None:
+    stub = stubbed(background, upstream_view("api", endpoint_view("10.0.0.1:80")))
+    with visit(browser, stub.port, answers=(503,)) as page:
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        stub.refusing = True
+        background.call(stub.hang_up)
+        lost = page.get_by_text(re.compile(r"^Connection lost, data from \d+\ss ago$"))
+        expect(lost).to_be_visible()
+        expect(page.get_by_role("status")).to_have_text(
+            re.compile(r"^Connection lost, data from \d+\ss ago\.$")
+        )
+        expect(page.locator("body.stale")).to_be_visible()
+        expect(page.locator("#connection")).to_have_attribute("title", "too many pages")
+        stub.refusing = False
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        expect(page.locator("body.stale")).to_have_count(0)
+        expect(page.get_by_role("status")).to_have_text("Connected again.")
+
+
+def test_the_worst_come_first_or_those_of_the_configuration(browser: Browser, background: Background) -> None:
+    stub = stubbed(
+        background,
+        upstream_view("alpha", endpoint_view("10.0.0.1:80")),
+        upstream_view("beta", endpoint_view("10.0.0.2:80"), endpoint_view("10.0.0.3:80", breaker=OPEN)),
+        upstream_view("gamma"),
+    )
+    with visit(browser, stub.port) as page:
+        expect(card(page, "gamma").get_by_text("down", exact=True)).to_be_visible()
+        assert names(page) == ["gamma", "beta", "alpha"]
+        worst_first = page.get_by_role("button", name="Worst first")
+        worst_first.click()
+        expect(worst_first).to_have_attribute("aria-pressed", "false")
+        expect(page.locator(".upstream .name")).to_have_text(["alpha", "beta", "gamma"])
+        page.get_by_label("Filter by name").fill("ALP")
+        expect(page.locator(".upstream .name")).to_have_text(["alpha"])
+        page.get_by_label("Filter by name").fill("none")
+        expect(page.get_by_text("No upstream has such a name.")).to_be_visible()
+
+
+def test_the_focus_stays_while_others_change_and_move(browser: Browser, background: Background) -> None:
+    views = [upstream_view(name, endpoint_view(f"10.0.0.{at}:80")) for at, name in enumerate("abcd")]
+    stub = stubbed(background, *views)
+    with visit(browser, stub.port) as page:
+        toggle = page.get_by_role("button", name="b", exact=True)
+        toggle.focus()
+        page.evaluate("window.before = document.activeElement")
+        ill = [upstream_view(name, endpoint_view("10.0.0.9:80", breaker=OPEN)) for name in "dc"]
+        background.call(lambda: stub.tell(*ill, upstream_view("b", endpoint_view("10.0.0.1:80"))))
+        expect(page.locator(".upstream .name")).to_have_text(["c", "d", "a", "b"])
+        assert page.evaluate("window.before === document.activeElement")
+        # All of it gets worse under the hands: what is open stays open, and the button stays.
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Trip 10.0.0.1:80 of b").focus()
+        page.evaluate("window.before = document.activeElement")
+        held = {"state": "open", "held": "hand"}
+        background.call(lambda: stub.tell(upstream_view("b", endpoint_view("10.0.0.1:80", breaker=held))))
+        expect(page.get_by_role("button", name="Reset 10.0.0.1:80 of b")).to_be_focused()
+        assert page.evaluate("window.before === document.activeElement")
+
+
+def test_only_what_has_changed_is_touched(browser: Browser, background: Background) -> None:
+    views = [
+        upstream_view(f"service-{number}", *(endpoint_view(f"10.0.{number}.{at}:80") for at in range(5)))
+        for number in range(200)
+    ]
+    stub = stubbed(background, *views)
+    with visit(browser, stub.port) as page:
+        expect(page.locator(".upstream")).to_have_count(200)
+        page.evaluate("""() => {
+            window.touched = new Set();
+            new MutationObserver((records) => {
+                for (const { target } of records) {
+                    const node = target.nodeType === Node.TEXT_NODE ? target.parentElement : target;
+                    touched.add(node.closest(".upstream")?.querySelector(".name").textContent ?? "list");
+                }
+            }).observe(document.querySelector("#upstreams"), {
+                subtree: true, childList: true, attributes: true, characterData: true,
+            });
+        }""")
+        changed = upstream_view("service-7", endpoint_view("10.0.7.0:80"), endpoint_view("10.0.7.1:80"))
+        background.call(lambda: stub.tell(changed))
+        expect(card(page, "service-7").get_by_text("2 of 2")).to_be_visible()
+        assert page.evaluate("[...touched]") == ["service-7"]
+
+
+def test_names_are_never_mark_up(browser: Browser, background: Background) -> None:
+    name = '<img src=x onerror="alert(1)"> & <script>alert(2)</script>'
+    stub = stubbed(background, upstream_view(name, endpoint_view("10.0.0.1:80", zone="<b>zone</b>")))
+    with visit(browser, stub.port) as page:
+        card(page, name).get_by_role("button").first.click()
+        expect(page.get_by_text("zone <b>zone</b>")).to_be_visible()
+        assert page.locator("main img, main script, main b b").count() == 0
+        page.get_by_role("button", name=f"Trip 10.0.0.1:80 of {name}").click()
+        page.get_by_role("dialog").get_by_role("button", name="Trip").click()
+        expect(page.locator("#notice-text")).to_have_text(f"10.0.0.1:80 of {name}: tripped")
+    assert stub.actions == [f"{name} trip 10.0.0.1:80"]
+
+
+def test_the_last_in_rotation_is_warned_about(browser: Browser, background: Background) -> None:
+    stub = stubbed(
+        background,
+        upstream_view("api", endpoint_view("10.0.0.1:80"), endpoint_view("10.0.0.2:80", drained=True)),
+    )
+    with visit(browser, stub.port) as page:
+        page.get_by_role("button", name="Drain 10.0.0.1:80 of api").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_text("It is the last one in rotation.")).to_be_visible()
+        dialog.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Drain all endpoints of api").click()
+        expect(dialog.get_by_role("heading")).to_have_text("Drain all 2 endpoints of api?")
+        expect(dialog.get_by_text("Nobody is left in rotation then.")).to_be_visible()
+        dialog.get_by_role("button", name="Drain").click()
+        expect(page.locator("#notice-text")).to_have_text("2 endpoints of api: drained")
+    assert stub.actions == ["api drain None"]
+
+
+def test_who_may_only_read_sees_no_button(browser: Browser, background: Background) -> None:
+    stub = stubbed(
+        background, upstream_view("api", endpoint_view("10.0.0.1:80", breaker=OPEN)), control=False
+    )
+    with visit(browser, stub.port) as page:
+        expect(card(page, "api").get_by_role("table")).to_be_visible()
+        expect(page.locator("#about")).to_have_text(re.compile("read only$"))
+        assert card(page, "api").get_by_role("button").count() == 1  # the one that opens it
+
+
+def test_what_else_the_sidecar_says_of_itself(browser: Browser, background: Background) -> None:
+    feed = {"source": "consul", "endpoints": 1, "stale": True, "saved": True, "error": "no route to it"}
+    view = upstream_view(
+        "api", endpoint_view("10.0.0.1:80"), panic=True, registries=[{**feed, "heard_at": None}]
+    )
+    stub = stubbed(background, view)
+    with visit(browser, stub.port) as page:
+        expect(card(page, "api").get_by_text("panic", exact=True)).to_be_visible()
+        fact = "not heard of yet, 1 endpoint, stale: its last word is used, from the last good file, no route to it"
+        expect(page.get_by_text(fact)).to_be_visible()
+        workers = {"configured": 4, "running": 3, "leaving": 0, "silent": 1, "restarts": 1}
+        registration = {
+            "name": "web",
+            "registry": "consul",
+            "address": "10.0.0.9:8080",
+            "state": "failing",
+            "since": "2026-01-01T10:00:00.000Z",
+            "registered": False,
+            "error": "connection refused",
+        }
+        background.call(lambda: stub.tell(draining=True, workers=workers, registrations=[registration]))
+        expect(page.get_by_text("This sidecar is draining")).to_be_visible()
+        expect(page.locator("#about")).to_have_text(re.compile("3 of 4 workers, 1 silent, 1 restart$"))
+        announced = page.get_by_role("region", name="Announced services").get_by_role("listitem")
+        expect(announced).to_have_text(
+            re.compile(r"web at 10.0.0.9:8080 in consul: failing since .*, connection refused$")
+        )
+        background.call(lambda: (stub.upstreams.clear(), stub.tell()))
+        expect(page.get_by_text("No upstream is configured.")).to_be_visible()
+
+
+def test_events_are_the_same_however_they_are_cut(browser: Browser, background: Background) -> None:
+    stub = stubbed(background)
+    text = ": hi\r\nevent: a\r\ndata: one\r\ndata:two\r\n\r\n\ndata\n\nid: 3\rdata: {}\r\rdata: unfinished\n"
+    with visit(browser, stub.port) as page:
+        found = page.evaluate(
+            """async (text) => {
+                const { EventParser } = await import("/assets/stream.js");
+                const all = [];
+                for (let cut = 0; cut <= text.length; cut += 1) {
+                    const events = [];
+                    const parser = new EventParser((event) => events.push([event.type, event.data]));
+                    parser.feed(text.slice(0, cut));
+                    parser.feed(text.slice(cut));
+                    all.push(events);
+                }
+                return all;
+            }""",
+            text,
+        )
+    assert found == [[["a", "one\ntwo"], ["message", ""], ["message", "{}"]]] * (len(text) + 1)
