@@ -43,7 +43,7 @@ from sidecar.version import __version__, build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Coroutine
 
     from sidecar.admin.events import Events
     from sidecar.admin.server import AdminServer
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from sidecar.health.checker import Checker
     from sidecar.model import EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
-    from sidecar.observe.history import Sampler
+    from sidecar.observe.history import Read, Refresh, Sampler
     from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
@@ -314,14 +314,15 @@ class App(Following):
         )
 
     def _watch_upstreams(
-        self, refresh: Callable[[], Awaitable[None]] | None = None, workers: WorkerCounts | None = None
+        self, refresh: Refresh | None = None, read: Read | None = None, workers: WorkerCounts | None = None
     ) -> Events:
-        """The history of the upstreams, and events for whoever watches them. refresh: see `Sampler`."""
+        """The history of the upstreams, and events for whoever watches them. refresh, read: see `Sampler`."""
         from sidecar.admin.events import Events
         from sidecar.admin.live import LiveView
         from sidecar.observe.history import Sampler
+        from sidecar.observe.readings import read as read_cluster
 
-        self._sampler = Sampler(self.clusters, self.clock, refresh)
+        self._sampler = Sampler(self.clusters, self.clock, refresh, read or read_cluster)
         view = LiveView(
             self.clusters,
             self.clock,
