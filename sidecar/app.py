@@ -580,6 +580,7 @@ class App(Following):
         """Close everything at once, what is announced withdrawn before; safe to call at any time and again."""
         self.ready = False
         self._garbage.end()
+        await self._stop_watching()
         await self.reloads.close()
         await self._stop_announcing()
         self._stop_accepting()
@@ -596,16 +597,19 @@ class App(Following):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             close_network(self._context.network)
-        if self._events is not None:
-            await self._events.close()
-        if self._sampler is not None:
-            await self._sampler.close()
         await asyncio.gather(*(server.stop() for server in self._servers))
         for one in self._sockets:
             one.close()
         self._servers.clear()
         self._sockets.clear()
         self._listeners.clear()
+
+    async def _stop_watching(self) -> None:
+        """No server can end while a stream of events goes on."""
+        if self._events is not None:
+            await self._events.close()
+        if self._sampler is not None:
+            await self._sampler.close()
 
     async def _stop_announcing(self) -> None:
         announcer, self._announcer = self._announcer, None

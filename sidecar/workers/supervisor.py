@@ -537,6 +537,7 @@ class Supervisor(App):
             await asyncio.sleep(DRAIN_POLL)
 
     async def close(self) -> None:
+        await self._stop_watching()
         await self._stop_announcing()
         self._stage = self._stage or 3  # from here on nobody is started again
         for slot in self._slots:
