@@ -40,7 +40,7 @@ _DIGITS = {"requests": 3, "errors": 5, "p50": 6, "p99": 6}  # as many as a float
 
 
 class _Track:
-    """One upstream: its points, which are 2 KB, and at most nine readings of 216 bytes each.
+    """One upstream: 120 points and up to seven readings, 6 KB with all that is around them.
 
     points: of each of `SERIES`, oldest first; not a number where nothing is known.
     """
