@@ -41,7 +41,8 @@ class Program(Protocol):
     def kill(self) -> None: ...
 
 
-SUPERVISORS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the signals that mean something to it alone
+# The signals that mean something to the supervisor alone.
+SUPERVISORS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 # Starts a worker that talks over the first descriptor and inherits the others.
 Spawn = Callable[[int, Sequence[int]], Program]

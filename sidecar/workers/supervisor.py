@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from sidecar.errors import StartError
 from sidecar.following import LAST_CALL
 from sidecar.model import Snapshot, WorkerCounts
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.recorder import Recording
 from sidecar.ports import Ports
 from sidecar.proxy import ProxyContext
 from sidecar.reload import NotNowError
@@ -119,7 +121,10 @@ class Supervisor(App):
     async def _start(self) -> None:
         settings = self.settings
         self._raise_descriptor_limit()
-        self._context = ProxyContext(asyncio.get_running_loop(), self.clock)
+        context = self._context = ProxyContext(asyncio.get_running_loop(), self.clock)
+        # Only to find out at a reload what workers would fail at: here nothing is told of.
+        self._recording = Recording(self.clock, context.recording, os.environ, settings.mode.value)
+        self._recording.assume(settings.sidecar)
         self._show(settings)
         self._ask_registries()
         await self._bind_own()
@@ -169,6 +174,10 @@ class Supervisor(App):
 
     def _is_ready(self) -> bool:
         return super()._is_ready() and all(slot.worker and slot.worker.serves for slot in self._slots)
+
+    def _on_sigusr1(self) -> None:
+        for worker in tuple(self._workers):
+            worker.tell({"kind": "reopen"})
 
     def _announce(self) -> None:
         super()._announce()
@@ -428,6 +437,8 @@ class Supervisor(App):
             await self._tell_workers(settings, found)
         self._follow_registries()
         self._whole.forget_all_but(self.clusters)
+        if self._recording is not None:
+            self._recording.assume(settings.sidecar)
         for known in (self._moves, self._tripped, self._drained):
             for name, host, port in list(known):
                 if name not in self.clusters or (host, port) not in self.clusters[name].endpoints:
