@@ -61,9 +61,7 @@ class SummedReadings:
     def read(self, cluster: Cluster, before: array[int] | None = None) -> array[int]:
         """As `observe.readings.read`, of all workers by what they have told last."""
         found = self._sums.get(cluster.name)
-        if found is None:
-            found = array("q", bytes(8 * SIZE))
-        return before if before == found else found
+        return array("q", bytes(8 * SIZE)) if found is None else found
 
     def add_up(self, workers: Iterable[WorkerProcess], names: Collection[str]) -> None:
         """Bring up to date what `workers`, all that have not ended, have told of. names: of the upstreams there are."""

@@ -116,3 +116,7 @@ def test_what_is_not_configured_any_more_is_forgotten() -> None:
     assert list(worker.known.readings) == ["web"]
     sums.add_up([worker.known], ["api", "web"])
     assert requests(sums) == 0
+    answer(worker.clusters["api"], 1)
+    worker.tell()
+    sums.add_up([worker.known], ["api", "web"])
+    assert requests(sums) == 4
