@@ -130,8 +130,8 @@ class Events:
         yield f'{json.dumps(head)[:-1]}, "upstreams": {{'
         comma = ""
         for name, points in sampler.histories():
-            yield f"{comma}{json.dumps(name)}: {json.dumps(points)}"
-            comma = ", "
+            yield f"{comma}{json.dumps(name)}:{json.dumps(points, separators=(',', ':'))}"
+            comma = ","
         yield "}}"
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
