@@ -45,7 +45,7 @@ from sidecar.version import __version__, build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Coroutine
 
     from sidecar.admin.events import Events
     from sidecar.admin.server import AdminServer
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from sidecar.health.checker import Checker
     from sidecar.model import EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
-    from sidecar.observe.history import Sampler
+    from sidecar.observe.history import Read, Refresh, Sampler
     from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
@@ -334,12 +334,10 @@ class App(Following):
         )
         return (
             metrics_app(metrics.scrape, self._is_ready),
-            self._admin_app(),
+            self._admin_app(self._watch_upstreams()),
         )
 
-    def _admin_app(
-        self, refresh: Callable[[], Awaitable[None]] | None = None, workers: WorkerCounts | None = None
-    ) -> Any:
+    def _admin_app(self, events: Events, refresh: Callable[[], Awaitable[None]] | None = None) -> Any:
         """What answers on the admin address. refresh: see `admin_app`."""
         from sidecar.admin.access import Access
         from sidecar.admin.api import admin_app
@@ -352,21 +350,22 @@ class App(Following):
             self.explain,
             refresh or nothing,
             self._answer_reload,
-            events=self._watch_upstreams(refresh, workers),
+            events=events,
             upstream=self.view_of,
             config=lambda: config_view(self.settings),
             access=Access(lambda: self.settings.sidecar, self.clock, self._asked),
         )
 
     def _watch_upstreams(
-        self, refresh: Callable[[], Awaitable[None]] | None = None, workers: WorkerCounts | None = None
+        self, refresh: Refresh | None = None, read: Read | None = None, workers: WorkerCounts | None = None
     ) -> Events:
-        """The history of the upstreams, and events for whoever watches them. refresh: see `Sampler`."""
+        """The history of the upstreams, and events for whoever watches them. refresh, read: see `Sampler`."""
         from sidecar.admin.events import Events
         from sidecar.admin.live import LiveView
         from sidecar.observe.history import Sampler
+        from sidecar.observe.readings import read as read_cluster
 
-        self._sampler = Sampler(self.clusters, self.clock, refresh)
+        self._sampler = Sampler(self.clusters, self.clock, refresh, read or read_cluster)
         view = LiveView(
             self.clusters,
             self.clock,
@@ -633,6 +632,7 @@ class App(Following):
         """Close everything at once, what is announced withdrawn before; safe to call at any time and again."""
         self.ready = False
         self._garbage.end()
+        await self._stop_watching()
         await self.reloads.close()
         await self._stop_announcing()
         self._stop_accepting()
@@ -649,10 +649,6 @@ class App(Following):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             close_network(self._context.network)
-        if self._events is not None:
-            await self._events.close()
-        if self._sampler is not None:
-            await self._sampler.close()
         await asyncio.gather(*(server.stop() for server in self._servers))
         if self._recording is not None:
             await self._recording.close()
@@ -661,6 +657,13 @@ class App(Following):
         self._servers.clear()
         self._sockets.clear()
         self._listeners.clear()
+
+    async def _stop_watching(self) -> None:
+        """No server can end while a stream of events goes on."""
+        if self._events is not None:
+            await self._events.close()
+        if self._sampler is not None:
+            await self._sampler.close()
 
     async def _stop_announcing(self) -> None:
         announcer, self._announcer = self._announcer, None

@@ -5,5 +5,6 @@ Metrics, in reading order: `metrics` (a scrape), `families`, `endpoint_families`
 Records: `recorder` (who is told), `access_log` (what a line says), `log_file` (the thread that writes it); of traces
 `tracing` (whose request it is, and what goes on to the endpoint), `spans` (what is told of it), `span_export` (the
 queue and its thread), `collector` (the HTTP side); and `request_ids`.
+`readings` and `history` are the same integers as figures of the last ten minutes.
 `logs` is the log: text for a person, JSON lines for a collector.
 """

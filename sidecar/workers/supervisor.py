@@ -31,6 +31,7 @@ from sidecar.resilience import BreakerState
 from sidecar.version import __version__, is_compiled
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.process import WorkerProcess, spawn
+from sidecar.workers.readings import SummedReadings
 from sidecar.workers.values import HAND_MOVES, Whole, clear_shown
 from sidecar.workers.wire import (
     Move,
@@ -107,6 +108,7 @@ class Supervisor(App):
         self._workers: set[WorkerProcess] = set()  # all that have not ended
         self._ports = Ports(count)
         self._whole = Whole()
+        self._readings = SummedReadings()
         self._moves: dict[tuple[str, str, int], Move] = {}  # the last of each endpoint
         self._tripped: dict[tuple[str, str, int], Order] = {}  # by hand, and not reset since
         self._drained: dict[tuple[str, str, int], Order] = {}  # and not enabled since
@@ -161,7 +163,9 @@ class Supervisor(App):
         )
         return (
             metrics_app(metrics.scrape, self._is_ready, self.refresh),
-            self._admin_app(self.refresh, self.counts),
+            self._admin_app(
+                self._watch_upstreams(self._refresh_history, self._readings.read, self.counts), self.refresh
+            ),
         )
 
     def _is_ready(self) -> bool:
@@ -321,6 +325,7 @@ class Supervisor(App):
     def worker_ended(self, worker: WorkerProcess) -> None:
         """Keep what it counted, and start another if it should be there."""
         self._workers.discard(worker)
+        self._readings.bury(worker)
         if worker.values is not None:
             self._whole.bury(worker.values)
         slot = self._slots[worker.slot]
@@ -409,6 +414,15 @@ class Supervisor(App):
         said = [worker.values for worker in self._workers if worker.values is not None]
         assert self._context is not None
         self._whole.show(said, self.clusters, self._context, self.counts.configured)
+
+    async def _refresh_history(self, watched: bool) -> None:
+        """Bring up to date what the history is made of, and for who watches all that is shown."""
+        if watched:
+            await self.refresh()
+        asked = [worker.ask_readings() for worker in self._workers if worker.serves]
+        if asked:
+            await asyncio.wait(asked, timeout=ASK_TIMEOUT)
+        self._readings.add_up(self._workers, self.clusters)
 
     # Reading the configuration again
 
@@ -530,6 +544,7 @@ class Supervisor(App):
             await asyncio.sleep(DRAIN_POLL)
 
     async def close(self) -> None:
+        await self._stop_watching()
         await self._stop_announcing()
         self._stage = self._stage or 3  # from here on nobody is started again
         for slot in self._slots:

@@ -24,6 +24,7 @@ from sidecar.observe.logs import configure
 from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 from sidecar.workers.channel import Channel
+from sidecar.workers.readings import ToldReadings
 from sidecar.workers.values import parts, values_of
 from sidecar.workers.wire import (
     Move,
@@ -85,6 +86,7 @@ class WorkerApp(App):
         self._orders = orders
         self._snapshots = snapshots
         self._channel = channel
+        self.readings = ToldReadings(channel.send)
         self._told_quiet = False
         self._ended = False
 
@@ -294,6 +296,8 @@ class _Conversation:
             app.apply(snapshot_of(message["snapshot"]))
         elif kind == "values":
             app.tell_values()
+        elif kind == "readings":
+            app.readings.tell(app.clusters)
         elif kind == "reload":
             self.channel.send({"kind": "reloaded", "why": _follow(app, message)})
         elif kind == "stage":

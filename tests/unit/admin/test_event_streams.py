@@ -246,7 +246,9 @@ async def test_a_slow_client_gets_the_newest_state_and_no_queue(large: Stage) ->
     await writer.wait_closed()
 
 
-async def test_a_client_that_takes_nothing_is_dropped(large: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_takes_nothing_is_dropped(
+    large: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(events_module, "PATIENCE", 0.05)
     reader, writer = await large.connect_slowly()
     await until(lambda: large.events.clients == 1)
@@ -256,6 +258,7 @@ async def test_a_client_that_takes_nothing_is_dropped(large: Stage, monkeypatch:
         assert not (await reader.read()).endswith(b"\n\n")  # in the middle of a state
     writer.close()
     await writer.wait_closed()
+    assert not caplog.records
 
 
 async def test_all_streams_end_with_the_process(large: Stage) -> None:
