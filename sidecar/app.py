@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ from sidecar.garbage import Garbage
 from sidecar.leaving import Leaving
 from sidecar.model import Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
+from sidecar.observe.recorder import Recording
 from sidecar.ports import Ports
 from sidecar.proxy import Listener, ProxyContext
 from sidecar.registry.threads import in_thread
@@ -43,7 +45,7 @@ from sidecar.version import __version__, build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Coroutine
 
     from sidecar.admin.events import Events
     from sidecar.admin.server import AdminServer
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from sidecar.health.checker import Checker
     from sidecar.model import EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
-    from sidecar.observe.history import Sampler
+    from sidecar.observe.history import Read, Refresh, Sampler
     from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
@@ -112,6 +114,7 @@ class App(Following):
         self._settled = False
         self._saved: Kept | None = None
         self._announcer: Announcer | None = None
+        self._recording: Recording | None = None
         self._withdrawal: asyncio.Task[None] | None = None
         self._stage = 0
         self._stage_changed = asyncio.Event()
@@ -140,6 +143,7 @@ class App(Following):
             max_clients=settings.sidecar.max_clients,
         )
         self._leaving = Leaving(context, self._gone)
+        self._record(context)
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
         self._ask_registries()
@@ -154,6 +158,14 @@ class App(Following):
         self._register()
         self._begin_reloads()
         self._garbage.begin()
+
+    def _record(self, context: ProxyContext) -> None:
+        """Have requests and sessions told of one by one, where that is asked for. Raises StartError."""
+        mode = self.settings.mode.value
+        recording = self._recording = Recording(self.clock, context.recording, os.environ, mode)
+        recording.prepare(self.settings.sidecar)
+        recording.switch()
+        context.recorder = recording.recorder
 
     def _raise_descriptor_limit(self) -> None:
         """Allow as many open sockets as the bounds do, or as the system does: a shell's usual 1024 are too few."""
@@ -206,6 +218,8 @@ class App(Following):
         self._registry.start()
 
     async def _prepare(self, settings: Settings) -> None:
+        if self._recording is not None:
+            self._recording.prepare(settings.sidecar)
         if all(upstream.source.is_static for upstream in settings.upstreams):
             return
         if self._registry is None or settings.registries != self.settings.registries:
@@ -213,6 +227,18 @@ class App(Following):
                 self._saved = await in_thread(
                     "loading of registries", partial(self._load_registries, settings)
                 )
+
+    def _unprepare(self) -> None:
+        if self._recording is not None:
+            self._recording.discard()
+
+    def _follow_recording(self) -> bool:
+        context, recording = self._context, self._recording
+        if context is None or recording is None:
+            return False
+        recording.switch()
+        before, context.recorder = context.recorder, recording.recorder
+        return (before is None) is not (context.recorder is None)
 
     def _load_registries(self, settings: Settings) -> Kept | None:
         """In a thread: modules, and what was known of registries before, which none have been asked for yet."""
@@ -314,14 +340,15 @@ class App(Following):
         )
 
     def _watch_upstreams(
-        self, refresh: Callable[[], Awaitable[None]] | None = None, workers: WorkerCounts | None = None
+        self, refresh: Refresh | None = None, read: Read | None = None, workers: WorkerCounts | None = None
     ) -> Events:
-        """The history of the upstreams, and events for whoever watches them. refresh: see `Sampler`."""
+        """The history of the upstreams, and events for whoever watches them. refresh, read: see `Sampler`."""
         from sidecar.admin.events import Events
         from sidecar.admin.live import LiveView
         from sidecar.observe.history import Sampler
+        from sidecar.observe.readings import read as read_cluster
 
-        self._sampler = Sampler(self.clusters, self.clock, refresh)
+        self._sampler = Sampler(self.clusters, self.clock, refresh, read or read_cluster)
         view = LiveView(
             self.clusters,
             self.clock,
@@ -435,6 +462,7 @@ class App(Following):
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         loop.add_signal_handler(signal.SIGINT, self._on_sigint)
         loop.add_signal_handler(signal.SIGHUP, self._on_sighup)
+        loop.add_signal_handler(signal.SIGUSR1, self._on_sigusr1)
         await self.start()
         self._announce()
         try:
@@ -484,6 +512,11 @@ class App(Following):
             self.reloads.ask()
         else:
             self._asked_early = True
+
+    def _on_sigusr1(self) -> None:
+        """Whoever rotates logs has moved the access log's file away."""
+        if self._recording is not None:
+            self._recording.reopen()
 
     def _hurry(self, stage: int) -> None:
         """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once.
@@ -579,6 +612,7 @@ class App(Following):
         """Close everything at once, what is announced withdrawn before; safe to call at any time and again."""
         self.ready = False
         self._garbage.end()
+        await self._stop_watching()
         await self.reloads.close()
         await self._stop_announcing()
         self._stop_accepting()
@@ -595,16 +629,21 @@ class App(Following):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             close_network(self._context.network)
-        if self._events is not None:
-            await self._events.close()
-        if self._sampler is not None:
-            await self._sampler.close()
         await asyncio.gather(*(server.stop() for server in self._servers))
+        if self._recording is not None:
+            await self._recording.close()
         for one in self._sockets:
             one.close()
         self._servers.clear()
         self._sockets.clear()
         self._listeners.clear()
+
+    async def _stop_watching(self) -> None:
+        """No server can end while a stream of events goes on."""
+        if self._events is not None:
+            await self._events.close()
+        if self._sampler is not None:
+            await self._sampler.close()
 
     async def _stop_announcing(self) -> None:
         announcer, self._announcer = self._announcer, None

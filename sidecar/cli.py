@@ -245,6 +245,9 @@ def _settings(options: argparse.Namespace, file: str | None = None, *, again: bo
 def _run(options: argparse.Namespace) -> int:
     import signal
 
+    # Until there is a log to open anew: it would end the process, and the log of then is a new one anyway.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
     # Before the file is read: what is written from then on is a change.
     changes = None if options.config is None else _changes(options.config)
     settings = _settings(options)
@@ -278,6 +281,7 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     return code
 
 

@@ -54,7 +54,15 @@ class Following(ABC):
 
     @abstractmethod
     async def _prepare(self, settings: Settings) -> None:
-        """Load aside what takes its time to be loaded, while requests are served."""
+        """Open what may fail, and load aside what takes its time, while requests are served. Raises SidecarError."""
+
+    @abstractmethod
+    def _unprepare(self) -> None:
+        """What was prepared is not wanted after all."""
+
+    @abstractmethod
+    def _follow_recording(self) -> bool:
+        """Tell others of requests and sessions; whether connections have to be of another kind from now on."""
 
     @abstractmethod
     def _forget_applied(self, name: str) -> None:
@@ -126,9 +134,12 @@ class Following(ABC):
             _log.warning("%s", warning)
         found = difference(self.settings, settings)
         if found:
-            await self._prepare(settings)
-            self._must_serve()
-            await self._switch(settings, found)
+            try:
+                await self._prepare(settings)
+                self._must_serve()
+                await self._switch(settings, found)
+            finally:
+                self._unprepare()
             for note in settings.notes:
                 _log.info("%s", note)
         return found.lines
@@ -219,6 +230,8 @@ class Following(ABC):
             if policy != cluster.policy:
                 cluster.reconfigure(policy)
                 changed.append(cluster)
+        if self._follow_recording():
+            changed = list(self.clusters.values())
         if changed:
             follow_policy(self._context, changed)
 

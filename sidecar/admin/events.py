@@ -31,9 +31,9 @@ PIECE = 65536  # bytes that are sent without a pause
 
 
 class _Client:
-    """One stream. blocked: it does not read, and is waited for."""
+    """One stream. busy: it is being told something, which may wait for its reading."""
 
-    __slots__ = ("_request", "_unpaused", "blocked", "response")
+    __slots__ = ("_request", "_unpaused", "busy", "response")
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -41,17 +41,13 @@ class _Client:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )
         self._unpaused = 0
-        self.blocked = False
+        self.busy = True
 
     async def send(self, text: str) -> None:
         """Raises TimeoutError when it does not read, ConnectionResetError when it has gone."""
         data = text.encode()
-        self.blocked = True
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self.response.write(data)
-        finally:
-            self.blocked = False
+        async with asyncio.timeout(PATIENCE):
+            await self.response.write(data)
         self._unpaused += len(data)
         if self._unpaused >= PIECE:
             self._unpaused = 0
@@ -88,7 +84,7 @@ class Events:
         self._closed = True
         self._told()
         for client in self._clients:
-            if client.blocked:
+            if client.busy:
                 client.cut()
         looking = self._stop_looking()
         if looking is not None:
@@ -148,7 +144,7 @@ class Events:
             )
         client = _Client(request)
         self._clients.add(client)
-        if self._looking is None:
+        if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
         try:
             await client.response.prepare(request)
@@ -176,10 +172,15 @@ class Events:
                 await self._tell_state(client, seen, number)
                 seen = number
                 continue
+            client.busy = False
+            quiet = False
             try:
                 async with asyncio.timeout(QUIET):
                     await looked.wait()
             except TimeoutError:
+                quiet = True
+            client.busy = True
+            if quiet:
                 await client.send(": keep-alive\n\n")
 
     async def _tell_state(self, client: _Client, seen: int, number: int) -> None:

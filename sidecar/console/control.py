@@ -10,7 +10,12 @@ from sidecar.console.asking import CONTROL, ask_about
 
 __all__ = ["act"]
 
-_NOW = {"trip": "out of rotation until `sidecar reset`", "reset": "back in rotation"}
+_NOW = {
+    "trip": "out of rotation until `sidecar reset`",
+    "reset": "back in rotation",
+    "drain": "drained until `sidecar enable`",
+    "enable": "enabled",
+}
 
 
 def act(

@@ -15,7 +15,6 @@ __all__ = [
     "Extras",
     "RequestHead",
     "ResponseHead",
-    "find_field",
 ]
 
 # Values of `length` that are not a number of bytes.
@@ -50,15 +49,6 @@ class Extras:
 
 
 NO_EXTRAS: Final = Extras()  # shared, and so never changed
-
-
-def find_field(lines: list[bytes], name: bytes) -> bytes | None:
-    """See `RequestHead.field`; lines: of a head, its first line too."""
-    for line in lines[1:]:
-        found, _, value = line.partition(b":")
-        if found.lower() == name:
-            return value.strip(b" \t")
-    return None
 
 
 class RequestHead:
@@ -106,7 +96,11 @@ class RequestHead:
 
     def field(self, name: bytes) -> bytes | None:
         """The value of the first field called `name`, which is in lower case; None when there is none."""
-        return find_field(self._lines, name)
+        for line in self._lines[1:]:
+            found, _, value = line.partition(b":")
+            if found.lower() == name:
+                return value.strip(b" \t")
+        return None
 
     def unpacked(self) -> RequestHead:
         """The same head with its lines, for who changes one: itself, but for what the compiled scan has found."""

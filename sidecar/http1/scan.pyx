@@ -11,7 +11,7 @@ of Host, and the lines that end on this hop.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef extern from *:
     int __builtin_ctzll(unsigned long long)
@@ -20,7 +20,7 @@ from sidecar.http1.message cimport RequestHead, ResponseHead
 
 from sidecar.http1 import head as twin
 from sidecar.http1.fields import CONTROLS, TOKEN
-from sidecar.http1.message import CHUNKED, HEAD_METHOD, NO_EXTRAS, UNTIL_CLOSE, find_field
+from sidecar.http1.message import CHUNKED, HEAD_METHOD, NO_EXTRAS, UNTIL_CLOSE
 from sidecar.model.stats import METHODS
 
 __all__ = ["scan_request", "scan_response"]
@@ -256,6 +256,12 @@ cdef bint _read_fields(const unsigned char* text, Py_ssize_t size, Fields* field
     return not (fields.chunked and fields.length >= 0)
 
 
+cdef inline Py_ssize_t _line_end(const unsigned char* text, Py_ssize_t at, Py_ssize_t stop) noexcept:
+    """Where the line that holds `at` ends, before its CR LF; at `stop` at the latest."""
+    cdef const unsigned char* found = <const unsigned char*> memchr(text + at, b"\r", stop - at)
+    return stop if found is NULL else found - text
+
+
 cdef class ScannedRequest(RequestHead):
     """A usual request head: the bytes it came in, and what of them does not go on."""
 
@@ -265,8 +271,22 @@ cdef class ScannedRequest(RequestHead):
     cdef Cut _cut[MAX_CUTS]
 
     cpdef bytes field(self, bytes name):
-        """See `RequestHead.field`."""
-        return find_field(self._data[self._start:self._end].split(b"\r\n"), name)
+        """See `RequestHead.field`. Every line has been looked at before: it has a name, a colon and an end."""
+        cdef const unsigned char* text = <const unsigned char*> PyBytes_AS_STRING(self._data)
+        cdef const unsigned char* wanted = <const unsigned char*> PyBytes_AS_STRING(name)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(name), at = self._start, end, stop = self._end, i
+        while True:
+            end = _line_end(text, at, stop)
+            if end + 2 >= stop:
+                return None
+            at = end + 2
+            if at + size < stop and text[at + size] == b":":
+                i = 0
+                while i < size and LOWER[text[at + i]] == wanted[i]:
+                    i += 1
+                if i == size:
+                    end = _line_end(text, at, stop)
+                    return self._data[at + size + 1:end].strip(b" \t")
 
     def unpacked(self):
         """See `RequestHead.unpacked`."""

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from sidecar.cluster import Cluster
 
-__all__ = ["Rates", "Reading", "between", "quantile", "read"]
+__all__ = ["SIZE", "Rates", "between", "quantile", "read"]
 
 # Integers of one reading, the duration buckets last: an array of them is 216 bytes, a list of integers four times that.
-Reading = array  # of "q"
 REQUESTS, ERRORS, SESSIONS, SENT, RECEIVED, BUCKETS = range(6)
 
 _KINDS = len(DURATION_BUCKETS) + 1
+SIZE = BUCKETS + _KINDS
 _REASONS = len(Reason)
 _SERVER_ERRORS = 5  # the class of 5xx
 # Sessions that have failed; of the others one side had enough, or this process ends.
@@ -37,7 +37,7 @@ _SESSION_ERRORS = (
 
 
 def read(cluster: Cluster, before: array[int] | None = None) -> array[int]:
-    """What `cluster` has counted. Where nothing has been since, it is `before` itself: some 3 µs, else 12.
+    """What `cluster` has counted. Where nothing has been since, it is `before` itself: 1 µs, else 5.
 
     Errors are 5xx answers and requests that broke off after the head of the response; of an upstream that is proxied
     per connection, sessions that failed (`_SESSION_ERRORS`).
@@ -100,7 +100,7 @@ class Rates:
         }
 
 
-_NOTHING = (0,) * (BUCKETS + _KINDS)
+_NOTHING = (0,) * SIZE
 
 
 def between(before: array[int], after: array[int], seconds: float, *, per_request: bool) -> Rates | None:

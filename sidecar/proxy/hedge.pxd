@@ -17,5 +17,5 @@ cdef class HedgedExchange(TimedExchange):
 
 cdef class Rival(Exchange):
     cdef public HedgedExchange _main
-    cdef _attempt_over(self, outcome, double now)
+    cpdef _attempt_over(self, outcome, double now)
     cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)

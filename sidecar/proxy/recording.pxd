@@ -1,6 +1,7 @@
 cimport cython
 from sidecar.http1.message cimport RequestHead, ResponseHead
 from sidecar.model.endpoint cimport EndpointState
+from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.hedge cimport HedgedExchange
 
 
@@ -14,7 +15,7 @@ cdef class RecordedExchange(HedgedExchange):
     cpdef begin(self, RequestHead head, bytes body, bint done)
     cpdef send_body(self, bytes piece, bint done, Py_ssize_t spliced=*)
     cpdef _send(self, connection)
-    cdef _attempt_over(self, outcome, double now)
+    cpdef _attempt_over(self, outcome, double now)
     cpdef note_attempt(self, EndpointState endpoint, outcome, double began, double now)
     @cython.locals(come=Py_ssize_t)
     cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)

@@ -47,11 +47,13 @@ STATUS_BY_REASON = {
     Reason.BAD_RESPONSE: 502,
     Reason.RETRY_BUDGET: 503,
     Reason.CLIENT_GONE: 499,
+    Reason.DRAINING: 503,
 }
 
 _MESSAGES = {
     Reason.NO_ENDPOINTS: "the upstream has no endpoints",
     Reason.ALL_OPEN: "every endpoint's circuit breaker is open",
+    Reason.DRAINING: "every endpoint is drained, until somebody enables one",
     Reason.OVERFLOW: "a limit of the upstream is reached",  # `OVERFLOW_MESSAGES` tells which
     Reason.CONNECT_REFUSED: "no endpoint accepted a connection",
     Reason.CONNECT_TIMEOUT: "connecting took too long",

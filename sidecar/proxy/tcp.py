@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["TcpSession"]
 
 
+# What `Cluster.refusal` is for a session.
+_REFUSED = {
+    Reason.NO_ENDPOINTS: CloseReason.NO_ENDPOINTS,
+    Reason.ALL_OPEN: CloseReason.ALL_OPEN,
+    Reason.DRAINING: CloseReason.DRAINING,
+}
+
+
 class TcpSession(Session):
     """A session from the moment that the listener accepts the application's connection."""
 
@@ -90,8 +98,7 @@ class TcpSession(Session):
             if self._tried:
                 self._end(CloseReason.CONNECT_FAILED)
             else:
-                empty = self.cluster.refusal is Reason.NO_ENDPOINTS
-                self._end(CloseReason.NO_ENDPOINTS if empty else CloseReason.ALL_OPEN)
+                self._end(_REFUSED[self.cluster.refusal])
             return
         probe = self.cluster.gave_probe
         endpoint = self.cluster.with_room(endpoint, now, self._tried, self._key)

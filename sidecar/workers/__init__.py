@@ -9,4 +9,5 @@ Reading order:
     channel     messages between the two: JSON objects with their length before them, over a socket pair
     wire        settings and moves of breakers as JSON values
     values      what a worker has counted, as one tree of numbers; sums of such trees, and a cluster that shows one
+    readings    as much of it as the history is made of
 """

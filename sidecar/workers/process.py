@@ -41,7 +41,8 @@ class Program(Protocol):
     def kill(self) -> None: ...
 
 
-SUPERVISORS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the signals that mean something to it alone
+# The signals that mean something to the supervisor alone.
+SUPERVISORS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 # Starts a worker that talks over the first descriptor and inherits the others.
 Spawn = Callable[[int, Sequence[int]], Program]
@@ -63,6 +64,7 @@ class WorkerProcess:
     slot: whose sockets it has. pid: 0 before there is one. started_at: monotonic seconds.
     ready: None once it serves, else why it never did. ended: its exit code, negative for a signal.
     values: what it last said that it had counted. quiet: it has had nothing to do for a while, draining.
+    readings: what the history needs of that, by upstream. reread: those of which it has said more than was added up.
     leaving: others have taken its place.
     """
 
@@ -80,6 +82,9 @@ class WorkerProcess:
         self._program: Program | None = None
         self._channel = Channel(self._receive, self._lost)
         self._answer: asyncio.Future[None] | None = None
+        self.readings: dict[str, list[int]] = {}
+        self.reread: set[str] = set()
+        self._reading: asyncio.Future[None] | None = None
         self._reload: asyncio.Future[str] | None = None
         self._settings_unsent = 0  # bytes that may be unsent beside what it is told usually
         self._timer: asyncio.TimerHandle | None = None
@@ -138,6 +143,13 @@ class WorkerProcess:
             self._channel.send({"kind": "values"})
         return self._answer
 
+    def ask_readings(self) -> asyncio.Future[None]:
+        """The same of `readings`."""
+        if self._reading is None or self._reading.done():
+            self._reading = self._loop.create_future()
+            self._channel.send({"kind": "readings"})
+        return self._reading
+
     def reload(self, message: Message) -> asyncio.Future[str]:
         """Have it go by other settings (`wire.reload_message`); empty once it does, else why it does not.
 
@@ -164,6 +176,11 @@ class WorkerProcess:
             if not message.get("more"):
                 self.values = self._said
                 self._answered()
+        elif kind == "readings":
+            self.readings |= message["readings"]
+            self.reread |= message["readings"].keys()
+            if not message["more"] and self._reading is not None and not self._reading.done():
+                self._reading.set_result(None)
         elif kind == "reloaded":
             self._settings_unsent = 0
             self._reloaded(message["why"])
@@ -207,6 +224,8 @@ class WorkerProcess:
         if not self.ready.done():
             self.ready.set_result(f"worker {self.slot} {self.end} while it started")
         self._answered()
+        if self._reading is not None and not self._reading.done():
+            self._reading.set_result(None)
         self._reloaded("")
         self._owner.worker_ended(self)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from sidecar.errors import StartError
 from sidecar.following import LAST_CALL
 from sidecar.model import Snapshot, WorkerCounts
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.recorder import Recording
 from sidecar.ports import Ports
 from sidecar.proxy import ProxyContext
 from sidecar.reload import NotNowError
@@ -30,6 +32,7 @@ from sidecar.resilience import BreakerState
 from sidecar.version import __version__, is_compiled
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.process import WorkerProcess, spawn
+from sidecar.workers.readings import SummedReadings
 from sidecar.workers.values import HAND_MOVES, Whole, clear_shown
 from sidecar.workers.wire import (
     Move,
@@ -106,6 +109,7 @@ class Supervisor(App):
         self._workers: set[WorkerProcess] = set()  # all that have not ended
         self._ports = Ports(count)
         self._whole = Whole()
+        self._readings = SummedReadings()
         self._moves: dict[tuple[str, str, int], Move] = {}  # the last of each endpoint
         self._tripped: dict[tuple[str, str, int], Order] = {}  # by hand, and not reset since
         self._drained: dict[tuple[str, str, int], Order] = {}  # and not enabled since
@@ -117,7 +121,10 @@ class Supervisor(App):
     async def _start(self) -> None:
         settings = self.settings
         self._raise_descriptor_limit()
-        self._context = ProxyContext(asyncio.get_running_loop(), self.clock)
+        context = self._context = ProxyContext(asyncio.get_running_loop(), self.clock)
+        # Only to find out at a reload what workers would fail at: here nothing is told of.
+        self._recording = Recording(self.clock, context.recording, os.environ, settings.mode.value)
+        self._recording.assume(settings.sidecar)
         self._show(settings)
         self._ask_registries()
         await self._bind_own()
@@ -161,12 +168,16 @@ class Supervisor(App):
                 self.explain,
                 self.refresh,
                 self._answer_reload,
-                self._watch_upstreams(self.refresh, self.counts),
+                self._watch_upstreams(self._refresh_history, self._readings.read, self.counts),
             ),
         )
 
     def _is_ready(self) -> bool:
         return super()._is_ready() and all(slot.worker and slot.worker.serves for slot in self._slots)
+
+    def _on_sigusr1(self) -> None:
+        for worker in tuple(self._workers):
+            worker.tell({"kind": "reopen"})
 
     def _announce(self) -> None:
         super()._announce()
@@ -318,6 +329,7 @@ class Supervisor(App):
     def worker_ended(self, worker: WorkerProcess) -> None:
         """Keep what it counted, and start another if it should be there."""
         self._workers.discard(worker)
+        self._readings.bury(worker)
         if worker.values is not None:
             self._whole.bury(worker.values)
         slot = self._slots[worker.slot]
@@ -407,6 +419,15 @@ class Supervisor(App):
         assert self._context is not None
         self._whole.show(said, self.clusters, self._context, self.counts.configured)
 
+    async def _refresh_history(self, watched: bool) -> None:
+        """Bring up to date what the history is made of, and for who watches all that is shown."""
+        if watched:
+            await self.refresh()
+        asked = [worker.ask_readings() for worker in self._workers if worker.serves]
+        if asked:
+            await asyncio.wait(asked, timeout=ASK_TIMEOUT)
+        self._readings.add_up(self._workers, self.clusters)
+
     # Reading the configuration again
 
     async def _switch(self, settings: Settings, found: Difference) -> None:
@@ -416,6 +437,8 @@ class Supervisor(App):
             await self._tell_workers(settings, found)
         self._follow_registries()
         self._whole.forget_all_but(self.clusters)
+        if self._recording is not None:
+            self._recording.assume(settings.sidecar)
         for known in (self._moves, self._tripped, self._drained):
             for name, host, port in list(known):
                 if name not in self.clusters or (host, port) not in self.clusters[name].endpoints:
@@ -525,6 +548,7 @@ class Supervisor(App):
             await asyncio.sleep(DRAIN_POLL)
 
     async def close(self) -> None:
+        await self._stop_watching()
         await self._stop_announcing()
         self._stage = self._stage or 3  # from here on nobody is started again
         for slot in self._slots:

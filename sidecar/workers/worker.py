@@ -1,9 +1,9 @@
 """A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
 
-What it is told (`kind`): start, stage, leave, move, do, reload, snapshot, values. It tells: ready or failed, then move,
-held, quiet, reloaded, values. Signals are for the supervisor, which may be in the same foreground group or control
-group as its workers and passes on what they mean. A worker whose supervisor has gone drains by itself, as at SIGTERM,
-and takes signals then.
+What it is told (`kind`): start, stage, leave, move, do, reload, reopen, snapshot, values. It tells: ready or failed,
+then move, held, quiet, reloaded, values. Signals are for the supervisor, which may be in the same foreground group or
+control group as its workers and passes on what they mean. A worker whose supervisor has gone drains by itself, as at
+SIGTERM, and takes signals then.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sidecar.observe.logs import configure
 from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 from sidecar.workers.channel import Channel
+from sidecar.workers.readings import ToldReadings
 from sidecar.workers.values import parts, values_of
 from sidecar.workers.wire import (
     Move,
@@ -85,6 +86,7 @@ class WorkerApp(App):
         self._orders = orders
         self._snapshots = snapshots
         self._channel = channel
+        self.readings = ToldReadings(channel.send)
         self._told_quiet = False
         self._ended = False
 
@@ -164,10 +166,16 @@ class WorkerApp(App):
         self._stop_accepting()
         self.reach(1)
 
+    def reopen(self) -> None:
+        """The access log's file has been moved away."""
+        self._on_sigusr1()
+
     def follow(self, settings: Settings) -> None:
         """Go by other settings, whose listeners are the same ones."""
         found = difference(self.settings, settings)
         if found:
+            assert self._recording is not None
+            self._recording.prepare(settings.sidecar)
             self._follow(settings, found)
 
     def lose_supervisor(self) -> None:
@@ -288,10 +296,14 @@ class _Conversation:
             app.apply(snapshot_of(message["snapshot"]))
         elif kind == "values":
             app.tell_values()
+        elif kind == "readings":
+            app.readings.tell(app.clusters)
         elif kind == "reload":
             self.channel.send({"kind": "reloaded", "why": _follow(app, message)})
         elif kind == "stage":
             app.reach(message["stage"])
+        elif kind == "reopen":
+            app.reopen()
         elif kind == "leave":
             app.leave()
 

@@ -98,6 +98,16 @@ def test_an_endpoint_is_taken_out_by_hand_and_put_back(tmp_path: Path, workers: 
         assert asked(sidecar, "reset", "api").returncode == 0
         wait_until(lambda: answers() == {b"one", b"two"}, "both to serve")
         assert asked(sidecar, "trip", "nobody").returncode == 1
+        done = asked(sidecar, "drain", "api", f"127.0.0.1:{two.port}")
+        assert (done.returncode, done.stdout) == (
+            0,
+            f"api: 127.0.0.1:{two.port} is drained until `sidecar enable`\n",
+        )
+        wait_until(lambda: answers() == {b"one"}, "no request to go there")
+        assert [endpoint["drained"] for endpoint in sidecar.upstream("api")["endpoints"]] == [False, True]
+        assert "drained by hand; until `sidecar enable`" in asked(sidecar, "explain", "api").stdout
+        assert asked(sidecar, "enable", "api").returncode == 0
+        wait_until(lambda: answers() == {b"one", b"two"}, "both to serve")
 
 
 def test_with_too_few_left_all_are_used_again(tmp_path: Path) -> None:

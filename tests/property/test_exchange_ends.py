@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.proxy.harness import Proxy, ok, request
+from unit.proxy.test_recording import Told
 
 from sidecar.http1.state import State
 
@@ -40,7 +41,7 @@ steps = st.lists(
         st.tuples(st.just("answer"), st.tuples(number, st.integers(0, len(ANSWERS) - 1))),
         st.tuples(st.just("reset"), number),
         st.tuples(st.just("pass"), st.sampled_from((0.04, 0.06, 0.3, 1.2, 6.0))),
-        st.tuples(st.sampled_from(("trip", "restore")), number),
+        st.tuples(st.sampled_from(("trip", "restore", "drain", "enable")), number),
         st.tuples(st.just("serve by"), st.integers(0, 3)),
     ),
     max_size=40,
@@ -94,8 +95,8 @@ def step(proxy: Proxy, what: str, value: Any) -> None:
     elif what == "pass":
         proxy.pass_time(value)
         proxy.run_timers()
-    elif what in ("trip", "restore") and proxy.states:
-        act = proxy.cluster.trip if what == "trip" else proxy.cluster.reset
+    elif what in ("trip", "restore", "drain", "enable") and proxy.states:
+        act = getattr(proxy.cluster, "reset" if what == "restore" else what)
         act([one_of(proxy.states, value)], proxy.clock.now)
     elif what == "serve by":
         proxy.serve_by(value)
@@ -103,11 +104,25 @@ def step(proxy: Proxy, what: str, value: Any) -> None:
 
 
 @settings(max_examples=600, deadline=None, derandomize=True)
-@given(policies, steps)
-def test_every_exchange_ends_once(policy: dict[str, Any], story: list[tuple[str, Any]]) -> None:
+@given(policies, steps, st.sampled_from((None, None, False, True)))
+def test_every_exchange_ends_once(
+    policy: dict[str, Any], story: list[tuple[str, Any]], identifies: bool | None
+) -> None:
+    """And is told of once where somebody asks for that: identifies, with each of its attempts."""
     proxy = Proxy(timeout=5.0, **policy)
+    told = None if identifies is None else Told(identifies=identifies)
+    proxy.context.recorder = told  # type: ignore[assignment] # a double
     for what, value in story:
         step(proxy, what, value)
     proxy.finish()
     hedged = sum(proxy.cluster.stats.hedges)
     assert hedged == 0 or policy["hedge_after"]
+    if told is not None:
+        assert (len(told.exchanges), len(told.refusals)) == (proxy.begun, proxy.refusals)
+        assert {one["reason"]: 1 for one in told.exchanges} == {
+            reason: 1 for _, _, reason, _ in proxy.counted
+        }
+        tries = sum(one["tries"] for one in told.exchanges)
+        counted = sum(sum(state.attempts) for state in proxy._states)
+        assert tries <= counted, "an attempt may end before there is anything to count"
+        assert len(told.attempts) == (tries if identifies else 0)

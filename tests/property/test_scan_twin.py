@@ -78,6 +78,7 @@ UNUSUAL = (
     b"Host: a\r\n" + b"A: b\r\n" * 254 + b"C: d",
     b"Host: a\r\n" + b"A: b\r\n" * 255 + b"C: d",
 )
+OF_ONE_HOP = (b"connection", b"http2-settings", b"keep-alive", b"proxy-connection")
 FIRST_LINES = (
     b"GET / HTTP/1.1",
     b"GET / HTTP/1.0",
@@ -198,6 +199,20 @@ def test_lines_are_taken_out_of_both(drop: str, wire: bytes) -> None:
         getattr(found, drop)()
     mine, twins = (described(found) for found in heads if found is not None)
     assert mine == twins
+
+
+@pytest.mark.parametrize("wire", [wire for wire in USUAL_REQUESTS if scan.scan_request(wire) is not None])
+def test_a_field_is_found_in_both(wire: bytes) -> None:
+    """By its name in any case, the first of several, without the blanks around its value, or not at all."""
+    wire = wire[:-2] + b"X-Ms: \t 1 \r\nx-ms:2\r\nEmpty:\r\nx-msx: 4\r\nX-M: 5\r\n\r\n"
+    mine, twins = scan.scan_request(wire), head.scan_request(wire)
+    assert mine is not None
+    assert twins is not None
+    names = [line.partition(b":")[0].lower() for line in wire.split(b"\r\n")[1:-2]]
+    for name in (*names, b"x-m", b"x", b"x-msx1", b"", b"none", b"get / http/1.1"):
+        if name not in OF_ONE_HOP:  # which the twin has taken out
+            assert mine.field(name) == twins.field(name), name
+    assert [mine.field(name) for name in (b"x-ms", b"empty", b"x-m")] == [b"1", b"", b"5"]
 
 
 def read(found: RequestHead) -> tuple[object, ...]:

@@ -667,6 +667,58 @@ def test_a_trip_lasts_over_snapshots() -> None:
     assert picks(cluster, 2) == "bb"
 
 
+class Staying:
+    """A session that would end with its endpoint's place in the rotation."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def endpoint_left(self) -> None:
+        self.ended = True
+
+
+def test_what_is_drained_gets_nothing_new_and_finishes_what_it_has() -> None:
+    cluster = cluster_of("a", "b", "c", slow_start=10.0)
+    state, session = state_of(cluster, "a"), Staying()
+    state.sessions.add(session)
+    kept = resting(state)
+    cluster.drain([state], NOW)
+    assert (picks(cluster, 4), cluster.panic, kept.closed) == ("bcbc", False, True)
+    assert (session.ended, state.breaker.state) == (False, CLOSED)
+    fail(cluster, "a")
+    fail(cluster, "b")
+    assert (state.breaker.state, cluster.panic) == (OPEN, False), "its breaker goes on by itself"
+    assert not session.ended
+    assert set(picks(cluster, 4, NOW + OPEN_FOR)) == {"b", "c"}, "it gets no probe"
+    assert cluster.peek(NOW + 2 * OPEN_FOR)[0] is not state
+    cluster.reset([state], NOW)
+    assert "a" not in picks(cluster, 4), "a reset is about its breaker"
+    cluster.enable([state], NOW)
+    assert "a" in picks(cluster, 30)
+    assert state.weight < state_of(cluster, "c").weight, "it starts slowly"
+
+
+def test_with_all_drained_that_is_the_reason() -> None:
+    cluster = cluster_of("a", "b")
+    cluster.drain(cluster.endpoints.values(), NOW)
+    assert (picks(cluster, 1), cluster.refusal, cluster.panic) == ("-", Reason.DRAINING, False)
+    cluster.enable(cluster.endpoints.values(), NOW)
+    assert sorted(picks(cluster, 2)) == ["a", "b"]
+
+
+def test_to_enable_what_was_never_drained_is_no_slow_start() -> None:
+    cluster = cluster_of("a", slow_start=10.0)
+    cluster.enable(cluster.endpoints.values(), NOW)
+    assert state_of(cluster, "a").since < NOW
+
+
+def test_drained_lasts_over_snapshots() -> None:
+    cluster = cluster_of("a", "b")
+    cluster.drain([state_of(cluster, "a")], NOW)
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80)))
+    assert picks(cluster, 2) == "bb"
+
+
 # Health checks
 
 

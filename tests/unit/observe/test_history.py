@@ -203,12 +203,12 @@ async def test_recent_is_of_five_seconds_where_somebody_watches() -> None:
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[tuple[Sampler, list[int]]]:
-    """A sampler in real time, and how often it has asked for what is to be read."""
-    asked: list[int] = []
+async def running() -> AsyncIterator[tuple[Sampler, list[bool]]]:
+    """A sampler in real time, and each time that it has asked for what is to be read: whether for a watcher."""
+    asked: list[bool] = []
 
-    async def refresh() -> None:
-        asked.append(1)
+    async def refresh(watched: bool) -> None:
+        asked.append(watched)
 
     clock = Clock()
     sampler = Sampler({"api": Cluster("api", "http", upstream(FakeClock()).policy, clock)}, clock, refresh)
@@ -218,16 +218,16 @@ async def running() -> AsyncIterator[tuple[Sampler, list[int]]]:
     await sampler.close()
 
 
-async def test_who_begins_to_watch_has_a_reading_at_once(running: tuple[Sampler, list[int]]) -> None:
+async def test_who_begins_to_watch_has_a_reading_at_once(running: tuple[Sampler, list[bool]]) -> None:
     sampler, asked = running
     async with asyncio.timeout(INTERVAL / 2):
         count = await sampler.after(0)
         with sampler.watching():
             assert await sampler.after(count) == count + 1
-    assert asked == [1]
+    assert asked == [True]
 
 
-async def test_while_somebody_watches_there_is_one_each_second(running: tuple[Sampler, list[int]]) -> None:
+async def test_while_somebody_watches_there_is_one_each_second(running: tuple[Sampler, list[bool]]) -> None:
     sampler, _ = running
     with sampler.watching():
         async with asyncio.timeout(INTERVAL / 2):

@@ -331,6 +331,35 @@ async def test_what_is_done_by_hand_is_told_to_all_and_to_those_that_come(
         supervisor.control("trip", "nobody", None)
 
 
+async def test_what_is_drained_stays_so_over_deaths_reloads_and_snapshots(
+    supervisor: Supervisor, workers: Workers
+) -> None:
+    await supervisor.start()
+    (state,) = supervisor.clusters["api"].endpoints.values()
+    supervisor.control("drain", "api", None)
+    assert supervisor.view()["upstreams"][0]["endpoints"][0]["drained"]
+    assert state.breaker.journal == type(state.breaker.journal)(), "that is no move of its breaker"
+    workers.made[1].die(-9)
+    await until(lambda: len(workers.made) == 3 and workers.made[2].start)
+    assert [order["action"] for order in workers.made[2].start["orders"]] == ["drain"]
+    supervisor._show(OTHER)  # as at a reload, whose clusters are others
+    (state,) = supervisor.clusters["api"].endpoints.values()
+    assert state.drained
+    supervisor.control("enable", "api", None)
+    assert (state.drained, supervisor._drained) == (False, {})
+    supervisor.control("drain", "api", None)
+    supervisor.clusters["api"].apply(Snapshot("api", (), "static"))
+    supervisor._show(replace(SETTINGS, upstreams=()))
+    assert supervisor.clusters == {}
+
+
+async def test_logs_that_are_rotated_are_the_workers(supervisor: Supervisor, workers: Workers) -> None:
+    await supervisor.start()
+    supervisor._on_sigusr1()
+    await until(lambda: all(worker.told for worker in workers.made))
+    assert [worker.told for worker in workers.made] == [[{"kind": "reopen"}]] * 2
+
+
 async def test_what_is_done_while_a_worker_starts_is_done_by_it_too(
     supervisor: Supervisor, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
