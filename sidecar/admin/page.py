@@ -37,7 +37,7 @@ _HEADERS = {
 def add_page(app: web.Application, index: str) -> None:
     """`/` and `/assets/NAME` for `app`. index: what `/` says to whoever does not accept HTML.
 
-    Reads the files, 60 KiB of them, and keeps them. Raises OSError when they are not there.
+    Reads the files, 70 KiB of them, and keeps them. Raises OSError when they are not there.
     """
     files = {path.name: _File(path) for path in _FOLDER.iterdir() if path.suffix in _CONTENT_TYPES}
     page = files.pop(_INDEX)
