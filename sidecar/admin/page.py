@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import ETag, web
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 __all__ = ["add_page"]
 
@@ -41,36 +37,46 @@ _HEADERS = {
 def add_page(app: web.Application, index: str) -> None:
     """`/` and `/assets/NAME` for `app`. index: what `/` says to whoever does not accept HTML.
 
-    Reads the files, 60 KiB of them, and keeps them. Raises OSError when they are not there.
+    Reads the files, 70 KiB of them, and keeps them. Raises OSError when they are not there.
     """
-    files = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _CONTENT_TYPES}
-    page = _file(files.pop(_INDEX))
+    files = {path.name: _File(path) for path in _FOLDER.iterdir() if path.suffix in _CONTENT_TYPES}
+    page = files.pop(_INDEX)
 
-    async def root(request: web.Request) -> web.StreamResponse:
-        response = await page(request) if _accepts_html(request) else web.Response(text=index)
-        response.headers["Vary"] = "Accept"
-        return response
+    async def root(request: web.Request) -> web.Response:
+        answer = page.answer(request) if _accepts_html(request) else web.Response(text=index)
+        answer.headers["Vary"] = "Accept"
+        return answer
+
+    async def asset(request: web.Request) -> web.Response:
+        found = files.get(request.match_info["name"])
+        if found is None:
+            raise web.HTTPNotFound(reason="the page has no such file")
+        return found.answer(request)
 
     app.router.add_get("/", root)
-    for name, path in files.items():
-        app.router.add_get(f"/assets/{name}", _file(path))
+    app.router.add_get("/assets/{name}", asset)
 
 
-def _file(path: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler that answers with the file as it is now."""
-    body = path.read_bytes()
-    tag = ETag(sha256(body).hexdigest()[:16])
-    content_type = _CONTENT_TYPES[path.suffix]
+class _File:
+    """What a file held when it was read."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        if request.if_none_match and any(known.value in (tag.value, "*") for known in request.if_none_match):
+    __slots__ = ("_body", "_content_type", "_tag")
+
+    def __init__(self, path: Path) -> None:
+        self._body = path.read_bytes()
+        self._tag = ETag(sha256(self._body).hexdigest()[:16])
+        self._content_type = _CONTENT_TYPES[path.suffix]
+
+    def answer(self, request: web.Request) -> web.Response:
+        """It, or 304 to who has it (RFC 9110 section 13.1.2)."""
+        if any(known.value in (self._tag.value, "*") for known in request.if_none_match or ()):
             response = web.Response(status=304, headers=_HEADERS)
         else:
-            response = web.Response(body=body, content_type=content_type, charset="utf-8", headers=_HEADERS)
-        response.etag = tag
+            response = web.Response(
+                body=self._body, content_type=self._content_type, charset="utf-8", headers=_HEADERS
+            )
+        response.etag = self._tag
         return response
-
-    return answer
 
 
 def _accepts_html(request: web.Request) -> bool:
