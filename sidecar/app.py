@@ -45,7 +45,7 @@ from sidecar.version import __version__, build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from sidecar.admin.events import Events
     from sidecar.admin.server import AdminServer
