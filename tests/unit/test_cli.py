@@ -36,7 +36,10 @@ from sidecar.version import __version__, build_name
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 ENDPOINTS = CONFIG / "registries" / "endpoints.yml"  # what file.yml names, and no configuration
-SHIPPED = sorted(file for file in CONFIG.rglob("*.*") if file != ENDPOINTS)
+FOR_OTHERS = ("grafana", "prometheus")  # folders of files that are read by those
+SHIPPED = sorted(
+    file for file in CONFIG.rglob("*.*") if file != ENDPOINTS and file.parent.name not in FOR_OTHERS
+)
 GOOD = """\
 services:
   ai-stack: {host: ai.example, port: 8080}

@@ -23,7 +23,12 @@ from sidecar.workers.wire import (
 )
 
 CONFIG = Path(__file__).parents[3] / "config"
-FILES = sorted(file for file in CONFIG.rglob("*.yml") if file.name != "endpoints.yml")
+FILES = sorted(
+    file
+    for folder in ("deployment", "registries")
+    for file in (CONFIG / folder).glob("*.yml")
+    if file.name != "endpoints.yml"
+)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
