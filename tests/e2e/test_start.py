@@ -288,7 +288,7 @@ def test_status_of_a_running_sidecar(tmp_path: Path) -> None:
         Sidecar(tmp_path, configuration(free_port(), [endpoint.port])) as running,
     ):
         admin = f"127.0.0.1:{running.admin}"
-        done = sidecar("status", "--admin", admin)
+        done = sidecar("status", "--endpoints", "--admin", admin)
         assert done.returncode == 0, done.stderr
         assert endpoint.address in done.stdout
         assert "closed" in done.stdout
