@@ -5,6 +5,7 @@ from typing import Any
 from sidecar.cluster import Cluster
 from sidecar.errors import Reason
 from sidecar.model import (
+    AdminCounts,
     CheckResult,
     CloseReason,
     Endpoint,
@@ -46,6 +47,7 @@ def everything(detail: str = "normal") -> Metrics:
         registered=lambda: Registered((announced,), {"consul": [1, 2, 3, 4]}),
         clock=clock,
         reload_counts=ReloadCounts(),
+        admin_counts=AdminCounts(),
         detail=lambda: detail,
     )
 
