@@ -224,9 +224,7 @@ class Whole:
             for name in [name for name in by_name if name not in known]:
                 del by_name[name]
         for name, counted in upstreams.items():
-            counted["endpoints"] = {
-                key: value for key, value in counted["endpoints"].items() if key in known[name]
-            }
+            _forget_endpoints(counted, clusters[name])
         for kept in (self._journals, self._hand):
             for name, key in list(kept):
                 if key not in known.get(name, ()):
@@ -237,7 +235,7 @@ class Whole:
         name, known = cluster.name, {_key(*key) for key in cluster.endpoints}
         counted = self._past.get("upstreams", {}).get(name)
         if counted:
-            counted["endpoints"] = {key: value for key, value in counted["endpoints"].items() if key in known}
+            _forget_endpoints(counted, cluster)
         for kept in (self._journals, self._hand):
             for one in [one for one in kept if one[0] == name and one[1] not in known]:
                 del kept[one]
@@ -276,6 +274,16 @@ class Whole:
                     key=lambda check: check.at,
                     default=None,
                 )
+
+
+def _forget_endpoints(counted: Tree, cluster: Cluster) -> None:
+    """Of those that may come back the attempts are kept, as a living worker keeps them (`Cluster.apply`)."""
+    found: Tree = counted["endpoints"]
+    known = {key: found[key] for key in (_key(*one) for one in cluster.endpoints) if key in found}
+    for key in (_key(*one) for one in cluster.remembered):
+        if key in found:
+            known[key] = {**found[key], "transitions": {}}
+    counted["endpoints"] = known
 
 
 def clear_shown(cluster: Cluster) -> None:

@@ -216,6 +216,23 @@ def test_what_a_reload_has_removed_is_forgotten() -> None:
     assert sum(into.cluster.stats.requests) == 2, "the upstream's own stay"
 
 
+def test_an_endpoint_that_comes_back_has_what_dead_workers_had_counted_for_it() -> None:
+    whole, into, dead = Whole(), Process(), Process().work(5)
+    dead.fail("b", NOW)
+    whole.bury(dead.values())
+    before = shown(whole).cluster.endpoints["b", 80]
+    for hosts in (("a",), ("a", "b")):
+        into.cluster.apply(Snapshot("api", tuple(Endpoint(host, 80) for host in hosts), "static"))
+        whole.forget_gone(into.cluster)
+        whole.forget_all_but(into.clusters)
+    whole.show([], into.clusters, into.context, 1)
+    after = into.cluster.endpoints["b", 80]
+    assert sum(before.attempts) == sum(after.attempts) > 0
+    assert (after.attempts, after.attempt_seconds) == (before.attempts, before.attempt_seconds)
+    assert before.breaker.transitions
+    assert not after.breaker.transitions, "a breaker knows nothing of then"
+
+
 def test_nothing_buried_is_nothing_to_forget() -> None:
     whole = Whole()
     whole.forget_all_but(Process().clusters)
