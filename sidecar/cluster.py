@@ -161,11 +161,6 @@ class Cluster:
             self._end_sessions(state)
         self.limit.wake()
 
-    @property
-    def remembered(self) -> Iterable[tuple[str, int]]:
-        """Endpoints that have left, and count on from where they were when they are back."""
-        return self._left.keys()
-
     def reconfigure(self, policy: UpstreamPolicy) -> None:
         """Go by `policy` from now on. Endpoints, connections, breakers and counts stay as they are.
 
