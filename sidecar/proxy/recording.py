@@ -67,7 +67,7 @@ class RecordedExchange(HedgedExchange):
         that took, of the last attempt that opened one; below 0 where all found one.
     answer: the status of the endpoint's answer to what was sent last, also where the client does not get it; 0 before.
     first_byte: when its head was there; at the end: when that of what the client got was.
-    request_bytes, response_bytes: of the bodies, as they went over the wire, chunk sizes included.
+    request_bytes, response_bytes: of the bodies, as they came from client and endpoint, chunk sizes included.
     request_id: what names it, empty where nothing does. trace: what the tracer keeps of it; None when it is not traced.
     """
 
