@@ -149,7 +149,7 @@ class AccessLog:
             return
         self._write(
             f"{self._begin(session.started)}session"
-            f"{self._of_endpoint(session.cluster, session._endpoint)}"
+            f"{self._of_endpoint(session.cluster, session.where)}"
             f',"close_reason":"{_CLOSE_REASONS[reason]}"'
             f',"duration":{_seconds(now - session.started)}'
             f',"sent":{session.sent},"received":{session.received}}}\n'

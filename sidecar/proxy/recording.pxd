@@ -5,6 +5,9 @@ from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.hedge cimport HedgedExchange
 
 
+cdef int SWITCHED
+
+
 cdef class RecordedExchange(HedgedExchange):
     cdef public int answer, tries
     cdef public EndpointState where

@@ -7,7 +7,7 @@ as the object's next exchange begins with them anew.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.hedge import HedgedExchange
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sidecar.proxy.upstream import UpstreamConnection
 
 __all__ = ["RecordedExchange", "Recorder"]
+
+SWITCHED: Final = 101  # the one final answer that is no response to relay
 
 
 class Recorder(Protocol):
@@ -65,7 +67,7 @@ class RecordedExchange(HedgedExchange):
         that took, of the last attempt that opened one; below 0 where all found one.
     answer: the status of the endpoint's answer to what was sent last, also where the client does not get it; 0 before.
     first_byte: when its head was there; at the end: when that of what the client got was.
-    request_bytes, response_bytes: of the bodies, as they went over the wire, chunk sizes included.
+    request_bytes, response_bytes: of the bodies, as they came from client and endpoint, chunk sizes included.
     request_id: what names it, empty where nothing does. trace: what the tracer keeps of it; None when it is not traced.
     """
 
@@ -146,6 +148,12 @@ class RecordedExchange(HedgedExchange):
             recorder.attempt_over(self, endpoint, outcome, began, now)
         self.connected = 0.0
 
+    def switch(self, head: ResponseHead, data: bytes, at: int) -> None:
+        """See `Exchange.switch`."""
+        self.answer = head.status
+        self.first_byte = self._context.monotonic()
+        HedgedExchange.switch(self, head, data, at)
+
     def respond(self, head: ResponseHead, data: bytes, at: int) -> None:
         """See `Exchange.respond`."""
         self.answer = head.status
@@ -162,7 +170,7 @@ class RecordedExchange(HedgedExchange):
     def _end(self, status: int, reason: Reason, now: float) -> None:
         """See `Exchange._end`."""
         Exchange._end(self, status, reason, now)
-        if not self._status:  # an answer of the proxy's own: nothing of the endpoint's has passed
+        if not self._status and status != SWITCHED:  # the proxy's own: nothing of the endpoint's has passed
             self.first_byte = 0.0
             self.response_bytes = 0
         recorder = self._context.recorder

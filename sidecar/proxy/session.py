@@ -110,6 +110,11 @@ class Session(Receiver):
         self._alive += 1
         self._touch()
 
+    @property
+    def where(self) -> EndpointState | None:
+        """The endpoint of the last attempt, for who is told that this has ended."""
+        return self._endpoint
+
     def follow_endpoint(self) -> None:
         """End with the endpoint's place in the rotation, where that is asked for; the last thing of joining."""
         endpoint = self._endpoint

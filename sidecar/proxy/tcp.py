@@ -91,6 +91,13 @@ class TcpSession(Session):
 
     # Connecting
 
+    @property
+    def where(self) -> EndpointState | None:
+        """See `Session.where`."""
+        if self._endpoint is None and self._tried:
+            return self._tried[-1]
+        return self._endpoint
+
     def _connect(self, now: float) -> None:
         """Dial an endpoint: the picked one, and after failures the ones not tried yet."""
         endpoint = self.cluster.pick(now, self._tried, self._key)

@@ -11,6 +11,7 @@ from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.explain import next_of
+from sidecar.cluster import REMEMBERED
 from sidecar.model import CheckResult, Outcome
 from sidecar.resilience import BreakerState, Cause, Transition
 from sidecar.resilience.breaker import JOURNAL_LENGTH
@@ -217,27 +218,25 @@ class Whole:
                     self._journals[name, key] = sorted(entries, key=_moment)[-JOURNAL_LENGTH:]
 
     def forget_all_but(self, clusters: Mapping[str, Cluster]) -> None:
-        """Drop what was counted for upstreams and endpoints that are not there any more."""
+        """Drop what was counted for upstreams that are not there any more, and most of endpoints that are not."""
         known = {name: {_key(*key) for key in cluster.endpoints} for name, cluster in clusters.items()}
         upstreams = self._past.get("upstreams", {})
         for by_name in (upstreams, self._hand_totals):
             for name in [name for name in by_name if name not in known]:
                 del by_name[name]
         for name, counted in upstreams.items():
-            counted["endpoints"] = {
-                key: value for key, value in counted["endpoints"].items() if key in known[name]
-            }
+            _forget_endpoints(counted, known[name])
         for kept in (self._journals, self._hand):
             for name, key in list(kept):
                 if key not in known.get(name, ()):
                     del kept[name, key]
 
     def forget_gone(self, cluster: Cluster) -> None:
-        """Drop what was counted for endpoints that `cluster` does not have any more."""
+        """Drop most of what was counted for endpoints that `cluster` does not have any more."""
         name, known = cluster.name, {_key(*key) for key in cluster.endpoints}
         counted = self._past.get("upstreams", {}).get(name)
         if counted:
-            counted["endpoints"] = {key: value for key, value in counted["endpoints"].items() if key in known}
+            _forget_endpoints(counted, known)
         for kept in (self._journals, self._hand):
             for one in [one for one in kept if one[0] == name and one[1] not in known]:
                 del kept[one]
@@ -276,6 +275,18 @@ class Whole:
                     key=lambda check: check.at,
                     default=None,
                 )
+
+
+def _forget_endpoints(counted: Tree, known: set[str]) -> None:
+    """Of those that have left attempts are kept, as living workers keep them (`Cluster.apply`); the last to leave last.
+
+    Their breakers begin anew when they are back, and so do the moves.
+    """
+    found: Tree = counted["endpoints"]
+    gone = [key for key in found if key not in known][-REMEMBERED:]
+    counted["endpoints"] = {key: {**found[key], "transitions": {}} for key in gone} | {
+        key: value for key, value in found.items() if key in known
+    }
 
 
 def clear_shown(cluster: Cluster) -> None:

@@ -11,10 +11,10 @@ __all__ = ["Exposed", "exposed"]
 Exposed = dict[str, dict[str, set[str]]]
 
 
-def exposed() -> Exposed:
+def exposed(detail: str = "normal") -> Exposed:
     """Every metric of the sidecar, as its exposition has it; of requests, whatever they may end by."""
     found: Exposed = {}
-    for family in text_string_to_metric_families(everything().render().decode()):
+    for family in text_string_to_metric_families(everything(detail).render().decode()):
         for sample in family.samples:
             labels = found.setdefault(sample.name, {})
             for label, value in sample.labels.items():

@@ -313,17 +313,20 @@ async def test_sessions_that_failed_are_written_whatever_else_is(make_logged: Ma
     logged.proxy.client()
     logged.proxy.refuse()
     line = await logged.line()
-    assert (line["close_reason"], line["endpoint"]) == ("connect_failed", None)
+    assert (line["close_reason"], line["endpoint"]) == ("connect_failed", "10.0.0.1:80")
 
 
 async def test_a_request_that_becomes_a_session_is_two_lines(logged: Logged) -> None:
     client = logged.proxy.client(request("GET /chat", "Upgrade: websocket", "Connection: Upgrade"))
-    logged.proxy.accept().feed(
+    endpoint = logged.proxy.accept()
+    logged.proxy.clock.advance(0.25)
+    endpoint.feed(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello"
     )
     client.lose()
     asked, session = await logged.lines()
     assert (asked["kind"], asked["path"], asked["status"]) == ("request", "/chat", 101)
+    assert (asked["first_byte"], asked["response_bytes"]) == (0.25, 0)
     assert (session["kind"], session["received"], session["endpoint"]) == ("session", 5, "10.0.0.1:80")
 
 

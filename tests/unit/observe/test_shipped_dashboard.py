@@ -58,6 +58,13 @@ def test_no_panel_lies_on_another_or_beyond_the_edge() -> None:
 
 
 @BY_PANEL
+def test_what_is_counted_in_whole_is_shown_in_whole(panel: dict[str, Any]) -> None:
+    """`increase` guesses what was before the first scrape and after the last: of one reload it makes 1.02."""
+    if any("increase(" in target["expr"] for target in panel["targets"]):
+        assert panel["fieldConfig"]["defaults"]["decimals"] == 0
+
+
+@BY_PANEL
 def test_a_panel_has_a_unit_a_description_and_a_legend(panel: dict[str, Any]) -> None:
     assert panel["type"] in KINDS
     assert panel["fieldConfig"]["defaults"]["unit"] in UNITS

@@ -71,6 +71,15 @@ def test_a_section_says_what_it_means_what_to_look_at_and_what_to_do(section: st
     assert re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE) == ["Means", "Look at", "Do"]
 
 
+def test_what_is_never_said_at_the_lowest_level_stands_in_the_runbook() -> None:
+    at_low = exposed("low")
+    text = (FOLDER / "RUNBOOKS.md").read_text()
+    for rule in SHIPPED_ALERTS:
+        section = text.split(f"## {name_of(rule)}\n")[1].split("\n## ")[0]
+        asked = {one.name for one in selectors(rule["expr"]) if ":" not in one.name and one.name != "up"}
+        assert (not asked <= set(at_low)) == ("metrics_detail: low" in section), name_of(rule)
+
+
 def test_the_runbook_names_what_there_is() -> None:
     for selector in selectors((FOLDER / "RUNBOOKS.md").read_text()):
         assert selector.name in EXPOSED or selector.name in recorded() or selector.name == "up"

@@ -60,7 +60,7 @@ class Told:
         self.refusals.append((method, error.status))
 
     def session_over(self, session: Any, reason: CloseReason, now: float) -> None:
-        where = session._endpoint
+        where = session.where
         self.sessions.append(
             {
                 "reason": reason.label,

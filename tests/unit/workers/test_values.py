@@ -9,7 +9,7 @@ import pytest
 from support.clock import FakeClock
 
 from sidecar.admin.views import upstreams_view
-from sidecar.cluster import Cluster
+from sidecar.cluster import REMEMBERED, Cluster
 from sidecar.errors import Reason
 from sidecar.model import CheckResult, CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
 from sidecar.observe.metrics import Metrics
@@ -211,9 +211,34 @@ def test_what_a_reload_has_removed_is_forgotten() -> None:
     into = Process("a", "z")
     whole.show([], {**into.clusters, **Process(name="gone").clusters}, into.context, 1)
     assert into.cluster.endpoints["a", 80].attempts[Outcome.SUCCESS] == 1
-    assert into.cluster.endpoints["z", 80].attempts[Outcome.RESET] == 0
+    assert into.cluster.endpoints["z", 80].attempts[Outcome.RESET] == 1, "as one process has it"
     assert not into.cluster.endpoints["z", 80].breaker.journal
     assert sum(into.cluster.stats.requests) == 2, "the upstream's own stay"
+
+
+def test_an_endpoint_that_comes_back_has_what_dead_workers_had_counted_for_it() -> None:
+    whole, dead = Whole(), Process().work(5)
+    dead.fail("b", NOW)
+    whole.bury(dead.values())
+    before = shown(whole).cluster.endpoints["b", 80]
+    for there in (Process("a"), Process("a", "b")):  # a reload has other clusters
+        whole.forget_all_but(there.clusters)
+        whole.forget_gone(there.cluster)
+    after = shown(whole).cluster.endpoints["b", 80]
+    assert sum(before.attempts) == sum(after.attempts) > 0
+    assert (after.attempts, after.attempt_seconds) == (before.attempts, before.attempt_seconds)
+    assert before.breaker.transitions
+    assert not after.breaker.transitions, "a breaker knows nothing of then"
+
+
+def test_of_endpoints_that_have_gone_the_last_ones_are_kept() -> None:
+    whole = Whole()
+    for number in range(0, REMEMBERED + 200, 100):
+        hosts = [f"h{number + one}" for one in range(100)]
+        whole.bury(Process("a", *hosts).work().values())
+        whole.forget_gone(Process("a").cluster)
+    kept = list(whole._past["upstreams"]["api"]["endpoints"])
+    assert kept == [f"h{number} 80" for number in range(200, REMEMBERED + 200)] + ["a 80"]
 
 
 def test_nothing_buried_is_nothing_to_forget() -> None:
