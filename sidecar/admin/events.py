@@ -44,7 +44,7 @@ class _Client:
         self.busy = True
 
     async def send(self, text: str) -> None:
-        """Raises TimeoutError when it does not read, ConnectionResetError when it has gone."""
+        """Raises TimeoutError when it does not read, ConnectionError when it has gone."""
         data = text.encode()
         async with asyncio.timeout(PATIENCE):
             await self.response.write(data)
@@ -151,7 +151,7 @@ class Events:
             await self._tell(client)
         except TimeoutError:
             client.cut()
-        except ConnectionResetError:
+        except ConnectionError:
             pass
         finally:
             self._clients.discard(client)

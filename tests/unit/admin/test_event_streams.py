@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from support.clock import FakeClock
 from support.counting import answer, upstream
 from support.streams import Event, EventStream
@@ -44,6 +46,8 @@ class Stage:
         )
         self.events = Events(self.sampler, self.view, lambda: {"version": "1"})
         app = admin_app(dict, lambda *_: [], lambda _: {}, events=self.events)
+        app.on_response_prepare.append(self.note)
+        self.connections: set[Any] = set()
         self.server = AdminServer(app)
         self.session = aiohttp.ClientSession()
         self.streams: list[EventStream] = []
@@ -79,6 +83,9 @@ class Stage:
         stream = await self.connect()
         assert [(await stream.next()).name for _ in range(2)] == ["hello", "history"]
         return stream
+
+    async def note(self, request: web.Request, _response: web.StreamResponse) -> None:
+        self.connections.add(request.protocol)
 
     async def pass_second(self) -> None:
         self.clock.advance(1.0)
@@ -258,6 +265,27 @@ async def test_a_client_that_takes_nothing_is_dropped(
         assert not (await reader.read()).endswith(b"\n\n")  # in the middle of a state
     writer.close()
     await writer.wait_closed()
+    assert not caplog.records
+
+
+async def test_a_client_that_breaks_off_in_the_middle_is_no_error(
+    large: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await large.connect_slowly()
+    await until(lambda: large.events.clients == 1)
+    await large.pass_second()
+    (connection,) = large.connections
+    looks: list[bool] = []
+
+    def full() -> bool:
+        looks.append(connection.writing_paused)
+        return len(looks) > 20 and all(looks[-20:])  # and not while the kernel still takes some
+
+    await until(full)
+    # So that closing it is a reset (socket(7), SO_LINGER).
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+    await until(lambda: large.events.clients == 0)
     assert not caplog.records
 
 
