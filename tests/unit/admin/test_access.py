@@ -57,7 +57,7 @@ class Admin:
             self.done.append("reload")
             return 200, {"result": "unchanged", "changes": []}
 
-        async def page(_request: web.Request) -> web.Response:
+        async def page(_request: web.Request, *_: Any) -> web.Response:
             return web.Response(text="page")
 
         def control(action: str, name: str, address: str | None) -> list[str]:
@@ -244,6 +244,16 @@ async def test_a_token_that_cannot_be_read_lets_nobody_in(
     assert (await admin.ask("/v1/upstreams", BEARER)).status == 503
 
 
+@pytest.mark.parametrize("kept", ["two words", "two\twords", "trailing ", "two\nlines", " "])
+async def test_a_token_that_nobody_could_send_is_told_from_a_wrong_one(
+    admin: Admin, token: TokenFile, kept: str
+) -> None:
+    token.write(kept + "\n")
+    sent = " ".join(kept.splitlines()).strip()
+    answer = await admin.ask("/v1/upstreams", f"Authorization: Bearer {sent}")
+    assert (answer.status, b"holds a space or a control character" in answer.body) == (503, True)
+
+
 async def test_guesses_are_counted_and_logged_once_a_second(
     admin: Admin, token: TokenFile, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -369,6 +379,9 @@ async def test_what_is_done_is_logged_with_who_asked(
     assert ": done to a:1, b:2, " in done
     assert reload.startswith("reload, asked for by 127.0.0.1:")
     assert reload.endswith(": unchanged")
+    await admin.ask("/v1/upstreams/api/drain?endpint=a:1", BEARER, *ACT, method="POST")
+    assert caplog.messages[2].startswith("drain, asked for by 127.0.0.1:")
+    assert ": not done: the query may be one endpoint=HOST:PORT" in caplog.messages[2]
     assert TOKEN not in caplog.text
 
 
