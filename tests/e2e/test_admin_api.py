@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from support.ports import free_port
 from support.proxy import ROOT, Sidecar, clean_environment, command, configuration
 from support.streams import EventStream
 from support.waiting import wait_until
+
+from sidecar.admin.server import MAX_CLIENTS
 
 # Stands wherever a secret does: whoever shows it has shown one.
 MARKER = "do-not-tell"
@@ -270,6 +273,29 @@ def test_a_token_comes_and_goes_with_reloads_and_commands_send_it(tmp_path: Path
             said = _command(sidecar, "drain", "api", *where)
             assert (said.returncode, "admin_read_only" in said.stderr) == (1, True)
             assert get(sidecar.admin, "/v1/upstreams").status == 200
+
+
+def test_connections_beyond_the_most_are_closed_at_once(tmp_path: Path) -> None:
+    with (
+        ScriptedEndpoint(respond(ok())) as one,
+        Sidecar(tmp_path, configuration(free_port(), [one.port])) as sidecar,
+        ExitStack() as kept,
+    ):
+        for port in (sidecar.admin, sidecar.metrics_port):
+            for _ in range(MAX_CLIENTS):
+                kept.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", port), 5) as more:
+                    assert _is_over(more)
+        kept.close()
+        wait_until(lambda: _refused(sidecar) >= 6, "room for another one")
+
+
+def _refused(sidecar: Sidecar) -> float:
+    try:
+        return sidecar.metrics()["sidecar_admin_clients_refused_total"]
+    except ConnectionError:  # it has not seen all of them leave
+        return 0.0
 
 
 @pytest.mark.server("curl")
