@@ -204,8 +204,8 @@ async def _send(request: web.Request, pieces: Sequence[bytes], fields: dict[str,
     """Answer with `pieces`, one at a time."""
     response = web.StreamResponse(headers=fields)
     response.content_length = sum(map(len, pieces))
-    await response.prepare(request)
     with suppress(ConnectionError):  # whoever asked has left: its scrape_timeout is over
+        await response.prepare(request)
         if request.method != "HEAD":
             for piece in pieces:
                 await response.write(piece)

@@ -167,6 +167,37 @@ async def test_who_leaves_in_the_middle_of_a_scrape_is_no_error(
     assert not caplog.records
 
 
+async def test_who_leaves_before_a_scrape_is_there_is_no_error(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    refreshing, ended = asyncio.Event(), asyncio.Event()
+
+    async def refresh() -> None:
+        refreshing.set()
+        while protocols[0].connected:  # noqa: ASYNC110 - nothing of the server's tells
+            await asyncio.sleep(0.001)
+        asyncio.get_running_loop().call_soon(ended.set)
+
+    @web.middleware
+    async def note(request: web.Request, handler: Any) -> web.StreamResponse:
+        protocols.append(request.protocol)
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    protocols: list[Any] = []
+    app = metrics_app(lambda _: (TEXT, [b"a 1\n"]), lambda: True, refresh)
+    app.middlewares.append(note)
+    _, writer = await asyncio.open_connection("127.0.0.1", await start(app))
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(10.0):
+        await refreshing.wait()
+        writer.transport.abort()
+        await ended.wait()
+    for _ in range(10):  # for what is logged of it
+        await asyncio.sleep(0)
+    assert not caplog.records
+
+
 async def test_requests_come_before_the_next_part_of_a_scrape(start: Start) -> None:
     turns: list[int] = []
 
