@@ -6,6 +6,7 @@ import http.client
 import json
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
+from sidecar.config.findings import escaped
 from sidecar.config.secrets import read_token
 from sidecar.errors import SidecarError
 
@@ -96,8 +97,11 @@ def ask(
         document = None
     if not isinstance(document, dict):
         raise no_sidecar(address, response.status)
-    if response.status in (401, 403, 503) and isinstance(document.get("error"), str):
-        raise RefusedError(_refused(address, response.status, document["error"], token))
+    said = document.get("error")
+    if isinstance(said, str):
+        document["error"] = said = escaped(said)  # a terminal does what it is told, whoever answers there
+        if response.status in (401, 403, 503):
+            raise RefusedError(_refused(address, response.status, said, token))
     return response.status, document
 
 
