@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
+from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -70,11 +71,13 @@ class AdminServer:
     counts: where connections are counted that are closed at once, as there are `MAX_CLIENTS`.
     """
 
-    __slots__ = ("_app", "_counts", "_listening", "_runner")
+    __slots__ = ("_app", "_counts", "_listening", "_open", "_runner")
 
     def __init__(self, app: web.Application, counts: AdminCounts | None = None) -> None:
         self._app = app
         self._counts = counts or AdminCounts()
+        # aiohttp's own knows of one a turn of the loop later: of those that come in a burst it would know none.
+        self._open: WeakSet[_Connection] = WeakSet()
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
 
@@ -95,10 +98,10 @@ class AdminServer:
 
     def _accept(self) -> asyncio.BaseProtocol:
         server = None if self._runner is None else self._runner.server
-        if server is None or len(server.connections) >= MAX_CLIENTS:
+        if server is None or len(self._open) >= MAX_CLIENTS:
             self._counts.refused += 1
             return _Full()
-        return _Connection(
+        accepted = _Connection(
             server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=KEEP_ALIVE,
@@ -106,6 +109,9 @@ class AdminServer:
             logger=_log,
             auto_decompress=False,  # no body is read, so that none can be a bomb, or broken
         )
+        accepted.known = self._open
+        self._open.add(accepted)
+        return accepted
 
     async def stop(self) -> None:
         """Stop listening and close what is open, `SHUTDOWN_TIMEOUT` later at most. Needs no `start`."""
@@ -118,9 +124,14 @@ class AdminServer:
 
 
 class _Connection(web.RequestHandler):
-    """One that closes when nothing has been asked `FIRST_REQUEST` after it came, and whose errors are ours."""
+    """One that closes when nothing has been asked `FIRST_REQUEST` after it came, and whose errors are ours.
 
-    __slots__ = ("_silent",)
+    known: where it is until it has closed.
+    """
+
+    __slots__ = ("__weakref__", "_silent", "known")
+
+    known: WeakSet[_Connection]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -128,6 +139,7 @@ class _Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._silent.cancel()
+        self.known.discard(self)
         super().connection_lost(exc)
 
     def has_asked(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -404,6 +405,28 @@ async def test_connections_are_bounded(admin: Admin, monkeypatch: pytest.MonkeyP
         assert await reader.read() == b""
     assert admin.counts.refused == 1
     for _, one in (*kept, (reader, writer)):
+        one.close()
+        await asyncio.gather(one.wait_closed(), return_exceptions=True)
+
+
+async def test_connections_are_bounded_also_when_they_come_at_once(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 2)
+    # Without a turn of the loop in between.
+    burst = [socket.create_connection(("127.0.0.1", admin.port), 5) for _ in range(6)]
+    streams = [await asyncio.open_connection(sock=one) for one in burst]
+
+    async def is_over(reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(is_over(reader) for reader, _ in streams[2:]))
+    assert admin.counts.refused == 4
+    streams[0][1].write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await streams[0][0].readline()).startswith(b"HTTP/1.1 200")
+    for _, one in streams:
         one.close()
         await asyncio.gather(one.wait_closed(), return_exceptions=True)
 
