@@ -156,7 +156,7 @@ class Access:
         if now < self._next_line:
             self._left_out += 1
             return
-        more = f"; {self._left_out} others before were not logged" if self._left_out else ""
+        more = f"; left out before it: {self._left_out}" if self._left_out else ""
         self._next_line, self._left_out = now + PAUSE, 0
         resource = request.match_info.route.resource
         what = f"{request.method} {resource.canonical}" if resource is not None else request.method
