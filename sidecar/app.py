@@ -308,7 +308,7 @@ class App(Following):
 
         metrics, admin = self._own_apps(context)
         for server, sockets in (
-            (AdminServer(metrics), self._metrics_sockets),
+            (AdminServer(metrics, self._asked), self._metrics_sockets),
             (AdminServer(admin, self._asked), self._admin_sockets),
         ):
             self._servers.append(server)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from sidecar.clock import Clock
-from sidecar.config.secrets import SecretError, read_secret
+from sidecar.config.secrets import SecretError, read_token
 from sidecar.model import AdminCounts
 
 if TYPE_CHECKING:
@@ -78,6 +78,20 @@ class Access:
             if self.has_token:
                 self._must_have_token(request)
 
+    def lets_stay(self, request: web.Request) -> bool:
+        """Whether one that was let in, and is still answered, would be again: the token may be another by now."""
+        try:
+            stays = (
+                hmac.compare_digest(_bearer(request), self._token())
+                if self.has_token
+                else _came_by_loopback(request) and _is_local_name(request.headers.get("Host", "localhost"))
+            )
+        except SecretError:
+            stays = False
+        if not stays:
+            self._note_refusal(request, "what it was let in by holds no longer")
+        return stays
+
     def may_change(self, request: web.Request) -> None:
         """For what changes something, beside `let_in`. Raises `HTTPForbidden`."""
         if CONTROL_HEADER not in request.headers:
@@ -110,12 +124,8 @@ class Access:
             raise self._refusal(request, "it is no business of another site's page")
 
     def _must_have_token(self, request: web.Request) -> None:
-        settings = self._settings()
         try:
-            # Anew each time, so that it may be rotated: a file of 4 KiB at most.
-            token = read_secret(
-                "admin_token", settings.admin_token_env, settings.admin_token_file, self._environ
-            )
+            token = self._token()
         except SecretError as error:
             self._note_problem(str(error))
             raise web.HTTPServiceUnavailable(reason=f"nobody is let in: {error}") from None
@@ -132,6 +142,11 @@ class Access:
         self._note_refusal(request, "a wrong token" if given else "no token")
         raise web.HTTPUnauthorized(reason=problem, headers={"WWW-Authenticate": challenge})
 
+    def _token(self) -> bytes:
+        # Anew each time, so that it may be rotated: a file of 4 KiB at most.
+        settings = self._settings()
+        return read_token("admin_token", settings.admin_token_env, settings.admin_token_file, self._environ)
+
     def _refusal(self, request: web.Request, problem: str) -> web.HTTPForbidden:
         self._note_refusal(request, problem)
         return web.HTTPForbidden(reason=problem)
@@ -141,7 +156,7 @@ class Access:
         if now < self._next_line:
             self._left_out += 1
             return
-        more = f"; {self._left_out} others before were not logged" if self._left_out else ""
+        more = f"; left out before it: {self._left_out}" if self._left_out else ""
         self._next_line, self._left_out = now + PAUSE, 0
         resource = request.match_info.route.resource
         what = f"{request.method} {resource.canonical}" if resource is not None else request.method

@@ -6,12 +6,13 @@ Its calls are under `/v1`. Those that were there before it had a version are the
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from sidecar.admin.access import ASSETS, CONTROL_HEADER, Access, peer_of
-from sidecar.admin.control import ACTIONS
+from sidecar.admin.control import ACTIONS, some_of
 from sidecar.admin.openapi import description
 from sidecar.admin.page import add_page
 from sidecar.admin.server import Handler, application, nothing
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from sidecar.admin.events import Events
 
 __all__ = ["admin_app", "paths"]
-
-SHOWN = 20  # endpoints of one call in the log
 
 _INDEX = (
     "sidecar admin; in a browser this is a page that shows it\n\n"
@@ -95,15 +94,15 @@ def admin_app(
         name, action = request.match_info["name"], request.match_info["action"]
         if [key for key, _ in request.query.items()] not in ([], ["endpoint"]):
             # A slip of the keyboard is not to mean all of them.
-            raise web.HTTPBadRequest(reason="the query may be one endpoint=HOST:PORT, or nothing for all")
+            problem = "the query may be one endpoint=HOST:PORT, or nothing for all"
+            _log.warning("%s, asked for by %s: not done: %s", action, peer_of(request), problem)
+            raise web.HTTPBadRequest(reason=problem)
         try:
             done = control(action, name, request.query.get("endpoint"))
         except UnknownUpstreamError as error:
             _log.warning("%s, asked for by %s: not done: %s", action, peer_of(request), error)
             raise web.HTTPNotFound(reason=str(error)) from None
-        shown = ", ".join(done[:SHOWN]) or "nobody"
-        if len(done) > SHOWN:
-            shown += f" and {len(done) - SHOWN} more"
+        shown = some_of(done) or "nobody"
         _log.warning("%s: %s, asked for by %s: done to %s", name, action, peer_of(request), shown)
         return web.json_response({"upstream": name, "action": action, "endpoints": done})
 
@@ -114,6 +113,10 @@ def admin_app(
         result = answer.get("result", "refused")
         _log.warning("reload, asked for by %s: %s", peer_of(request), result)
         return web.json_response(answer, status=status)
+
+    async def watch(request: web.Request) -> web.StreamResponse:
+        assert events is not None
+        return await events.stream(request, partial(access.lets_stay, request))
 
     async def describe(_request: web.Request) -> web.Response:
         return web.json_response(description(paths(app), token=access.has_token))
@@ -141,7 +144,7 @@ def admin_app(
         router.add_get("/v1/config", show_config)
     router.add_get("/openapi.json", describe)
     if events is not None:
-        router.add_get("/v1/events", events.stream, allow_head=False)
+        router.add_get("/v1/events", watch, allow_head=False)
         router.add_get("/v1/history", events.history)
     add_page(app, _INDEX)
     return app

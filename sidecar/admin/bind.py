@@ -20,6 +20,10 @@ BACKLOG = (
     128  # connections that wait to be accepted, as aiohttp has it; these are scrapers, probes and people
 )
 
+# Seconds that whoever asks may leave an answer unread, or not acknowledge it, until the kernel closes the connection
+# (RFC 5482; tcp(7)): it would stay for good, and a few of those keep everybody else out.
+UNREAD = 30.0
+
 _ADVICE = {
     errno.EADDRINUSE: "address already in use; stop what listens there or set sidecar.{name} to another",
     errno.EADDRNOTAVAIL: "this machine has no such address; set sidecar.{name} to one it has",
@@ -37,6 +41,8 @@ async def bind(host: str, port: int, name: str) -> list[socket.socket]:
     try:
         for family, address in await _addresses(host, port):
             bound.append(socket.create_server(address, family=family, backlog=BACKLOG))
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # what is accepted has it from here
+                bound[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD * 1000))
     except OSError as error:
         for opened in bound:
             opened.close()

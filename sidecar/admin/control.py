@@ -8,11 +8,13 @@ from sidecar.cluster import Cluster
 from sidecar.errors import UnknownUpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sidecar.model import EndpointState
 
-__all__ = ["ACTIONS", "cluster_called", "endpoints_called"]
+__all__ = ["ACTIONS", "cluster_called", "endpoints_called", "some_of"]
+
+SHOWN = 20  # upstreams or endpoints that a line names
 
 # By name: what is done to endpoints, at a moment.
 ACTIONS: dict[str, Callable[[Cluster, Iterable[EndpointState], float], None]] = {
@@ -26,8 +28,9 @@ ACTIONS: dict[str, Callable[[Cluster, Iterable[EndpointState], float], None]] = 
 def cluster_called(clusters: Mapping[str, Cluster], name: str) -> Cluster:
     """The upstream of that name. Raises `UnknownUpstreamError`."""
     if name not in clusters:
-        known = ", ".join(clusters) or "none"
-        raise UnknownUpstreamError(f"no upstream is called {name!r}; known are: {known}")
+        raise UnknownUpstreamError(
+            f"no upstream is called {name!r}; known are: {some_of(list(clusters)) or 'none'}"
+        )
     return clusters[name]
 
 
@@ -38,6 +41,12 @@ def endpoints_called(cluster: Cluster, address: str | None) -> list[EndpointStat
         return states
     found = [state for state in states if state.endpoint.address == address]
     if not found:
-        known = ", ".join(state.endpoint.address for state in states) or "none"
+        known = some_of([state.endpoint.address for state in states]) or "none"
         raise UnknownUpstreamError(f"{cluster.name} has no endpoint {address!r}; it has: {known}")
     return found
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of `names` as a list in words, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

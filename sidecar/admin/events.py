@@ -44,7 +44,7 @@ class _Client:
         self.busy = True
 
     async def send(self, text: str) -> None:
-        """Raises TimeoutError when it does not read, ConnectionResetError when it has gone."""
+        """Raises TimeoutError when it does not read, ConnectionError when it has gone."""
         data = text.encode()
         async with asyncio.timeout(PATIENCE):
             await self.response.write(data)
@@ -62,7 +62,7 @@ class _Client:
 class Events:
     """Whoever watches, and what they are told; nothing is looked at while nobody does.
 
-    hello: what a stream begins with, a JSON value.
+    hello: what a stream begins with, and is told again when it has changed: a JSON value.
     """
 
     def __init__(self, sampler: Sampler, view: LiveView, hello: Callable[[], dict[str, Any]]) -> None:
@@ -134,8 +134,8 @@ class Events:
             comma = ","
         yield "}}"
 
-    async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Answer `/v1/events`, until the client goes or the process ends."""
+    async def stream(self, request: web.Request, may_stay: Callable[[], bool]) -> web.StreamResponse:
+        """Answer `/v1/events`, until the client goes or the process ends, or it may stay no longer."""
         if self._closed:
             raise web.HTTPServiceUnavailable(reason="the sidecar is ending")
         if len(self._clients) >= MOST_CLIENTS:
@@ -148,10 +148,10 @@ class Events:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         try:
             await client.response.prepare(request)
-            await self._tell(client)
+            await self._tell(client, may_stay)
         except TimeoutError:
             client.cut()
-        except ConnectionResetError:
+        except ConnectionError:
             pass
         finally:
             self._clients.discard(client)
@@ -159,14 +159,18 @@ class Events:
                 self._stop_looking()
         return client.response
 
-    async def _tell(self, client: _Client) -> None:
-        await client.send(f"event: hello\ndata: {json.dumps(self._hello())}\n\n")
+    async def _tell(self, client: _Client, may_stay: Callable[[], bool]) -> None:
+        hello = self._hello()
+        await client.send(_hello_event(hello))
         await client.send("event: history\ndata: ")
         for piece in self._history():
             await client.send(piece)
         await client.send("\n\n")
         seen = 0
-        while not self._closed:
+        while not self._closed and may_stay():
+            known, hello = hello, self._hello()
+            if hello != known:
+                await client.send(_hello_event(hello))
             looked, number = self._looked, self._view.number
             if self._view.head and number > seen:
                 await self._tell_state(client, seen, number)
@@ -194,3 +198,7 @@ class Events:
                 await client.send(text)
                 text = ""
         await client.send(f"{text}]}}\n\n")
+
+
+def _hello_event(hello: dict[str, Any]) -> str:
+    return f"event: hello\ndata: {json.dumps(hello)}\n\n"

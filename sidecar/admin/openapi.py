@@ -97,12 +97,10 @@ def _shown() -> dict[tuple[str, str], dict[str, Any]]:
         ("GET", "/v1/events"): _call(
             "events",
             "What changes, each second, until the client leaves",
-            _as(
-                "text/event-stream",
-                "`hello` once: version, mode, compiled, control (whether actions are allowed), actions, interval. "
-                "`history` once: as /v1/history. `state` each second: at, draining, workers, registrations, order (the "
-                "names) and upstreams, those that have changed, as in /v1/upstreams; of one with more than 100 "
-                "endpoints the 100 that are least well, and endpoints_total.",
+            _events(
+                "`hello` at first, and when it has changed; `history` once: as /v1/history; `state` each second: the "
+                "upstreams that have changed, of one with more than 100 endpoints the 100 that are least well. It ends "
+                "when what let the client in holds no longer, such as the token.",
             ),
             {"503": "as many clients as may are there (16); or the token cannot be read"},
         ),
@@ -208,6 +206,14 @@ def _parameter(
 
 def _json(shape: str, about: str, example: dict[str, Any] | None = None) -> Shape:
     return _as("application/json", about, ref(shape), example=example)
+
+
+def _events(about: str) -> Shape:
+    """A Response Object of server-sent events: OpenAPI 3.1 has no word for the shapes of their data."""
+    response = _as("text/event-stream", about)
+    shapes_of_data = {"hello": ref("Hello"), "history": ref("History"), "state": ref("State")}
+    response["content"]["text/event-stream"]["x-event-data"] = shapes_of_data
+    return response
 
 
 def _as(

@@ -10,7 +10,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aiohttp.typedefs import Middleware
-    from aiohttp.web_protocol import RequestHandler
 
 __all__ = ["AdminServer", "Handler", "application", "metrics_app", "nothing"]
 
@@ -47,9 +47,15 @@ _METRICS_INDEX = (
     "/live      200 while the process runs\n"
     "/ready     200 while it takes work, 503 before it listens and while it drains\n"
 )
-# Connections that have asked for nothing yet, and what closes them then.
-_SILENT: web.AppKey[dict[RequestHandler, asyncio.TimerHandle]] = web.AppKey("silent", dict)
-
+# What no answer goes without. aiohttp's own tells its and Python's version to whoever scans a pod.
+_OF_ALL = {
+    "Server": "sidecar",
+    "X-Content-Type-Options": "nosniff",  # https://fetch.spec.whatwg.org/#x-content-type-options-header
+}
+_OF_ERRORS = {
+    400: "this is no HTTP/1.1 request, or a line or field of it is longer than 8190 bytes, or there are too many",
+    500: "the sidecar has failed at it; its log says how",
+}
 # Fields of an error that say how to ask instead.
 _PASSED = ("Allow", "WWW-Authenticate")
 
@@ -65,11 +71,13 @@ class AdminServer:
     counts: where connections are counted that are closed at once, as there are `MAX_CLIENTS`.
     """
 
-    __slots__ = ("_app", "_counts", "_listening", "_runner")
+    __slots__ = ("_app", "_counts", "_listening", "_open", "_runner")
 
     def __init__(self, app: web.Application, counts: AdminCounts | None = None) -> None:
         self._app = app
         self._counts = counts or AdminCounts()
+        # aiohttp's own knows of one a turn of the loop later: of those that come in a burst it would know none.
+        self._open: WeakSet[_Connection] = WeakSet()
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
 
@@ -81,7 +89,6 @@ class AdminServer:
             handle_signals=False,
             logger=_log,
             shutdown_timeout=SHUTDOWN_TIMEOUT,
-            keepalive_timeout=KEEP_ALIVE,
         )
         _log.addFilter(_is_ours)
         await runner.setup()
@@ -91,17 +98,20 @@ class AdminServer:
 
     def _accept(self) -> asyncio.BaseProtocol:
         server = None if self._runner is None else self._runner.server
-        if server is None or len(server.connections) >= MAX_CLIENTS:
+        if server is None or len(self._open) >= MAX_CLIENTS:
             self._counts.refused += 1
             return _Full()
-        accepted = server()
-        loop = asyncio.get_running_loop()
-        self._app[_SILENT][accepted] = loop.call_later(FIRST_REQUEST, self._close_silent, accepted)
+        accepted = _Connection(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=KEEP_ALIVE,
+            access_log=None,  # type: ignore[arg-type] # for none, as `AppRunner` passes it on
+            logger=_log,
+            auto_decompress=False,  # no body is read, so that none can be a bomb, or broken
+        )
+        accepted.known = self._open
+        self._open.add(accepted)
         return accepted
-
-    def _close_silent(self, accepted: RequestHandler) -> None:
-        del self._app[_SILENT][accepted]
-        accepted.force_close()
 
     async def stop(self) -> None:
         """Stop listening and close what is open, `SHUTDOWN_TIMEOUT` later at most. Needs no `start`."""
@@ -109,18 +119,53 @@ class AdminServer:
         for one in self._listening:
             one.close()
         self._listening.clear()
-        for timer in self._app[_SILENT].values():
-            timer.cancel()
-        self._app[_SILENT].clear()
         if runner is not None:
             await runner.cleanup()
+
+
+class _Connection(web.RequestHandler):
+    """One that closes when nothing has been asked `FIRST_REQUEST` after it came, and whose errors are ours.
+
+    known: where it is until it has closed.
+    """
+
+    __slots__ = ("__weakref__", "_silent", "known")
+
+    known: WeakSet[_Connection]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._silent = asyncio.get_running_loop().call_later(FIRST_REQUEST, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._silent.cancel()
+        self.known.discard(self)
+        super().connection_lost(exc)
+
+    def has_asked(self) -> None:
+        """Its first request is there."""
+        self._silent.cancel()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """As the other errors, where aiohttp answers by itself: its text repeats what was sent."""
+        super().handle_error(request, status, exc, message)
+        problem = _OF_ERRORS.get(status, "it cannot be answered")
+        answer = _error(problem, status, {**_OF_ALL, "Cache-Control": "no-store"})
+        answer.force_close()
+        return answer
 
 
 class _Full(asyncio.Protocol):
     """Of a connection that is one too many."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.abort()  # type: ignore[attr-defined] # uvloop's is no subclass of asyncio.Transport
+        cast("asyncio.Transport", transport).abort()  # of uvloop's own it is no subclass
 
 
 async def nothing() -> None:
@@ -171,8 +216,8 @@ async def _send(request: web.Request, pieces: Sequence[bytes], fields: dict[str,
     """Answer with `pieces`, one at a time."""
     response = web.StreamResponse(headers=fields)
     response.content_length = sum(map(len, pieces))
-    await response.prepare(request)
-    with suppress(ConnectionResetError):  # whoever asked has left: its scrape_timeout is over
+    with suppress(ConnectionError):  # whoever asked has left: its scrape_timeout is over
+        await response.prepare(request)
         if request.method != "HEAD":
             for piece in pieces:
                 await response.write(piece)
@@ -192,13 +237,10 @@ def application(index: str, *middlewares: Middleware) -> web.Application:
     index: the path of what lists the calls, for whoever asks for another one.
     """
 
-    silent: dict[RequestHandler, asyncio.TimerHandle] = {}
-
     @web.middleware
     async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-        timer = silent.pop(request.protocol, None)
-        if timer is not None:
-            timer.cancel()
+        if isinstance(request.protocol, _Connection):
+            request.protocol.has_asked()
         try:
             return await handler(request)
         except web.HTTPException as error:
@@ -208,22 +250,18 @@ def application(index: str, *middlewares: Middleware) -> web.Application:
                 problem = f"takes {' and '.join(sorted(error.allowed_methods))}, not {error.method[:20]}"
             elif isinstance(error, web.HTTPNotFound) and isinstance(request.match_info, MatchInfoError):
                 problem = f"nothing is there; see {index}"
-            return web.json_response(
-                {"error": problem, "status": error.status}, status=error.status, headers=headers
-            )
+            return _error(problem, error.status, headers)
 
     app = web.Application(middlewares=[errors_as_json, *middlewares])
-    app[_SILENT] = silent
     app.on_response_prepare.append(_add_fields)
     return app
 
 
+def _error(problem: str, status: int, headers: dict[str, str]) -> web.Response:
+    return web.json_response({"error": problem, "status": status}, status=status, headers=headers)
+
+
 async def _add_fields(_request: web.Request, response: web.StreamResponse) -> None:
-    fields = response.headers
-    # aiohttp's own tells its and Python's version to whoever scans a pod.
-    fields["Server"] = "sidecar"
-    fields["X-Content-Type-Options"] = (
-        "nosniff"  # https://fetch.spec.whatwg.org/#x-content-type-options-header
-    )
+    response.headers.update(_OF_ALL)
     if response.content_type == "application/json":
-        fields["Cache-Control"] = "no-store"  # RFC 9111 section 5.2.2.5: it is of this moment
+        response.headers["Cache-Control"] = "no-store"  # RFC 9111 section 5.2.2.5: it is of this moment

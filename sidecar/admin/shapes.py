@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.control import ACTIONS
+from sidecar.admin.live import MOST_ENDPOINTS
 from sidecar.errors import Reason
 from sidecar.model import CloseReason, Limit, Outcome
 from sidecar.resilience import BreakerState
@@ -77,7 +78,8 @@ _STATE = one_of(_labels(BreakerState))
 
 def shapes() -> dict[str, Shape]:
     """All shapes by name, but for the configuration's."""
-    return {**_of_upstreams(), **_of_endpoints(), **_of_calls(), **_of_time()}
+    found = {**_of_upstreams(), **_of_endpoints(), **_of_calls(), **_of_time()}
+    return {**found, **_of_events(found)}
 
 
 def _of_upstreams() -> dict[str, Shape]:
@@ -100,12 +102,8 @@ def _of_upstreams() -> dict[str, Shape]:
         "bytes": closed({"sent": COUNT, "received": COUNT}),
         "overflows": closed({"total": COUNT, "by_limit": _counts(_labels(Limit))}),
         "limits": ref("Limits"),
-        "endpoints": listed(ref("Endpoint")),
-    }
-    registries = {
-        "registries": listed(ref("Registry")),
         "recent": ref("Recent"),
-        "endpoints_total": {**COUNT, "description": "there when `endpoints` has only the least well of them"},
+        "endpoints": listed(ref("Endpoint")),
     }
     used = {f"{name}_used": COUNT for name in ("connections", "pending", "in_flight")}
     return {
@@ -115,7 +113,9 @@ def _of_upstreams() -> dict[str, Shape]:
             "Counts grow from the start of the process, and name only what occurred.",
         ),
         "Upstream": closed(
-            upstream, registries, "leaving: not configured any more, it finishes what it has."
+            upstream,
+            {"registries": listed(ref("Registry"))},
+            "leaving: not configured any more, it finishes what it has.",
         ),
         "Limits": closed(
             {
@@ -185,11 +185,12 @@ def _of_endpoints() -> dict[str, Shape]:
                 "threshold": COUNT,
                 "probing": FLAG,
                 "retry_in": _or_null(AMOUNT),
+                "retry_at": _or_null(MOMENT),
                 "held": {"enum": ["checks", "hand", None]},
                 "journal": listed(ref("Transition"), maxItems=16),
             },
-            {"retry_at": _or_null(MOMENT)},
-            about="retry_in: seconds until its probe. held: what keeps it open whatever requests do.",
+            about="retry_in, retry_at: seconds until its probe, and the moment of that. held: what keeps it open "
+            "whatever requests do.",
         ),
         "Transition": closed(
             {
@@ -251,6 +252,51 @@ def _of_calls() -> dict[str, Shape]:
         "Error": closed(
             {"error": TEXT, "status": COUNT}, about="error: what it is, and what to do about it."
         ),
+    }
+
+
+def _of_events(found: dict[str, Shape]) -> dict[str, Shape]:
+    """What `/v1/events` tells, beside the history: of the views, what is not another at each moment."""
+    endpoint = _without(
+        found["Endpoint"],
+        breaker=_without(found["Breaker"], retry_in=None),
+        check=_or_null(_without(found["Check"], at=None, seconds=None, in_a_row=None)),
+    )
+    upstream = _without(found["Upstream"], endpoints=listed(endpoint, maxItems=MOST_ENDPOINTS))
+    upstream["properties"] |= {
+        "registries": listed(_without(found["Registry"], age=None)),
+        "endpoints_total": {**COUNT, "description": "there when `endpoints` has only the least well of them"},
+    }
+    views = found["Upstreams"]["properties"]
+    return {
+        "Hello": closed(
+            {
+                "version": TEXT,
+                "mode": TEXT,
+                "compiled": FLAG,
+                "control": FLAG,
+                "actions": listed(one_of(ACTIONS)),
+                "interval": AMOUNT,
+            },
+            about="control: whether actions are allowed. interval: seconds between two states.",
+        ),
+        "State": closed(
+            {"at": MOMENT, "draining": FLAG, "order": listed(TEXT), "upstreams": listed(upstream)},
+            {name: views[name] for name in ("workers", "registrations")},
+            about="order: all names. upstreams: those that have changed since the state before; without seconds from "
+            "now, and of a check only what it says.",
+        ),
+    }
+
+
+def _without(shape: Shape, **others: Shape | None) -> Shape:
+    """It with other properties, and without those that are None."""
+    left = {name for name, other in others.items() if other is None}
+    properties = {**shape["properties"], **{name: other for name, other in others.items() if other}}
+    return {
+        **shape,
+        "properties": {name: one for name, one in properties.items() if name not in left},
+        "required": [name for name in shape["required"] if name not in left],
     }
 
 

@@ -6,6 +6,7 @@ So one may be changed while the process runs, as a mounted Kubernetes Secret is.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from sidecar.errors import SidecarError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_SECRET", "SecretError", "read_secret"]
+__all__ = ["MAX_SECRET", "SecretError", "read_secret", "read_token"]
 
 MAX_SECRET = 4096  # bytes of a file: Kubernetes' tokens have about one KiB; what is longer is another file
 
@@ -42,6 +43,15 @@ def read_secret(what: str, variable: str, file: str, environ: Mapping[str, str])
     if not 0 < len(secret) <= MAX_SECRET:
         raise SecretError(f"{file} ({what}_file) is empty or longer than {MAX_SECRET} bytes")
     return secret
+
+
+def read_token(what: str, variable: str, file: str, environ: Mapping[str, str]) -> bytes:
+    """The same for what is sent in a field (RFC 9110 section 5.5), where nobody could send another: SecretError too."""
+    token = read_secret(what, variable, file, environ)
+    if not re.fullmatch(rb"[!-~\x80-\xff]*", token):
+        where = variable or file
+        raise SecretError(f"{where} holds a space or a control character, which is no part of a token")
+    return token
 
 
 def _first_bytes(what: str, file: str) -> bytes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
-from sidecar.config.secrets import SecretError, read_secret
+from sidecar.config.findings import escaped
+from sidecar.config.secrets import read_token
 from sidecar.errors import SidecarError
 
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ class AdminAddress(str):
         Raises `SecretError` where it cannot be read, or cannot be sent (RFC 9110 section 5.5).
         """
         variable = VARIABLE if not file and environ.get(VARIABLE) else ""
-        token = read_secret("admin_token", variable, file or "", environ)
-        if not re.fullmatch(rb"[!-~\x80-\xff]*", token):
-            where = file or VARIABLE
-            raise SecretError(f"{where} holds a space or a control character, which is no part of a token")
-        return cls(address, token)
+        return cls(address, read_token("admin_token", variable, file or "", environ))
 
 
 def ask(
@@ -101,8 +97,11 @@ def ask(
         document = None
     if not isinstance(document, dict):
         raise no_sidecar(address, response.status)
-    if response.status in (401, 403, 503) and isinstance(document.get("error"), str):
-        raise RefusedError(_refused(address, response.status, document["error"], token))
+    said = document.get("error")
+    if isinstance(said, str):
+        document["error"] = said = escaped(said)  # a terminal does what it is told, whoever answers there
+        if response.status in (401, 403, 503):
+            raise RefusedError(_refused(address, response.status, said, token))
     return response.status, document
 
 

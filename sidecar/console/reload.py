@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
+from sidecar.config.findings import escaped
 from sidecar.console.asking import CONTROL, NoAnswerError, ask, no_sidecar
 from sidecar.console.paths import RELOAD
 
@@ -26,7 +27,7 @@ def reload(admin: str, output: TextIO | None = None, errors: TextIO | None = Non
         status, answer = ask(admin, RELOAD, "POST", CONTROL, TIMEOUT)
         if status in (409, 422) and isinstance(answer.get("findings"), list):
             for finding in answer["findings"]:
-                print(f"sidecar: {finding}", file=errors)
+                print(f"sidecar: {escaped(str(finding))}", file=errors)
             print(f"sidecar: {answer.get('error')}", file=errors)
             return 1
         if status != 200 or not isinstance(answer.get("changes"), list):

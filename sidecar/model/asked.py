@@ -9,7 +9,8 @@ class AdminCounts:
     """Counts from the start of the process.
 
     by_class: answers by the first digit of their status, so that `by_class[4]` is that of 4xx.
-    denied: requests without the right token. refused: connections closed at once, the bound reached.
+    denied: requests without the right token. refused: connections closed at once, the bound reached, of the metrics
+    address too.
     """
 
     __slots__ = ("by_class", "denied", "refused")

@@ -206,7 +206,7 @@ def admin(counts: AdminCounts) -> Iterator[Family]:
     yield counter("admin_denied_total", "Requests there without the right token.", (), [((), counts.denied)])
     yield counter(
         "admin_clients_refused_total",
-        "Connections there closed at once, the bound reached.",
+        "Connections there, and at the metrics address, closed at once, the bound reached.",
         (),
         [((), counts.refused)],
     )

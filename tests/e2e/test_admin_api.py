@@ -1,23 +1,41 @@
 """The admin API of a running sidecar: as it describes itself, by its token alone, and without any secret."""
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from jsonschema import Draft202012Validator
+from support.collector import Collector
 from support.endpoints import ScriptedEndpoint, ok, respond
 from support.http import HttpClient, Response, get
 from support.ports import free_port
 from support.proxy import ROOT, Sidecar, clean_environment, command, configuration
+from support.streams import EventStream
 from support.waiting import wait_until
+
+from sidecar.admin.server import MAX_CLIENTS
 
 # Stands wherever a secret does: whoever shows it has shown one.
 MARKER = "do-not-tell"
 TOKEN = f"{MARKER}-admin"
+
+# Where applications have theirs.
+WITH_SECRETS = [
+    ("Authorization", f"Bearer {MARKER}"),
+    ("Proxy-Authorization", f"Basic {MARKER}"),
+    ("Cookie", f"session={MARKER}"),
+    ("Referer", f"http://me:{MARKER}@a.example/?key={MARKER}"),
+    ("X-Api-Key", MARKER),
+    ("X-Request-Id", "told"),
+    ("Traceparent", f"00-{MARKER}"),
+]
 
 
 def ask(
@@ -33,9 +51,14 @@ def ask(
         return client.request(method, path, sent)
 
 
-def everything(directory: Path, listen: tuple[int, int, int], alive: int, dead: int) -> str:
-    """A configuration with every kind of thing that has a secret, or is shown. dead: a port where nobody listens."""
-    for name in ("admin", "consul", "etcd", "redis"):
+def everything(
+    directory: Path, listen: tuple[int, int, int], alive: int, dead: int, collector: str, token: str
+) -> str:
+    """A configuration with every kind of thing that has a secret, or is shown. dead: a port where nobody listens.
+
+    collector, token: of spans: its URL, and the key that says where its token is.
+    """
+    for name in ("admin", "consul", "etcd", "redis", "otlp"):
         (directory / f"{name}.secret").write_text(f"{MARKER}-{name}\n")
     (directory / "endpoints.yml").write_text(f'near: ["127.0.0.1:{alive}"]\n')
     http, redis, near = listen
@@ -54,26 +77,32 @@ defaults: {{source: static}}
 register: [{{name: web, port: {alive}, registry: consul, host: web.example}}]
 sidecar:
   {{bind: [127.0.0.1], ports: {{{http}: api, {redis}: redis, {near}: near}}, admin: "127.0.0.1:ADMIN",
-    metrics: "127.0.0.1:METRICS", admin_token_file: admin.secret, workers: WORKERS, drain_timeout: 1, registry_wait: 0}}
+    metrics: "127.0.0.1:METRICS", access_log: access.jsonl, request_id: true,
+    tracing: {{endpoint: "{collector}", sample: 1, {token}}}, admin_token_file: admin.secret,
+    workers: WORKERS, drain_timeout: 1, registry_wait: 0}}
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_every_answer_is_as_described_and_holds_no_secret(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "token"), [(1, "token_file: otlp.secret"), (2, "token_env: OTLP_TOKEN")], ids=["1", "2"]
+)
+def test_every_answer_is_as_described_and_holds_no_secret(tmp_path: Path, workers: int, token: str) -> None:
     listen = (free_port(), free_port(), free_port())
     environ = {
         "ETCD_PASSWORD": f"{MARKER}-etcd",
         "OTHER_SECRET": f"{MARKER}-other",
+        "OTLP_TOKEN": f"{MARKER}-otlp",
         "AUTOBOT_LOG_LEVEL": "DEBUG",
     }
-    with socket.socket() as bound, ScriptedEndpoint(respond(ok())) as alive:
+    with socket.socket() as bound, ScriptedEndpoint(respond(ok())) as alive, Collector() as collector:
         bound.bind(("127.0.0.1", 0))
-        text = everything(tmp_path, listen, alive.port, bound.getsockname()[1])
+        text = everything(tmp_path, listen, alive.port, bound.getsockname()[1], collector.url, token)
         text = text.replace("WORKERS", str(workers))
         with Sidecar(tmp_path, text, environ=environ) as sidecar:
             for port in (listen[0], listen[0], listen[0], listen[2]):
                 with HttpClient(port) as client:
-                    assert client.request().status in (200, 503)
+                    answer = client.request("GET", f"/path?key={MARKER}", WITH_SECRETS)
+                    assert answer.status in (200, 503)
             with socket.create_connection(("127.0.0.1", listen[1]), 5) as session:
                 session.settimeout(5)
                 assert _is_over(session)
@@ -91,6 +120,8 @@ def test_every_answer_is_as_described_and_holds_no_secret(tmp_path: Path, worker
 
             wait_until(failed, "checks, a snapshot and a failing registration")
             answers = _validated(sidecar, alive.port)
+            spans = collector.wait_for(4)
+            assert collector.tokens == {f"Bearer {MARKER}-otlp"}
             (tmp_path / "endpoints.yml").write_text("near: [\n")
             metrics = get(sidecar.metrics_port, "/metrics").text
             assert 'sidecar_admin_requests_total{code_class="2xx"}' in metrics
@@ -98,6 +129,9 @@ def test_every_answer_is_as_described_and_holds_no_secret(tmp_path: Path, worker
             assert checked.returncode == 0
             shown = [*answers, metrics, checked.stdout, checked.stderr]
         shown += [sidecar.process.stdout, sidecar.process.stderr]
+    written = (tmp_path / "access.jsonl").read_text()
+    assert written.count('"path":"/path"') == written.count('"request_id":"told"') == 4
+    shown += [written, repr([(span.name, span.state, span.attributes, span.resource) for span in spans])]
     for text in shown:
         assert MARKER not in text, text[max(0, text.index(MARKER) - 300) : text.index(MARKER) + 50]
     log = sidecar.process.stderr
@@ -131,6 +165,7 @@ def _validated(sidecar: Sidecar, alive: int) -> list[str]:
         *[(200, "GET", f"/v1/explain/{name}", "/v1/explain/{name}") for name in ("api", "redis", "near")],
         (404, "GET", "/v1/explain/nobody", "/v1/explain/{name}"),
         (200, "GET", "/v1/config", "/v1/config"),
+        (200, "GET", "/v1/history", "/v1/history"),
         *[
             (200, "POST", f"/v1/upstreams/api/{action}?endpoint={endpoint}", act)
             for action in ("drain", "enable", "trip", "reset")
@@ -142,7 +177,7 @@ def _validated(sidecar: Sidecar, alive: int) -> list[str]:
         (200, "GET", "/v1/upstreams", "/v1/upstreams"),
         (200, "GET", "/v1/explain/redis", "/v1/explain/{name}"),
     ]
-    texts = [described.text]
+    texts = [described.text, asyncio.run(_told(document, sidecar.admin))]
     for status, method, path, template in asked:
         texts.append(_valid(document, ask(sidecar, path, method), status, method, template))
     sidecar.path.write_text(bad)
@@ -165,6 +200,25 @@ def _valid(document: dict[str, Any], answer: Response, status: int, method: str,
     shape = {**schema, "components": document["components"]}
     Draft202012Validator(shape, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(answer.json)
     return answer.text
+
+
+async def _told(document: dict[str, Any], port: int) -> str:
+    """What is told until a second has passed, which is as described."""
+    media = document["paths"]["/v1/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    sent = {"Authorization": f"Bearer {TOKEN}"}
+    found = {}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/v1/events", headers=sent) as response,
+    ):
+        stream = EventStream(response)
+        while found.keys() != media["x-event-data"].keys():
+            event = await stream.next()
+            shape = {**media["x-event-data"][event.name], "components": document["components"]}
+            Draft202012Validator(shape).validate(event.data)
+            found[event.name] = event.data
+    assert found["state"]["order"] == list(found["history"]["upstreams"])
+    return json.dumps(found)
 
 
 def _command(sidecar: Sidecar, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -219,6 +273,29 @@ def test_a_token_comes_and_goes_with_reloads_and_commands_send_it(tmp_path: Path
             said = _command(sidecar, "drain", "api", *where)
             assert (said.returncode, "admin_read_only" in said.stderr) == (1, True)
             assert get(sidecar.admin, "/v1/upstreams").status == 200
+
+
+def test_connections_beyond_the_most_are_closed_at_once(tmp_path: Path) -> None:
+    with (
+        ScriptedEndpoint(respond(ok())) as one,
+        Sidecar(tmp_path, configuration(free_port(), [one.port])) as sidecar,
+        ExitStack() as kept,
+    ):
+        for port in (sidecar.admin, sidecar.metrics_port):
+            for _ in range(MAX_CLIENTS):
+                kept.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", port), 5) as more:
+                    assert _is_over(more)
+        kept.close()
+        wait_until(lambda: _refused(sidecar) >= 6, "room for another one")
+
+
+def _refused(sidecar: Sidecar) -> float:
+    try:
+        return sidecar.metrics()["sidecar_admin_clients_refused_total"]
+    except ConnectionError:  # it has not seen all of them leave
+        return 0.0
 
 
 @pytest.mark.server("curl")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,7 +58,7 @@ class Admin:
             self.done.append("reload")
             return 200, {"result": "unchanged", "changes": []}
 
-        async def page(_request: web.Request) -> web.Response:
+        async def page(_request: web.Request, *_: Any) -> web.Response:
             return web.Response(text="page")
 
         def control(action: str, name: str, address: str | None) -> list[str]:
@@ -244,6 +245,16 @@ async def test_a_token_that_cannot_be_read_lets_nobody_in(
     assert (await admin.ask("/v1/upstreams", BEARER)).status == 503
 
 
+@pytest.mark.parametrize("kept", ["two words", "two\twords", "trailing ", "two\nlines", " "])
+async def test_a_token_that_nobody_could_send_is_told_from_a_wrong_one(
+    admin: Admin, token: TokenFile, kept: str
+) -> None:
+    token.write(kept + "\n")
+    sent = " ".join(kept.splitlines()).strip()
+    answer = await admin.ask("/v1/upstreams", f"Authorization: Bearer {sent}")
+    assert (answer.status, b"holds a space or a control character" in answer.body) == (503, True)
+
+
 async def test_guesses_are_counted_and_logged_once_a_second(
     admin: Admin, token: TokenFile, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -255,7 +266,7 @@ async def test_guesses_are_counted_and_logged_once_a_second(
     assert first.endswith(": GET /v1/upstreams: a wrong token")
     admin.clock.now += access_module.PAUSE
     await admin.ask("/v1/upstreams")
-    assert caplog.messages[1].endswith(": no token; 3 others before were not logged")
+    assert caplog.messages[1].endswith(": no token; left out before it: 3")
     assert "a-guess" not in caplog.text
     assert admin.counts.by_class[4] == 5
 
@@ -369,6 +380,9 @@ async def test_what_is_done_is_logged_with_who_asked(
     assert ": done to a:1, b:2, " in done
     assert reload.startswith("reload, asked for by 127.0.0.1:")
     assert reload.endswith(": unchanged")
+    await admin.ask("/v1/upstreams/api/drain?endpint=a:1", BEARER, *ACT, method="POST")
+    assert caplog.messages[2].startswith("drain, asked for by 127.0.0.1:")
+    assert ": not done: the query may be one endpoint=HOST:PORT" in caplog.messages[2]
     assert TOKEN not in caplog.text
 
 
@@ -399,6 +413,28 @@ async def test_connections_are_bounded(admin: Admin, monkeypatch: pytest.MonkeyP
         for _, one in (*kept, (reader, writer)):
             one.close()
             await asyncio.gather(one.wait_closed(), return_exceptions=True)
+
+
+async def test_connections_are_bounded_also_when_they_come_at_once(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 2)
+    # Without a turn of the loop in between.
+    burst = [socket.create_connection(("127.0.0.1", admin.port), 5) for _ in range(6)]
+    streams = [await asyncio.open_connection(sock=one) for one in burst]
+
+    async def is_over(reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(is_over(reader) for reader, _ in streams[2:]))
+    assert admin.counts.refused == 4
+    streams[0][1].write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await streams[0][0].readline()).startswith(b"HTTP/1.1 200")
+    for _, one in streams:
+        one.close()
+        await asyncio.gather(one.wait_closed(), return_exceptions=True)
 
 
 async def test_a_connection_that_says_nothing_is_closed_and_one_that_asks_is_not(

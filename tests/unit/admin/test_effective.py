@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from sidecar.admin.effective import config_view
 from sidecar.admin.openapi import description
 from sidecar.admin.written import Entries, written
+from sidecar.config.check_rules import NoSecret
 from sidecar.config.load import load_settings
+from sidecar.config.record import fields
+from sidecar.config.rules import Later
+from sidecar.config.schema import Named, Policy, Root, Section, Several, Short
 from sidecar.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -73,6 +78,36 @@ sidecar:
   watch: false
 """
 
+# What cannot be beside it.
+THE_REST = """
+deployment: {mode: distributed, domain: corp.example}
+defaults: {timeout: 7, health_check: {interval: 3}}
+services:
+  web: {host: web.example, port: 8080, health_endpoint: /well, connect_timeout: 2, idle_timeout: 44,
+    continue_timeout: 3, tunnel_idle_timeout: 9m, circuit_breaker: {consecutive_failures: 9}}
+  db: {scheme: redis, host: db.example, port: 6379, health_check: {password_env: DB_PASSWORD}}
+load_balancers:
+  pods: {source: {use: [here], namespace: shop, port: "8080"}, circuit_breaker_threshold: 6,
+    circuit_breaker_timeout: 8}
+external_registry:
+  - {type: kubernetes, name: here, kubeconfig: kube.yml, context: prod}
+  - {type: consul, name: agent, host: c.example, datacenter: eu, token_file: consul.token, on_empty: drop,
+    tls: {verify: false}}
+  - {type: etcd, name: kv, host: e.example, username: me, password_env: ETCD_PASSWORD}
+register: [{name: web, port: 8000, registry: kv, host: web.example, check_host: 127.0.0.2, health_check: {type: tcp}}]
+sidecar:
+  ports: {8000: pods}
+  admin_token_env: ADMIN_TOKEN
+  head_timeout: 4
+  idle_timeout: 33
+  drain_timeout: 6
+  max_clients: 321
+  min_body_rate: 2KiB
+  registry_wait: 0
+  access_log: {file: access.jsonl, query: true}
+  tracing: {endpoint: "https://c.example", queue: 100, service: shop, token_file: otlp.token}
+"""
+
 
 def _load(text: str, directory: Path, **environ: str) -> Settings:
     path = directory / "sidecar.yml"
@@ -93,7 +128,12 @@ def _again(view: dict[str, Any], directory: Path) -> Settings:
 
 @pytest.mark.parametrize(
     "text",
-    [EVERYTHING, "", *(path.read_text() for path in sorted((ROOT / "config/deployment").glob("*.yml")))],
+    [
+        EVERYTHING,
+        THE_REST,
+        "",
+        *(path.read_text() for path in sorted((ROOT / "config/deployment").glob("*.yml"))),
+    ],
     ids=lambda text: text.strip()[:20] or "built-ins",
 )
 def test_as_a_file_it_says_the_same(text: str, tmp_path: Path) -> None:
@@ -104,6 +144,42 @@ def test_as_a_file_it_says_the_same(text: str, tmp_path: Path) -> None:
     assert again.registries == settings.registries
     assert again.registrations == settings.registrations
     assert (again.mode, again.domain) == (settings.mode, settings.domain)
+
+
+def test_nothing_that_a_file_may_say_is_left_out() -> None:
+    """The test before this one would not see that a key is shown as it is by default."""
+    for text in (EVERYTHING, THE_REST):
+        _look(Root, yaml.safe_load(text))
+    left = {
+        f"{kind}.{name}" for kind, names in _MAY_BE.items() for name in names - _SAID.get(kind, set())
+    } - {"Root.kubernetes"}
+    assert left == set()
+
+
+_MAY_BE: dict[str, set[str]] = {}
+_SAID: dict[str, set[str]] = {}
+
+
+def _look(kind: type[Any], said: Any) -> None:
+    """Note what may be in a section, and what is."""
+    name = "upstream" if issubclass(kind, Policy) else kind.__name__
+    rules = {key: annotation.__metadata__[0] for key, annotation in fields(kind).items()}
+    _MAY_BE.setdefault(name, set()).update(
+        key for key, rule in rules.items() if not isinstance(rule, NoSecret | Later)
+    )
+    if not isinstance(said, dict):
+        return  # the short form
+    _SAID.setdefault(name, set()).update(said)
+    for key, value in said.items():
+        rule = rules[key]
+        inner = rule.item if isinstance(rule, Several) else rule
+        if not isinstance(inner, Section | Named | Short):
+            continue
+        several = (
+            value if isinstance(rule, Several) else value.values() if isinstance(rule, Named) else [value]
+        )
+        for one in several:
+            _look(inner.kind, one)
 
 
 def test_what_the_environment_says_is_in_it_and_named(tmp_path: Path) -> None:

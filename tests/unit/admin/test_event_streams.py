@@ -2,21 +2,25 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from support.clock import FakeClock
 from support.counting import answer, upstream
 from support.streams import Event, EventStream
 
 from sidecar.admin import events as events_module
+from sidecar.admin.access import Access
 from sidecar.admin.api import admin_app
 from sidecar.admin.bind import bind
 from sidecar.admin.events import MOST_CLIENTS, Events
 from sidecar.admin.live import LiveView
 from sidecar.admin.server import AdminServer
+from sidecar.config.settings import SidecarSettings
 from sidecar.observe.history import LENGTH, Sampler
 
 if TYPE_CHECKING:
@@ -42,8 +46,14 @@ class Stage:
             feeds=lambda _name: [],
             registered=lambda: None,
         )
-        self.events = Events(self.sampler, self.view, lambda: {"version": "1"})
-        app = admin_app(dict, lambda *_: [], lambda _: {}, events=self.events)
+        self.hello: dict[str, Any] = {"version": "1"}
+        self.settings = SidecarSettings()
+        self.environ: dict[str, str] = {}
+        self.events = Events(self.sampler, self.view, lambda: dict(self.hello))
+        access = Access(lambda: self.settings, self.clock, environ=self.environ)
+        app = admin_app(dict, lambda *_: [], lambda _: {}, events=self.events, access=access)
+        app.on_response_prepare.append(self.note)
+        self.connections: set[Any] = set()
         self.server = AdminServer(app)
         self.session = aiohttp.ClientSession()
         self.streams: list[EventStream] = []
@@ -68,9 +78,9 @@ class Stage:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def connect(self) -> EventStream:
+    async def connect(self, **fields: str) -> EventStream:
         """A client of the events."""
-        stream = EventStream(await self.session.get(f"{self.url}/v1/events"))
+        stream = EventStream(await self.session.get(f"{self.url}/v1/events", headers=fields))
         self.streams.append(stream)
         return stream
 
@@ -79,6 +89,9 @@ class Stage:
         stream = await self.connect()
         assert [(await stream.next()).name for _ in range(2)] == ["hello", "history"]
         return stream
+
+    async def note(self, request: web.Request, _response: web.StreamResponse) -> None:
+        self.connections.add(request.protocol)
 
     async def pass_second(self) -> None:
         self.clock.advance(1.0)
@@ -259,6 +272,75 @@ async def test_a_client_that_takes_nothing_is_dropped(
     writer.close()
     await writer.wait_closed()
     assert not caplog.records
+
+
+async def test_a_client_that_breaks_off_in_the_middle_is_no_error(
+    large: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await large.connect_slowly()
+    await until(lambda: large.events.clients == 1)
+    await large.pass_second()
+    (connection,) = large.connections
+    looks: list[bool] = []
+
+    def full() -> bool:
+        looks.append(connection.writing_paused)
+        return len(looks) > 20 and all(looks[-20:])  # and not while the kernel still takes some
+
+    await until(full)
+    # So that closing it is a reset (socket(7), SO_LINGER).
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+    await until(lambda: large.events.clients == 0)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("change", ["another", "gone", "new"])
+async def test_a_stream_ends_when_its_token_is_none_any_more(
+    stage: Stage, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    if change != "new":
+        stage.settings = SidecarSettings(admin_token_env="TOKEN")
+        stage.environ["TOKEN"] = "first"
+    stream = await stage.connect(Authorization="Bearer first")
+    await stage.pass_second()
+    for name in ("hello", "history", "state"):
+        assert (await stream.next()).name == name
+    if change == "another":
+        stage.environ["TOKEN"] = "second"
+    elif change == "gone":
+        del stage.environ["TOKEN"]
+    else:
+        stage.settings = SidecarSettings(admin_token_env="TOKEN")
+    for _ in range(2):  # the first may have been looked at before
+        await stage.pass_second()
+    async with asyncio.timeout(5):
+        await stream.response.content.read()
+    assert stream.response.content.at_eof()
+    assert stage.events.clients == 0
+    (line,) = caplog.messages
+    assert line.endswith(": GET /v1/events: what it was let in by holds no longer")
+
+
+async def test_a_stream_goes_on_when_a_token_is_wanted_no_more(stage: Stage) -> None:
+    stage.settings = SidecarSettings(admin_token_env="TOKEN")
+    stage.environ["TOKEN"] = "first"
+    stream = await stage.connect(Authorization="Bearer first")
+    stage.settings = SidecarSettings()
+    for name in ("hello", "history", "state", "state"):
+        await stage.pass_second()
+        assert (await stream.next()).name == name
+
+
+async def test_that_actions_are_not_allowed_any_more_is_told_at_once(stage: Stage) -> None:
+    stream = await stage.watch()
+    await stage.pass_second()
+    assert (await stream.next()).name == "state"
+    stage.hello["control"] = False
+    await stage.pass_second()
+    found = {(event := await stream.next()).name: event.data for _ in range(2)}
+    assert found.keys() == {"hello", "state"}
+    assert found["hello"] == {"version": "1", "control": False}
 
 
 async def test_all_streams_end_with_the_process(large: Stage) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from aiohttp import web
 from jsonschema import Draft202012Validator
@@ -14,6 +15,7 @@ from support.clock import FakeClock
 
 from sidecar.admin.api import admin_app, paths
 from sidecar.admin.explain import explain_view, next_of
+from sidecar.admin.live import LiveView
 from sidecar.admin.openapi import calls, description
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
@@ -174,6 +176,34 @@ async def test_what_is_shown_is_as_described(clusters: dict[str, Cluster]) -> No
         validator("Upstreams").validate(view)
     assert view["upstreams"][0]["endpoints"][1]["breaker"]["journal"]
     assert {"workers", "registrations"} < view.keys()
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_what_is_told_each_second_is_as_described(clusters: dict[str, Cluster], many: bool) -> None:
+    clock = FakeClock()
+    if many:
+        endpoints = tuple(Endpoint("10.0.0.1", 1000 + number, 1, "") for number in range(120))
+        clusters["api"].apply(Snapshot("api", endpoints, "static"))
+    feeds = [
+        FeedStatus("etcd", None, None, True, False, "refused"),
+        FeedStatus("dns", 2, 1.0, False, True, ""),
+    ]
+    statuses = (RegistrationStatus("web", "etcd", "", "unwell", "", 1.0, registered=False),)
+    view = LiveView(
+        clusters,
+        clock,  # type: ignore[arg-type] # as a test has it
+        draining=lambda: True,
+        recent=lambda _: None,
+        feeds=lambda _: feeds,
+        registered=lambda: Registered(statuses),
+        workers=WorkerCounts(2),
+    )
+    await view.look()
+    state = {**json.loads(view.head), "upstreams": [json.loads(text) for text in view.since(0)]}
+    validator("State").validate(state)
+    assert ("endpoints_total" in state["upstreams"][0]) is many
+    assert state["upstreams"][0]["registries"]
+    assert not validator("Upstream").is_valid(state["upstreams"][0]), "they are not the same"
 
 
 async def test_what_is_explained_is_as_described(clusters: dict[str, Cluster]) -> None:

@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import gzip
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from sidecar.admin import bind as bind_module
 from sidecar.admin import server as server_module
 from sidecar.admin.api import admin_app
 from sidecar.admin.bind import bind
 from sidecar.admin.server import AdminServer, metrics_app
 from sidecar.errors import UnknownUpstreamError
+from sidecar.model import AdminCounts
 
 Start = Callable[..., Awaitable[int]]
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -164,6 +167,37 @@ async def test_who_leaves_in_the_middle_of_a_scrape_is_no_error(
     assert not caplog.records
 
 
+async def test_who_leaves_before_a_scrape_is_there_is_no_error(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    refreshing, ended = asyncio.Event(), asyncio.Event()
+
+    async def refresh() -> None:
+        refreshing.set()
+        while protocols[0].connected:  # noqa: ASYNC110 - nothing of the server's tells
+            await asyncio.sleep(0.001)
+        asyncio.get_running_loop().call_soon(ended.set)
+
+    @web.middleware
+    async def note(request: web.Request, handler: Any) -> web.StreamResponse:
+        protocols.append(request.protocol)
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    protocols: list[Any] = []
+    app = metrics_app(lambda _: (TEXT, [b"a 1\n"]), lambda: True, refresh)
+    app.middlewares.append(note)
+    _, writer = await asyncio.open_connection("127.0.0.1", await start(app))
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(10.0):
+        await refreshing.wait()
+        writer.transport.abort()
+        await ended.wait()
+    for _ in range(10):  # for what is logged of it
+        await asyncio.sleep(0)
+    assert not caplog.records
+
+
 async def test_requests_come_before_the_next_part_of_a_scrape(start: Start) -> None:
     turns: list[int] = []
 
@@ -249,7 +283,7 @@ async def test_the_admin_and_metrics_paths_do_not_mix(start: Start) -> None:
 
 async def test_versions_are_nobodys_business(start: Start) -> None:
     port = await start(_metrics())
-    for path in ("/metrics", "/nothing"):
+    for path in ("/metrics", "/nothing", "/no path"):
         assert (await _ask(port, path)).fields["server"] == "sidecar"
 
 
@@ -288,6 +322,60 @@ async def test_garbage_is_refused_and_not_worth_a_traceback(
     for method in ("GET GET", "\x16\x03\x01"):
         assert (await _ask(port, "/metrics", method=method)).status == 400
     assert (await _ask(port, "/metrics", "X-No-Host: 1")).status == 400
+    assert caplog.records == []
+
+
+async def test_an_error_repeats_nothing_of_what_was_sent(start: Start) -> None:
+    answer = await _ask(await start(_metrics()), "/metrics", "Authorization : Bearer s3cret")
+    assert (answer.status, answer.json["status"]) == (400, 400)
+    assert b"s3cret" not in answer.body
+    assert answer.fields["cache-control"] == "no-store"
+    assert answer.fields["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+async def test_a_body_is_not_decoded_however_it_is_coded(
+    start: Start, caplog: pytest.LogCaptureFixture, coding: str
+) -> None:
+    port = await start(_metrics())
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"GET /live HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: {coding}\r\nContent-Length: 5\r\n"
+    async with asyncio.timeout(5):
+        for last in ("", "Connection: close\r\n"):
+            writer.write(f"{head}{last}\r\nwrong".encode())
+        assert (await reader.read()).count(b"HTTP/1.1 200") == 2
+    writer.close()
+    await writer.wait_closed()
+    assert caplog.records == []
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone closes such connections")
+async def test_who_reads_nothing_is_closed_also_when_all_has_been_written(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bind_module, "UNREAD", 0.1)
+    counts = AdminCounts()
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 2)
+    body = [b"a" * 1_000_000] * 20  # more than sockets take
+    server = AdminServer(metrics_app(lambda _: (TEXT, body), lambda: True), counts)
+    port = await listen(server)
+    kept = []
+    for last in ("", "Connection: close\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(f"GET /metrics HTTP/1.1\r\nHost: localhost\r\n{last}\r\n".encode())
+        kept.append((reader, writer))
+    for reader, _ in kept:
+        await reader.readuntil(b"\r\n")
+    async with asyncio.timeout(10):
+        status = 0
+        while status != 200:
+            with contextlib.suppress(ConnectionError, IndexError):
+                status = (await _ask(port, "/live")).status
+    assert counts.refused > 0, "they had all places"
+    for _, writer in kept:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+    await server.stop()
     assert caplog.records == []
 
 

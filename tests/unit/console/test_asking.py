@@ -142,6 +142,14 @@ def test_a_refusal_is_told_as_it_was_given(serve: Serve, status: int) -> None:
         assert errors.getvalue() == said
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_what_answers_there_has_no_say_over_the_terminal(serve: Serve, status: int) -> None:
+    server = serve(status, {"error": "red \x1b[31m\nsecond line \u202e", "status": status})
+    errors = io.StringIO()
+    assert act("drain", "api", None, server.address, io.StringIO(), errors) == 1
+    assert errors.getvalue().endswith("red \\x1b[31m\\nsecond line \\u202e\n")
+
+
 @pytest.mark.parametrize(
     ("action", "said"), [("drain", "drained until `sidecar enable`"), ("enable", "enabled")]
 )
