@@ -15,6 +15,7 @@ from sidecar.console.facts import (
     is_up,
     mapping_of,
     mappings_of,
+    moment_of,
     number_of,
     text_of,
     upstream_facts,
@@ -149,9 +150,9 @@ def header(view: Mapping[str, Any]) -> Text:
         }
         parts.append(f"together: {workers['running']} of {workers['configured']} workers")
         parts += [f"{workers[key]} {key}" for key in ("leaving", "silent", "restarts") if workers[key]]
-    uptime = number_of(view, "uptime")
-    if uptime is not None:
-        parts.append(f"up {looks.age(uptime)}")
+    started, at = (moment_of(view, key) for key in ("started_at", "at"))
+    if started is not None and at is not None:  # by its own clock: ours may be another machine's
+        parts.append(f"up {looks.age(at - started)}")
     text = Text(looks.clean(", ".join(parts)), style="bold")
     if view.get("draining") is True:
         text.append(", draining", style=looks.PANIC)
