@@ -148,8 +148,13 @@ class SpanExport:
             while not self._ending:
                 self._wake.wait(DELAY)
                 self._wake.clear()
-                while self._queue and not self._aborted:
+                if self._queue:
                     self._send()
+                # What has come meanwhile waits for others, as what has come before: a batch has its price.
+                while len(self._queue) >= BATCH and not self._aborted:
+                    self._send()
+            while self._queue and not self._aborted:
+                self._send()
             if not self._aborted:
                 self._exporter.shutdown()
         finally:

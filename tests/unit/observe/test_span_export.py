@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 import threading
 import time
@@ -187,6 +188,26 @@ async def test_a_batch_that_is_full_is_sent_at_once(monkeypatch: pytest.MonkeyPa
         await running.until(lambda one: one.told == (BATCH, 0, 0))
 
 
+async def test_what_comes_while_a_batch_is_sent_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_export, "DELAY", 60.0)
+    batches: list[int] = []
+
+    class Busy(InMemorySpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            batches.append(len(spans))
+            if len(batches) == 1:
+                running.export.put(span(BATCH + 1), 0.0)
+            return SpanExportResult.SUCCESS
+
+    async with exporting(exporter=Busy()) as running:
+        for number in range(BATCH):
+            running.export.put(span(number + 1), 0.0)
+        await running.until(lambda one: one.told == (BATCH, 0, 0))
+        for number in range(2):
+            running.export.put(span(BATCH + 2 + number), 0.0)
+    assert batches == [BATCH, 3]
+
+
 async def test_an_exporter_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     class Raising(InMemorySpanExporter):
         def export(self, spans: Any) -> SpanExportResult:
@@ -269,7 +290,7 @@ async def test_the_libraries_say_nothing() -> None:
         ((302, "text/plain", b""), "status 302"),
         ((200, "text/html", b"<html>welcome</html>"), "its answer is no OTLP; is that a collector?"),
         ((200, "application/x-protobuf", b"\0" * 70000), "its answer is too long; is that a collector?"),
-        (None, "connection reset by peer|RemoteDisconnected|ConnectionError"),
+        (None, "connection reset by peer|the connection was closed before the answer was whole"),
     ],
 )
 @pytest.mark.usefixtures("once")
@@ -282,6 +303,42 @@ async def test_a_collector_that_takes_nothing(
             await running.until(lambda one: one.told == (0, 1, 0))
     (line,) = _lines(caplog)
     assert any(f": {one}; " in line for one in said.split("|")), line
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "the connection was closed before the answer was whole"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
+            "the connection was closed before the answer was whole",
+        ),
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", "its answer is no HTTP; is that a collector?"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 13\r\n\r\nit is no gzip",
+            "its answer is no HTTP; is that a collector?",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("once")
+async def test_what_is_no_answer_is_said_in_words(
+    caplog: pytest.LogCaptureFixture, answer: bytes, said: str
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = re.search(rb"Content-Length: (\d+)", head)
+        assert size is not None
+        await reader.readexactly(int(size[1]))
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with exporting(f"http://127.0.0.1:{port}") as running:
+            running.export.put(span(), 0.0)
+            await running.until(lambda one: one.told == (0, 1, 0))
+    (line,) = _lines(caplog)
+    assert f": {said}; " in line
 
 
 @pytest.mark.parametrize(("rejected", "told"), [(1, (2, 1, 0)), (99, (0, 3, 0)), (-1, (3, 0, 0))])
