@@ -30,6 +30,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from sidecar.http1.trace_context import read_tracestate
 from sidecar.observe.collector import Collector
 from sidecar.observe.identifiers import new_span_id
+from sidecar.observe.spans import url_of
 from sidecar.registry.threads import with_pauses
 from sidecar.version import __version__
 
@@ -189,6 +190,7 @@ class SpanExport:
         if span.parent_id:
             parent = SpanContext(trace_id, int(span.parent_id, 16), span.remote, flags, state)
         attributes = dict(span.attributes)
+        attributes["url.full"] = url_of(attributes)
         status = _UNSET
         if span.error:
             attributes["error.type"] = span.error

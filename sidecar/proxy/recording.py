@@ -7,7 +7,7 @@ as the object's next exchange begins with them anew.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.hedge import HedgedExchange
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sidecar.proxy.upstream import UpstreamConnection
 
 __all__ = ["RecordedExchange", "Recorder"]
+
+_SWITCHED: Final = 101  # never an answer of the proxy's own
 
 
 class Recorder(Protocol):
@@ -154,6 +156,12 @@ class RecordedExchange(HedgedExchange):
         self.response_bytes = come if head.length < 0 else min(come, head.length)
         HedgedExchange.respond(self, head, data, at)
 
+    def switch(self, head: ResponseHead, data: bytes, at: int) -> None:
+        """See `Exchange.switch`."""
+        self.answer = head.status
+        self.first_byte = self._context.monotonic()
+        HedgedExchange.switch(self, head, data, at)
+
     def relay(self, piece: bytes, *, done: bool, excess: bool, spliced: int = 0) -> None:
         """See `Exchange.relay`."""
         self.response_bytes += len(piece) + spliced
@@ -162,7 +170,9 @@ class RecordedExchange(HedgedExchange):
     def _end(self, status: int, reason: Reason, now: float) -> None:
         """See `Exchange._end`."""
         Exchange._end(self, status, reason, now)
-        if not self._status:  # an answer of the proxy's own: nothing of the endpoint's has passed
+        if (
+            not self._status and status != _SWITCHED
+        ):  # the proxy's own answer: nothing of the endpoint's has passed
             self.first_byte = 0.0
             self.response_bytes = 0
         recorder = self._context.recorder

@@ -44,6 +44,7 @@ def test_a_retry_is_a_request_with_two_attempts(tmp_path: Path) -> None:
         attempts = attempts_of(spans, asked)
         assert asked.remote_parent
         assert (asked.name, asked.attributes["url.path"], asked.failed) == ("GET", "/a", False)
+        assert asked.attributes["url.full"] == f"http://api:{traced.listen}/a"
         for number, attempt in enumerate(attempts):
             told[attempt.attributes["server.port"]].append(attempt.span_id)
             assert attempt.attributes.get("http.request.resend_count", 0) == number

@@ -324,6 +324,7 @@ async def test_a_request_that_becomes_a_session_is_two_lines(logged: Logged) -> 
     client.lose()
     asked, session = await logged.lines()
     assert (asked["kind"], asked["path"], asked["status"]) == ("request", "/chat", 101)
+    assert asked["first_byte"] is not None
     assert (session["kind"], session["received"], session["endpoint"]) == ("session", 5, "10.0.0.1:80")
 
 

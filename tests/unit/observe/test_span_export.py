@@ -27,6 +27,7 @@ from sidecar.observe import span_export
 from sidecar.observe.span_export import BATCH, SpanExport
 from sidecar.observe.spans import Span
 
+ATTRIBUTES = {"url.scheme": "http", "url.path": "/a", "server.address": "api", "server.port": 80}
 TRACE = b"0af7651916cd43dd8448eb211c80319c"
 
 
@@ -62,7 +63,7 @@ def span(number: int = 1, **other: Any) -> Span:
         "state": b"x=1,y=2",
         "start": 10.0,
         "end": 10.5,
-        "attributes": {"url.path": "/"},
+        "attributes": ATTRIBUTES,
         "error": "",
         "events": [("sidecar.connected", 10.25)],
     }
@@ -120,7 +121,7 @@ async def test_a_span_as_the_sdk_has_it() -> None:
     assert [(event.name, event.timestamp) for event in first.events] == [
         ("sidecar.connected", 1_010_250_000_000)
     ]
-    assert dict(first.attributes or {}) == {"url.path": "/"}
+    assert dict(first.attributes or {}) == {**ATTRIBUTES, "url.full": "http://api:80/a"}
     assert first.resource.attributes["service.name"] == "shop"
     assert first.resource.attributes["deployment.environment.name"] == "local"
     assert second.parent is None
