@@ -78,6 +78,7 @@ class SpanExport:
     ) -> None:
         """exporter: in the place of the one for OTLP. Raises SecretError."""
         self._limit = settings.queue
+        self._full = min(BATCH, settings.queue // 2)  # a small queue has to have room while a batch is sent
         self._counts = counts
         self._collector = Collector(settings, environ, _log)
         self._exporter = exporter or OTLPSpanExporter(
@@ -116,7 +117,7 @@ class SpanExport:
             self._counts.spans_dropped += 1
             return
         self._queue.append((span, offset))
-        if len(self._queue) == BATCH:
+        if len(self._queue) == self._full:
             self._wake.set()
 
     async def close(self) -> None:
@@ -152,7 +153,7 @@ class SpanExport:
                 if self._queue:
                     self._send()
                 # What has come meanwhile waits for others, as what has come before: a batch has its price.
-                while len(self._queue) >= BATCH and not self._aborted:
+                while len(self._queue) >= self._full and not self._aborted:
                     self._send()
             while self._queue and not self._aborted:
                 self._send()

@@ -180,13 +180,16 @@ async def test_what_waits_at_the_end_is_sent() -> None:
         assert running.told == (BATCH + 10, 0, 1), "nobody sends it any more"
 
 
-async def test_a_batch_that_is_full_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("queue", "full"), [(2048, BATCH), (1000, 500), (64, 32)])
+async def test_a_batch_that_is_full_is_sent_at_once(
+    monkeypatch: pytest.MonkeyPatch, queue: int, full: int
+) -> None:
     monkeypatch.setattr(span_export, "DELAY", 60.0)
     exporter = InMemorySpanExporter()
-    async with exporting(exporter=exporter) as running:
-        for number in range(BATCH):
+    async with exporting(exporter=exporter, queue=queue) as running:
+        for number in range(full):
             running.export.put(span(number + 1), 0.0)
-        await running.until(lambda one: one.told == (BATCH, 0, 0))
+        await running.until(lambda one: one.told == (full, 0, 0))
 
 
 async def test_what_comes_while_a_batch_is_sent_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
