@@ -91,6 +91,8 @@ class App(Following):
     ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
+        self._started_at = self.clock.wall()
+        self._compiled = is_compiled()
         self.clusters: dict[str, Cluster] = {}
         self.listening: list[tuple[str, str]] = []
         self.admin_address: str | None = None
@@ -324,7 +326,7 @@ class App(Following):
         metrics = Metrics(
             self.clusters,
             context,
-            compiled=is_compiled(),
+            compiled=self._compiled,
             sources=self._sources,
             registered=self._registered,
             clock=self.clock,
@@ -384,7 +386,7 @@ class App(Following):
         return {
             "version": __version__,
             "mode": self.settings.mode.value,
-            "compiled": is_compiled(),
+            "compiled": self._compiled,
             "control": control,
             "actions": sorted(ACTIONS) if control else [],
             "interval": 1,
@@ -416,6 +418,8 @@ class App(Following):
             self.clusters if only is None else {only: cluster_called(self.clusters, only)},
             self.clock,
             mode=self.settings.mode.value,
+            compiled=self._compiled,
+            started_at=self._started_at,
             draining=bool(self._stage),
             feeds=self._feeds,
             registered=self._registered(),

@@ -108,9 +108,17 @@ def _of_upstreams() -> dict[str, Shape]:
     used = {f"{name}_used": COUNT for name in ("connections", "pending", "in_flight")}
     return {
         "Upstreams": closed(
-            {"version": TEXT, "mode": TEXT, "draining": FLAG, "upstreams": listed(ref("Upstream"))},
+            {
+                "version": TEXT,
+                "compiled": FLAG,
+                "mode": TEXT,
+                "at": MOMENT,
+                "started_at": MOMENT,
+                "draining": FLAG,
+                "upstreams": listed(ref("Upstream")),
+            },
             {"workers": ref("Workers"), "registrations": listed(ref("Registration"))},
-            "Counts grow from the start of the process, and name only what occurred.",
+            "Counts grow from started_at, the start of the process, and name only what occurred. at: of the answer.",
         ),
         "Upstream": closed(
             upstream,

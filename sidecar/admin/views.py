@@ -34,6 +34,8 @@ def upstreams_view(
     clock: Clock,
     *,
     mode: str,
+    compiled: bool,
+    started_at: float,
     draining: bool,
     workers: WorkerCounts | None = None,
     feeds: Callable[[str], list[FeedStatus]] | None = None,
@@ -43,10 +45,11 @@ def upstreams_view(
 ) -> dict[str, Any]:
     """Every upstream with its endpoints, in configuration order.
 
-    Shape: `{version, mode, draining, upstreams: [{name, scheme, strategy, source, panic, leaving,
-    requests: {total, by_class, by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight, pending,
-    sessions: {...}, bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, recent: {...},
+    Shape: `{version, compiled, mode, at, started_at, draining, upstreams: [{name, scheme, strategy, source, panic,
+    leaving, requests: {total, by_class, by_reason}, retries, hedges, deadlines: {header, exceeded}, in_flight,
+    pending, sessions: {...}, bytes: {sent, received}, overflows: {total, by_limit}, limits: {...}, recent: {...},
     endpoints: [...]}]}`.
+    at: the moment of the answer; started_at: that of the process's start, here in wall seconds.
     Counts grow from the start of the process and name only what occurred; `_limits`, `endpoint_view` and `_breaker`
     give the inner shapes. leaving: it is not configured any more, and finishes what it has.
     recent: of about the last five seconds, null before it is known: `{seconds, requests, errors, p50, p99, sessions,
@@ -57,8 +60,16 @@ def upstreams_view(
     lazy: `upstreams` is an iterator, that looks at each when it is its turn: ten thousand endpoints take 0.1 s.
     """
     now = clock.monotonic()
-    epoch = clock.wall() - now  # wall time of monotonic zero: only the difference to now is used
-    view: dict[str, Any] = {"version": __version__, "mode": mode, "draining": draining}
+    wall = clock.wall()
+    epoch = wall - now  # wall time of monotonic zero: only the difference to now is used
+    view: dict[str, Any] = {
+        "version": __version__,
+        "compiled": compiled,
+        "mode": mode,
+        "at": moment(wall),
+        "started_at": moment(started_at),
+        "draining": draining,
+    }
     if workers is not None:
         view["workers"] = workers_view(workers)
     shown = _upstreams(list(clusters.values()), clock, epoch, feeds, recent, lazy=lazy)

@@ -30,7 +30,7 @@ def access_log_settings(
         return AccessLogSettings(_place(spec, directory))
     if isinstance(spec.file, UnsetType):
         problem = f"{_NOWHERE}; add `file: {STDOUT}`, or a path"
-        document.report(findings, ("sidecar", "access_log"), problem)
+        _report_missing("file", ("sidecar", "access_log"), problem, document, findings)
         return defaults
     return AccessLogSettings(
         _place(spec.file, directory),
@@ -52,7 +52,7 @@ def tracing_settings(
         return TracingSettings(spec)
     if isinstance(spec.endpoint, UnsetType):
         problem = f"{_NOWHERE}; add `endpoint: http://127.0.0.1:4318`"
-        document.report(findings, ("sidecar", "tracing"), problem)
+        _report_missing("endpoint", ("sidecar", "tracing"), problem, document, findings)
         return defaults
     check_token(spec.token_env, spec.token_file, ("sidecar", "tracing", "token_file"), document, findings)
     return TracingSettings(
@@ -63,6 +63,13 @@ def tracing_settings(
         _or(spec.token_env, ""),
         secret_file(spec.token_file, directory),
     )
+
+
+def _report_missing(
+    key: str, path: tuple[str, ...], problem: str, document: Document, findings: Findings
+) -> None:
+    if not document.has((*path, key)):  # one that cannot be used has been reported
+        document.report(findings, path, problem)
 
 
 def check_token(

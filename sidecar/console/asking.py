@@ -93,7 +93,7 @@ def ask(
         connection.close()
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise no_sidecar(address, response.status)

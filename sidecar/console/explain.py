@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Group
 from rich.text import Text
 
-from sidecar.console.asking import ask_about
+from sidecar.console.asking import ask_about, no_sidecar
 from sidecar.console.look import DRAINED, PANIC, clean, look_of
 from sidecar.console.paths import explain_path
 from sidecar.console.tables import drawn, make_console
@@ -37,8 +37,13 @@ def show_reasons(
     view = ask_about(admin, explain_path(name), "endpoints", errors)
     if isinstance(view, int):
         return view
-    print(jsonlib.dumps(view, indent=2) if json else _drawn(view, output), file=output)
-    fine = view["panic"] is None and any(endpoint["in_rotation"] for endpoint in view["endpoints"])
+    try:
+        text = jsonlib.dumps(view, indent=2) if json else _drawn(view, output)
+        fine = view["panic"] is None and any(endpoint["in_rotation"] for endpoint in view["endpoints"])
+    except (LookupError, TypeError, AttributeError, ValueError):  # of another version, or no sidecar's at all
+        print(f"sidecar: {no_sidecar(admin, 200)}", file=errors)
+        return 1
+    print(text, file=output)
     return 0 if fine else 1
 
 

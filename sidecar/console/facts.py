@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sidecar.console.look import DRAINED
@@ -21,6 +22,7 @@ __all__ = [
     "is_up",
     "mapping_of",
     "mappings_of",
+    "moment_of",
     "number_of",
     "text_of",
     "upstream_facts",
@@ -260,6 +262,14 @@ def number_of(view: Mapping[str, Any], key: str) -> float | None:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < math.inf:
         return None
     return float(min(value, 2**63))  # a whole number of JSON may be beyond all floats
+
+
+def moment_of(view: Mapping[str, Any], key: str) -> float | None:
+    """The moment of RFC 3339 at `key`, in seconds since the epoch; None when there is none."""
+    try:
+        return datetime.fromisoformat(text_of(view, key)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def text_of(view: Mapping[str, Any], key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.cells import cell_len
@@ -15,6 +15,7 @@ from sidecar.console.facts import (
     is_up,
     mapping_of,
     mappings_of,
+    moment_of,
     number_of,
     text_of,
     upstream_facts,
@@ -95,7 +96,10 @@ def drawn(picture: RenderableType, console: Console) -> str:
 
 def columns_within(width: int, name_width: int, rows: Iterable[UpstreamFacts]) -> list[Column]:
     """The columns that have room beside names of `name_width` cells; the least important ones give way first."""
-    shown = list(_COLUMNS)
+    rows = list(rows)
+    # A number of endpoints that is cut would be another number.
+    up = max((len(_up(row)) for row in rows), default=0)
+    shown = [replace(one, width=max(one.width, up)) if one.key == "up" else one for one in _COLUMNS]
     if not any(row.sent or row.received for row in rows):  # no sessions, of which alone bytes are counted
         shown = [column for column in shown if column.key not in ("sent", "received")]
     while sum(column.width + 1 for column in shown) + name_width > width and any(one.rank for one in shown):
@@ -118,8 +122,12 @@ def cells(facts: UpstreamFacts, look: Look) -> dict[str, Text]:
         "retries": Text(looks.count(facts.retries)),
         "sent": Text(looks.size(facts.sent)),
         "received": Text(looks.size(facts.received)),
-        "up": Text(f"{facts.up}/{facts.total}", style=some_down),
+        "up": Text(_up(facts), style=some_down),
     }
+
+
+def _up(facts: UpstreamFacts) -> str:
+    return f"{facts.up}/{facts.total}"
 
 
 def status_picture(view: Mapping[str, Any], look: Look, width: int, *, every_endpoint: bool = False) -> Group:
@@ -149,9 +157,9 @@ def header(view: Mapping[str, Any]) -> Text:
         }
         parts.append(f"together: {workers['running']} of {workers['configured']} workers")
         parts += [f"{workers[key]} {key}" for key in ("leaving", "silent", "restarts") if workers[key]]
-    uptime = number_of(view, "uptime")
-    if uptime is not None:
-        parts.append(f"up {looks.age(uptime)}")
+    started, at = (moment_of(view, key) for key in ("started_at", "at"))
+    if started is not None and at is not None:  # by its own clock: ours may be another machine's
+        parts.append(f"up {looks.age(at - started)}")
     text = Text(looks.clean(", ".join(parts)), style="bold")
     if view.get("draining") is True:
         text.append(", draining", style=looks.PANIC)

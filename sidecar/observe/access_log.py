@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import ProtocolError, Reason
+from sidecar.http1.trace_context import TRACEPARENT, read_trace_id
 from sidecar.model import CloseReason
 from sidecar.model.stats import METHODS
 from sidecar.observe.log_file import CHUNK, LogFile
+from sidecar.observe.request_ids import REQUEST_ID, is_usable
 
 if TYPE_CHECKING:
     from sidecar.clock import Clock
@@ -59,13 +60,6 @@ _BROKEN: Final = frozenset(
         CloseReason.ENDPOINT_RESET,
     )
 )
-
-# W3C Trace Context, 3.2: version, trace-id, parent-id, flags. ff is no version, no id is all zeros, and versions after
-# 00 may have more behind the flags (https://www.w3.org/TR/trace-context/#traceparent-header).
-_TRACEPARENT = re.compile(
-    rb"(?!ff|00.{53}.)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
-).fullmatch
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}").fullmatch
 
 
 class AccessLog:
@@ -240,14 +234,14 @@ def _escape(text: str) -> str:
 def _trace_id(exchange: RecordedExchange, head: RequestHead) -> str:
     if exchange.trace is not None:
         return f'"{exchange.trace.trace_id.decode("ascii")}"'
-    value = head.field(b"traceparent")
-    found = None if value is None else _TRACEPARENT(value)
-    return "null" if found is None else f'"{found[1].decode("ascii")}"'
+    value = head.field(TRACEPARENT)
+    found = None if value is None else read_trace_id(value)
+    return "null" if found is None else f'"{found.decode("ascii")}"'
 
 
 def _request_id(exchange: RecordedExchange, head: RequestHead) -> str:
-    value = exchange.request_id or head.field(b"x-request-id")
-    if value is None or not _REQUEST_ID(value):
+    value = exchange.request_id or head.field(REQUEST_ID)
+    if value is None or not is_usable(value):
         return "null"
     text = value.decode("ascii")
     return f'"{text}"' if '"' not in text and "\\" not in text else json.dumps(text)

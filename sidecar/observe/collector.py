@@ -6,6 +6,7 @@ ended from another thread while it waits.
 
 from __future__ import annotations
 
+import http.client
 import io
 import socket
 import threading
@@ -19,6 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import DecodeError as ContentError
+from urllib3.exceptions import HTTPError
 
 from sidecar.config.secrets import SecretError, read_secret
 from sidecar.errors import SidecarError
@@ -87,7 +90,7 @@ class Collector(requests.Session):
                 self._read(answer)
         except SecretError as error:
             problem = str(error)
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, HTTPError, OSError) as error:  # HTTPError: of its body
             problem = _said(error)
         else:
             self._problem = self._judge(answer)
@@ -222,5 +225,9 @@ def _said(error: BaseException) -> str:
             return seen.strerror.lower()
         if isinstance(seen, (TimeoutError, requests.Timeout)):
             return "no answer in time"
+        if isinstance(seen, (http.client.RemoteDisconnected, http.client.IncompleteRead)):
+            return "the connection was closed before the answer was whole"
+        if isinstance(seen, (http.client.HTTPException, ContentError)):
+            return "its answer is no HTTP; is that a collector?"
         seen = seen.__cause__ or seen.__context__
     return type(error).__name__

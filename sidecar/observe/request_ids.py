@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from sidecar.http1.message import RequestHead
     from sidecar.proxy.recording import RecordedExchange
 
-__all__ = ["REQUEST_ID", "RequestIds"]
+__all__ = ["REQUEST_ID", "RequestIds", "is_usable"]
 
 REQUEST_ID: Final = b"x-request-id"
 # What a log can hold as it is. A UUID has 36 characters, Amazon's trace ids 35; nobody's are much longer.
-_USABLE: Final = re.compile(rb"[!-~]{1,128}")
+is_usable: Final = re.compile(rb"[!-~]{1,128}").fullmatch
 
 
 class RequestIds:
@@ -37,7 +37,7 @@ class RequestIds:
         places = lines.places(REQUEST_ID)
         if len(places) == 1:
             (value,) = lines.values(places)
-            if _USABLE.fullmatch(value):
+            if is_usable(value):
                 exchange.request_id = value
                 return head
         made = exchange.request_id = new_request_id(self._uniform)

@@ -30,6 +30,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from sidecar.http1.trace_context import read_tracestate
 from sidecar.observe.collector import Collector
 from sidecar.observe.identifiers import new_span_id
+from sidecar.observe.spans import url_of
 from sidecar.registry.threads import with_pauses
 from sidecar.version import __version__
 
@@ -77,6 +78,7 @@ class SpanExport:
     ) -> None:
         """exporter: in the place of the one for OTLP. Raises SecretError."""
         self._limit = settings.queue
+        self._full = min(BATCH, settings.queue // 2)  # a small queue has to have room while a batch is sent
         self._counts = counts
         self._collector = Collector(settings, environ, _log)
         self._exporter = exporter or OTLPSpanExporter(
@@ -115,7 +117,7 @@ class SpanExport:
             self._counts.spans_dropped += 1
             return
         self._queue.append((span, offset))
-        if len(self._queue) == BATCH:
+        if len(self._queue) == self._full:
             self._wake.set()
 
     async def close(self) -> None:
@@ -148,8 +150,13 @@ class SpanExport:
             while not self._ending:
                 self._wake.wait(DELAY)
                 self._wake.clear()
-                while self._queue and not self._aborted:
+                if self._queue:
                     self._send()
+                # What has come meanwhile waits for others, as what has come before: a batch has its price.
+                while len(self._queue) >= self._full and not self._aborted:
+                    self._send()
+            while self._queue and not self._aborted:
+                self._send()
             if not self._aborted:
                 self._exporter.shutdown()
         finally:
@@ -184,6 +191,7 @@ class SpanExport:
         if span.parent_id:
             parent = SpanContext(trace_id, int(span.parent_id, 16), span.remote, flags, state)
         attributes = dict(span.attributes)
+        attributes["url.full"] = url_of(attributes)
         status = _UNSET
         if span.error:
             attributes["error.type"] = span.error

@@ -18,10 +18,12 @@ from sidecar.model import Outcome
 from sidecar.model.stats import METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sidecar.http1.message import RequestHead
     from sidecar.model.endpoint import EndpointState
 
-__all__ = ["Attempt", "Span", "Trace", "attempt_span", "request_span"]
+__all__ = ["Attempt", "Span", "Trace", "attempt_span", "request_span", "url_of"]
 
 # Of a target, characters: a queue of 2,048 spans has 4 MiB of them at most. What is longer is cut.
 MAX_PATH: Final = 2048
@@ -177,6 +179,14 @@ def request_span(
         attributes,
         error,
     )
+
+
+def url_of(attributes: Mapping[str, str | int]) -> str:
+    """`url.full`, which the conventions want of every client: put together where a span is sent, not where it waits."""
+    host, port, path = (attributes.get(key, "") for key in ("server.address", "server.port", "url.path"))
+    authority = f"[{host}]" if ":" in str(host) else host
+    place = f"{attributes['url.scheme']}://{authority}{f':{port}' if port else ''}"
+    return place if path == "*" else f"{place}{path}"
 
 
 def _name(head: RequestHead) -> str:

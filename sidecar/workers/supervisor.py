@@ -28,7 +28,7 @@ from sidecar.ports import Ports
 from sidecar.proxy import ProxyContext
 from sidecar.reload import NotNowError
 from sidecar.resilience import BreakerState
-from sidecar.version import __version__, is_compiled
+from sidecar.version import __version__
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.process import WorkerProcess, spawn
 from sidecar.workers.readings import SummedReadings
@@ -152,7 +152,7 @@ class Supervisor(App):
         metrics = Metrics(
             self.clusters,
             context,
-            compiled=is_compiled(),
+            compiled=self._compiled,
             workers=self.counts,
             sources=self._sources,
             registered=self._registered,
@@ -375,6 +375,8 @@ class Supervisor(App):
             self.clusters if only is None else {only: cluster_called(self.clusters, only)},
             self.clock,
             mode=self.settings.mode.value,
+            compiled=self._compiled,
+            started_at=self._started_at,
             draining=bool(self._stage),
             workers=self.counts,
             feeds=self._feeds,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from support.access_log import lines_of
 from support.collector import CollectedSpan, Collector
 from support.endpoints import Conversation, ScriptedEndpoint
 from support.http import HttpClient
@@ -43,6 +44,7 @@ def test_a_retry_is_a_request_with_two_attempts(tmp_path: Path) -> None:
         attempts = attempts_of(spans, asked)
         assert asked.remote_parent
         assert (asked.name, asked.attributes["url.path"], asked.failed) == ("GET", "/a", False)
+        assert asked.attributes["url.full"] == f"http://api:{traced.listen}/a"
         for number, attempt in enumerate(attempts):
             told[attempt.attributes["server.port"]].append(attempt.span_id)
             assert attempt.attributes.get("http.request.resend_count", 0) == number
@@ -95,6 +97,29 @@ def test_the_end_sends_what_waits(tmp_path: Path) -> None:
         assert traced.sidecar.end() == 0
         assert len(collector.spans) == 20
     assert len({span.trace_id for span in collector.spans}) == 10
+
+
+def test_the_access_log_names_the_trace_that_the_endpoint_got(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    not_sampled = [("traceparent", f"00-{TRACE}-{CALLER}-00")]
+    with (
+        Collector() as collector,
+        Traced(
+            tmp_path,
+            collector.url,
+            answering(),
+            more="sample: 0",
+            own=f"drain_timeout: 1s, request_id: true, access_log: {log}",
+        ) as traced,
+    ):
+        for fields in ([], not_sampled, not_sampled * 2, SAMPLED):
+            assert traced.client.request("GET", "/", fields).status == 200
+        assert traced.sidecar.end() == 0
+    received = traced.endpoints[0].requests
+    got = [(str(one.header("traceparent")).split("-")[1], one.header("x-request-id")) for one in received]
+    assert [(line["trace_id"], line["request_id"]) for line in lines_of(log)] == got
+    assert [trace == TRACE for trace, _ in got] == [False, True, False, True]
+    assert {span.trace_id for span in collector.spans} == {TRACE}
 
 
 def test_off_means_untouched(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_both_take_traffic_and_answer_as_one(tmp_path: Path) -> None:
             assert found[f'sidecar_connections_active{{endpoint="{endpoint.address}",upstream="api"}}'] == 2
         view = get(running.admin, "/upstreams").json
         assert view["workers"] == {"configured": 2, "running": 2, "leaving": 0, "silent": 0, "restarts": 0}
+        assert view["started_at"] == get(running.admin, "/upstreams").json["started_at"] < view["at"]
         assert running.upstream("api")["requests"]["total"] == 10
         done = subprocess.run(
             [str(part) for part in command("status", "--admin", f"127.0.0.1:{running.admin}")],

@@ -152,7 +152,13 @@ SCENES: dict[str, dict[str, Any]] = {
         upstream("gone", endpoint("10.0.0.3:8080", drained=True)),
         draining=True,
     ),
-    "workers": view(upstream("api"), workers=WORKERS, compiled=True, uptime=7500.0),
+    "workers": view(
+        upstream("api"),
+        workers=WORKERS,
+        compiled=True,
+        at="2026-01-01T02:05:00.000Z",
+        started_at="2026-01-01T00:00:00.000Z",
+    ),
     "tcp only": view(
         upstream(
             "redis",

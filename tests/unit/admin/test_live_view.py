@@ -63,6 +63,8 @@ async def test_the_first_look_finds_everything_as_upstreams_shows_it() -> None:
         stage.clusters,
         stage.clock,
         mode="local",
+        compiled=True,
+        started_at=0.0,
         draining=False,
         recent=stage.recent.get,
     )
@@ -141,6 +143,8 @@ async def test_what_is_shown_is_found_when_it_changes(change: Any) -> None:
         stage.clusters,
         stage.clock,
         mode="local",
+        compiled=True,
+        started_at=0.0,
         draining=False,
         feeds=lambda name: stage.feeds.get(name, []),
     )

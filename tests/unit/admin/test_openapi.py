@@ -168,6 +168,8 @@ async def test_what_is_shown_is_as_described(clusters: dict[str, Cluster]) -> No
             clusters,
             clock,
             mode="local",
+            compiled=True,
+            started_at=0.0,
             draining=False,
             workers=counts,
             feeds=said,

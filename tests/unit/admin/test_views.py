@@ -33,21 +33,36 @@ def _cluster(clock: FakeClock, name: str = "api", scheme: str = "http") -> Clust
 
 
 def _view(cluster: Cluster, clock: FakeClock) -> dict[str, Any]:
-    view = upstreams_view({cluster.name: cluster}, clock, mode="local", draining=False)
+    view = upstreams_view(
+        {cluster.name: cluster}, clock, mode="local", compiled=True, started_at=0.0, draining=False
+    )
     (upstream,) = json.loads(json.dumps(view))["upstreams"]  # JSON takes it, and takes nothing away
     assert isinstance(upstream, dict)
     return upstream
 
 
 def test_the_top_says_what_answers() -> None:
-    view = upstreams_view({}, FakeClock(), mode="distributed", draining=True)
-    assert view == {"version": __version__, "mode": "distributed", "draining": True, "upstreams": []}
+    clock = FakeClock(now=1000.0, epoch=1_700_000_000.0)
+    view = upstreams_view(
+        {}, clock, mode="distributed", compiled=False, started_at=1_700_000_000.0, draining=True
+    )
+    assert view == {
+        "version": __version__,
+        "compiled": False,
+        "mode": "distributed",
+        "at": "2023-11-14T22:30:00.000Z",
+        "started_at": "2023-11-14T22:13:20.000Z",
+        "draining": True,
+        "upstreams": [],
+    }
 
 
 def test_several_workers_are_named() -> None:
     workers = WorkerCounts(4)
     workers.running, workers.restarts = 3, 7
-    view = upstreams_view({}, FakeClock(), mode="local", draining=False, workers=workers)
+    view = upstreams_view(
+        {}, FakeClock(), mode="local", compiled=True, started_at=0.0, draining=False, workers=workers
+    )
     assert view["workers"] == {"configured": 4, "running": 3, "leaving": 0, "silent": 0, "restarts": 7}
 
 
@@ -57,7 +72,15 @@ def test_what_is_announced_is_shown_where_anything_is() -> None:
         RegistrationStatus("api", "etcd", "10.0.0.7:80", "announced", "", 999.0, registered=True),
         RegistrationStatus("web", "consul", "", "failing", "no leader", 998.5, registered=False),
     )
-    view = upstreams_view({}, clock, mode="local", draining=False, registered=Registered(statuses))
+    view = upstreams_view(
+        {},
+        clock,
+        mode="local",
+        compiled=True,
+        started_at=0.0,
+        draining=False,
+        registered=Registered(statuses),
+    )
     assert json.loads(json.dumps(view["registrations"])) == [
         {
             "name": "api",
@@ -78,7 +101,9 @@ def test_what_is_announced_is_shown_where_anything_is() -> None:
             "error": "no leader",
         },
     ]
-    nothing = upstreams_view({}, clock, mode="local", draining=False, registered=Registered())
+    nothing = upstreams_view(
+        {}, clock, mode="local", compiled=True, started_at=0.0, draining=False, registered=Registered()
+    )
     assert "registrations" not in nothing
 
 
@@ -313,7 +338,9 @@ def test_the_last_check_and_what_it_holds_open() -> None:
 def test_a_lazy_view_looks_at_each_upstream_when_it_is_its_turn() -> None:
     clock = FakeClock()
     clusters = {name: Cluster(name, "http", UpstreamPolicy(), clock) for name in ("a", "b")}
-    view = upstreams_view(clusters, clock, mode="local", draining=False, lazy=True)
+    view = upstreams_view(
+        clusters, clock, mode="local", compiled=True, started_at=0.0, draining=False, lazy=True
+    )
     assert list(next(view["upstreams"])["endpoints"]) == []
     clusters["b"].apply(Snapshot("b", (Endpoint("10.0.0.1", 80),), "static"))
     clusters["c"] = clusters.pop("a")

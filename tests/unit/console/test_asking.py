@@ -13,7 +13,7 @@ import pytest
 
 from sidecar.cli import run
 from sidecar.config.secrets import SecretError
-from sidecar.console.asking import AdminAddress, RefusedError, ask
+from sidecar.console.asking import AdminAddress, NoAnswerError, RefusedError, ask
 from sidecar.console.control import act
 from sidecar.console.reload import reload
 
@@ -23,8 +23,8 @@ MARKER = "do-not-tell-9f2"
 class Canned:
     """A server that gives one answer to each connection. asked: the heads that came."""
 
-    def __init__(self, status: int, document: dict[str, Any]) -> None:
-        body = json.dumps(document).encode()
+    def __init__(self, status: int, document: dict[str, Any] | bytes) -> None:
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
         self._answer = b"HTTP/1.1 %d Whatever\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -53,7 +53,7 @@ class Canned:
         self._listener.close()
 
 
-Serve = Callable[[int, dict[str, Any]], Canned]
+Serve = Callable[[int, dict[str, Any] | bytes], Canned]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def serve() -> Iterator[Serve]:
     """Starts such servers."""
     started: list[Canned] = []
 
-    def serve(status: int, document: dict[str, Any]) -> Canned:
+    def serve(status: int, document: dict[str, Any] | bytes) -> Canned:
         started.append(Canned(status, document))
         return started[-1]
 
@@ -161,3 +161,11 @@ def test_draining_says_what_holds_now(serve: Serve, action: str, said: str) -> N
     assert server.asked[0].startswith(
         b"POST /v1/upstreams/my%20api/" + action.encode() + b"?endpoint=a%3A1 HTTP/1.1"
     )
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b"\xff\xfe", b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}"]
+)
+def test_what_is_no_object_is_no_sidecars(serve: Serve, body: bytes) -> None:
+    with pytest.raises(NoAnswerError, match="is no sidecar's admin address"):
+        ask(serve(200, body).address, "/v1/upstreams")

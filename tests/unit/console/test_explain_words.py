@@ -145,3 +145,23 @@ def test_what_is_no_answer(
     found = shown(monkeypatch, answer)
     assert (found[0], found[1]) == (code, "")
     assert said in found[2]
+
+
+@pytest.mark.parametrize("json", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"endpoints": [5]},
+        {"endpoints": [{}]},
+        {"next": None, "endpoints": ["x"]},
+        {"retries": [], "endpoints": [{}]},
+    ],
+)
+def test_an_answer_of_another_kind_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], json: bool
+) -> None:
+    code, text, errors = shown(monkeypatch, (200, VIEW | changes), json)
+    assert (code, text) == (1, "")
+    assert errors == (
+        "sidecar: what answers at 127.0.0.1:1 is no sidecar's admin address (status 200); give --admin HOST:PORT\n"
+    )

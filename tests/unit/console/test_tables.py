@@ -15,7 +15,7 @@ from sidecar.cluster import Cluster
 from sidecar.console.facts import endpoint_facts, mappings_of, upstream_facts
 from sidecar.console.look import Look, look_of
 from sidecar.console.tables import columns_within, drawn, make_console, status_picture
-from sidecar.model import Endpoint, Outcome, Snapshot, UpstreamPolicy
+from sidecar.model import Endpoint, Outcome, Snapshot, UpstreamPolicy, WorkerCounts
 
 WIDTHS = (40, 50, 59, 60, 79, 80, 99, 100, 120, 160, 200)
 
@@ -221,6 +221,12 @@ def test_several_workers_draining_and_uptime_are_in_the_first_line() -> None:
     assert plain(SCENES["drained"])[0] == "sidecar 0.1.0, mode distributed, draining"
 
 
+@pytest.mark.parametrize("said", ["", "today", "2026-01-01T00:00:00.000Z or so", 1767225600, None])
+def test_a_start_that_is_no_moment_is_not_known(said: object) -> None:
+    shown = {**SCENES["workers"], "started_at": said}
+    assert plain(shown)[0].endswith(", 2 restarts")
+
+
 def test_drained_endpoints_say_who_may_end_it() -> None:
     assert sum("drained by hand; until `sidecar enable`" in line for line in plain(SCENES["drained"])) == 2
 
@@ -331,7 +337,7 @@ def test_why_is_what_explain_says(later: float, observe_only: bool) -> None:
     clock = FakeClock()
     cluster = _cluster(clock, observe_only=observe_only)
     clock.advance(later)
-    said = upstreams_view({"api": cluster}, clock, mode="local", draining=False)["upstreams"][0]
+    said = _answered(cluster, clock)["upstreams"][0]
     explained = explain_view(cluster, clock, [], (0, 0))["endpoints"]
     assert [endpoint_facts(one).why for one in said["endpoints"]] == [one["why"] for one in explained]
     assert any("in a row" in one["why"] for one in explained)
@@ -343,12 +349,25 @@ def test_the_countdown_goes_on_between_answers() -> None:
     assert endpoint_facts(one, passed=20.0).why.endswith("; the next request is its probe")
 
 
+def _answered(cluster: Cluster, clock: FakeClock) -> dict[str, Any]:
+    return upstreams_view(
+        {"api": cluster},
+        clock,
+        mode="local",
+        compiled=True,
+        started_at=0.0,
+        draining=False,
+        workers=WorkerCounts(1),
+    )
+
+
 def test_what_is_recorded_has_the_shape_of_what_is_answered() -> None:
-    answered = upstreams_view({"api": _cluster(FakeClock())}, FakeClock(), mode="local", draining=False)
+    answered = _answered(_cluster(FakeClock()), FakeClock())
     real = answered["upstreams"][0]
     ill = endpoint("a:1", "open")
     for recorded, told in (
         (view(), answered),
+        (SCENES["workers"], answered),
         (upstream(), real),
         (ill, real["endpoints"][0]),
         (ill["breaker"], real["endpoints"][0]["breaker"]),

@@ -263,6 +263,17 @@ def test_narrow_terminals_drop_what_matters_least(width: int, titles: str) -> No
     assert " ".join(lines_of(screen_of(SCENES["healthy"]), width)[2].split()) == titles
 
 
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_thousands_of_endpoints_are_counted_in_full(width: int) -> None:
+    many = [endpoint(f"10.0.{number // 250}.{number % 250}:80") for number in range(5000)]
+    lines = lines_of(screen_of(view(upstream("huge", *many), upstream("api"))), width)
+    title, huge, api = (
+        next(line for line in lines if line[2:].startswith(word)) for word in ("upstream ", "huge", "api")
+    )
+    assert huge.split()[-1] == "5000/5000"
+    assert huge.index("5000/") == api.index("2/2") == title.index("up ")
+
+
 def test_registries_and_registrations_are_below() -> None:
     lines = lines_of(screen_of(SCENES["stale registry"]))
     assert lines[-3].startswith("consul is stale for 1 of 1 upstream")

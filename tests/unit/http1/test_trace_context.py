@@ -9,6 +9,7 @@ from sidecar.http1.trace_context import (
     RANDOM,
     SAMPLED,
     TraceParent,
+    read_trace_id,
     read_traceparent,
     read_tracestate,
     render_traceparent,
@@ -76,6 +77,7 @@ def test_flags(digits: bytes, flags: int) -> None:
 )
 def test_what_is_malformed(value: bytes) -> None:
     assert read_traceparent(value) is None
+    assert read_trace_id(value) is None
 
 
 @pytest.mark.parametrize("more", [b"", b"-", b"-what-the-future-will-be-like", b"-\n"])
@@ -96,11 +98,13 @@ def test_what_is_rendered_is_read(trace: bytes, parent: bytes, flags: int) -> No
     value = render_traceparent(trace, parent, flags)
     assert len(value) == 55
     assert read_traceparent(value) == TraceParent(trace, parent, flags)
+    assert read_trace_id(value) == trace
 
 
 @given(st.binary(max_size=70) | st.text("0123456789abcdef-", min_size=50, max_size=60).map(str.encode))
 def test_what_is_read_can_go_on(value: bytes) -> None:
     found = read_traceparent(value)
+    assert read_trace_id(value) == (None if found is None else found.trace_id)
     if found is not None:
         assert read_traceparent(render_traceparent(found.trace_id, found.parent_id, found.flags)) == found
 

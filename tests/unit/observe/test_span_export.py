@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 import threading
 import time
@@ -26,6 +27,7 @@ from sidecar.observe import span_export
 from sidecar.observe.span_export import BATCH, SpanExport
 from sidecar.observe.spans import Span
 
+ATTRIBUTES = {"url.scheme": "http", "url.path": "/a", "server.address": "api", "server.port": 80}
 TRACE = b"0af7651916cd43dd8448eb211c80319c"
 
 
@@ -61,7 +63,7 @@ def span(number: int = 1, **other: Any) -> Span:
         "state": b"x=1,y=2",
         "start": 10.0,
         "end": 10.5,
-        "attributes": {"url.path": "/"},
+        "attributes": ATTRIBUTES,
         "error": "",
         "events": [("sidecar.connected", 10.25)],
     }
@@ -119,7 +121,7 @@ async def test_a_span_as_the_sdk_has_it() -> None:
     assert [(event.name, event.timestamp) for event in first.events] == [
         ("sidecar.connected", 1_010_250_000_000)
     ]
-    assert dict(first.attributes or {}) == {"url.path": "/"}
+    assert dict(first.attributes or {}) == {**ATTRIBUTES, "url.full": "http://api:80/a"}
     assert first.resource.attributes["service.name"] == "shop"
     assert first.resource.attributes["deployment.environment.name"] == "local"
     assert second.parent is None
@@ -178,13 +180,36 @@ async def test_what_waits_at_the_end_is_sent() -> None:
         assert running.told == (BATCH + 10, 0, 1), "nobody sends it any more"
 
 
-async def test_a_batch_that_is_full_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("queue", "full"), [(2048, BATCH), (1000, 500), (64, 32)])
+async def test_a_batch_that_is_full_is_sent_at_once(
+    monkeypatch: pytest.MonkeyPatch, queue: int, full: int
+) -> None:
     monkeypatch.setattr(span_export, "DELAY", 60.0)
     exporter = InMemorySpanExporter()
-    async with exporting(exporter=exporter) as running:
+    async with exporting(exporter=exporter, queue=queue) as running:
+        for number in range(full):
+            running.export.put(span(number + 1), 0.0)
+        await running.until(lambda one: one.told == (full, 0, 0))
+
+
+async def test_what_comes_while_a_batch_is_sent_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_export, "DELAY", 60.0)
+    batches: list[int] = []
+
+    class Busy(InMemorySpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            batches.append(len(spans))
+            if len(batches) == 1:
+                running.export.put(span(BATCH + 1), 0.0)
+            return SpanExportResult.SUCCESS
+
+    async with exporting(exporter=Busy()) as running:
         for number in range(BATCH):
             running.export.put(span(number + 1), 0.0)
         await running.until(lambda one: one.told == (BATCH, 0, 0))
+        for number in range(2):
+            running.export.put(span(BATCH + 2 + number), 0.0)
+    assert batches == [BATCH, 3]
 
 
 async def test_an_exporter_that_raises(caplog: pytest.LogCaptureFixture) -> None:
@@ -269,7 +294,7 @@ async def test_the_libraries_say_nothing() -> None:
         ((302, "text/plain", b""), "status 302"),
         ((200, "text/html", b"<html>welcome</html>"), "its answer is no OTLP; is that a collector?"),
         ((200, "application/x-protobuf", b"\0" * 70000), "its answer is too long; is that a collector?"),
-        (None, "connection reset by peer|RemoteDisconnected|ConnectionError"),
+        (None, "connection reset by peer|the connection was closed before the answer was whole"),
     ],
 )
 @pytest.mark.usefixtures("once")
@@ -282,6 +307,42 @@ async def test_a_collector_that_takes_nothing(
             await running.until(lambda one: one.told == (0, 1, 0))
     (line,) = _lines(caplog)
     assert any(f": {one}; " in line for one in said.split("|")), line
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "the connection was closed before the answer was whole"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
+            "the connection was closed before the answer was whole",
+        ),
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", "its answer is no HTTP; is that a collector?"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 13\r\n\r\nit is no gzip",
+            "its answer is no HTTP; is that a collector?",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("once")
+async def test_what_is_no_answer_is_said_in_words(
+    caplog: pytest.LogCaptureFixture, answer: bytes, said: str
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = re.search(rb"Content-Length: (\d+)", head)
+        assert size is not None
+        await reader.readexactly(int(size[1]))
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with exporting(f"http://127.0.0.1:{port}") as running:
+            running.export.put(span(), 0.0)
+            await running.until(lambda one: one.told == (0, 1, 0))
+    (line,) = _lines(caplog)
+    assert f": {said}; " in line
 
 
 @pytest.mark.parametrize(("rejected", "told"), [(1, (2, 1, 0)), (99, (0, 3, 0)), (-1, (3, 0, 0))])

@@ -19,7 +19,7 @@ from sidecar.http1.trace_context import TraceParent, read_traceparent
 from sidecar.model import Endpoint, RecordingCounts, Snapshot
 from sidecar.observe.recorder import ExchangeRecorder
 from sidecar.observe.request_ids import RequestIds
-from sidecar.observe.spans import MAX_ATTEMPTS, MAX_PATH, Span
+from sidecar.observe.spans import MAX_ATTEMPTS, MAX_PATH, Span, url_of
 from sidecar.observe.tracing import MAX_STATE, Tracer
 
 CALLER = TraceParent(b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331", 3)
@@ -232,6 +232,30 @@ def test_a_request_that_goes_well(traced: MakeTraced) -> None:
     assert times == [("sidecar.connected", 0.01), ("sidecar.first_byte", 0.03)]
     assert round(attempt.end - attempt.start, 3) == round(asked.end - asked.start, 3) == 0.06
     assert one.kept.offsets == {proxy.clock.epoch}
+
+
+def test_a_request_that_becomes_a_tunnel_was_answered(traced: MakeTraced) -> None:
+    one = traced()
+    one.proxy.client(request("GET /chat", "Connection: upgrade", "Upgrade: websocket"))
+    one.proxy.accept().feed(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
+    assert [span.attributes["http.response.status_code"] for span in one.spans] == [101, 101]
+    assert [name for name, _ in one.spans[1].events] == ["sidecar.connected", "sidecar.first_byte"]
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "path", "url"),
+    [
+        ("api", 8080, "/a%20b", "http://api:8080/a%20b"),
+        ("2001:db8::1", 80, "/", "http://[2001:db8::1]:80/"),
+        ("10.0.0.1", 80, "*", "http://10.0.0.1:80"),
+        ("api", 0, "/", "http://api/"),
+    ],
+)
+def test_the_url_of_a_span(host: str, port: int, path: str, url: str) -> None:
+    said = {"url.scheme": "http", "server.address": host, "server.port": port, "url.path": path}
+    assert url_of(said) == url
 
 
 def test_a_reused_connection_was_not_connected(traced: MakeTraced) -> None:

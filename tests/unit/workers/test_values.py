@@ -127,7 +127,9 @@ def test_two_together_are_scraped_as_one_that_did_all() -> None:
 
 
 def view(process: Process) -> dict[str, Any]:
-    return upstreams_view(process.clusters, process.clock, mode="local", draining=False)
+    return upstreams_view(
+        process.clusters, process.clock, mode="local", compiled=True, started_at=0.0, draining=False
+    )
 
 
 def test_nobody_there_is_all_zero() -> None:
@@ -267,7 +269,9 @@ def test_who_is_out_of_rotation_and_why() -> None:
         process.cluster.trip([state], NOW)
     one.cluster.check(one.cluster.endpoints["b", 80], False, NOW)
     Whole().show([one.values(), two.values()], whole.clusters, whole.context, 2)
-    view = upstreams_view(whole.clusters, whole.clock, mode="local", draining=False)["upstreams"][0]
+    view = upstreams_view(
+        whole.clusters, whole.clock, mode="local", compiled=True, started_at=0.0, draining=False
+    )["upstreams"][0]
     assert [(endpoint["in_rotation"], endpoint["breaker"]["held"]) for endpoint in view["endpoints"]] == [
         (False, "hand"),
         (True, "checks"),
