@@ -100,9 +100,10 @@ def _shown() -> dict[tuple[str, str], dict[str, Any]]:
             _as(
                 "text/event-stream",
                 "`hello` once: version, mode, compiled, control (whether actions are allowed), actions, interval. "
-                "`history` once: as /v1/history. `state` each second: at, draining, workers, registrations, order (the "
-                "names) and upstreams, those that have changed, as in /v1/upstreams; of one with more than 100 "
-                "endpoints the 100 that are least well, and endpoints_total.",
+                "`history` once: as /v1/history. `state` each second: at, points (of the history, so far), draining, "
+                "workers, registrations, order (the names) and upstreams, those that have changed, as in "
+                "/v1/upstreams; of one with more than 100 "
+                "endpoints the 100 that are least well, and how many there are: endpoints_total, _drained, _serving.",
             ),
             {"503": "as many clients as may are there (16); or the token cannot be read"},
         ),

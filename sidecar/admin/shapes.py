@@ -106,6 +106,8 @@ def _of_upstreams() -> dict[str, Shape]:
         "registries": listed(ref("Registry")),
         "recent": ref("Recent"),
         "endpoints_total": {**COUNT, "description": "there when `endpoints` has only the least well of them"},
+        "endpoints_drained": {**COUNT, "description": "there with endpoints_total: of all of them"},
+        "endpoints_serving": {**COUNT, "description": "likewise: in rotation and not drained"},
     }
     used = {f"{name}_used": COUNT for name in ("connections", "pending", "in_flight")}
     return {
@@ -277,6 +279,7 @@ def _of_time() -> dict[str, Shape]:
                 "at": MOMENT,
                 "interval": AMOUNT,
                 "length": {"const": POINTS},
+                "points": COUNT,
                 "upstreams": {
                     "type": "object",
                     "additionalProperties": closed(
@@ -284,6 +287,6 @@ def _of_time() -> dict[str, Shape]:
                     ),
                 },
             },
-            about="Points of `interval` seconds, the oldest first; at: of the newest.",
+            about="Points of `interval` seconds, the oldest first; at: of the newest; points: so far.",
         ),
     }

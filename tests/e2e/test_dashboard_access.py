@@ -116,7 +116,7 @@ def stub() -> Iterator[EventStub]:
     """A sidecar that shows each state that there is."""
     broken = {"state": "open", "failures": 6, "retry_at": "2099-01-01T00:00:00.000Z", "journal": [OPENED]}
     half = {"state": "half_open", "probing": True, "journal": [OPENED]}
-    errors = {"errors": 0.25, "requests": 12345.6, "p50": 1.5, "p99": 9.0, "sessions": 0.0}
+    errors = {"errors": 0.75, "requests": 12345.6, "p50": 1.5, "p99": 9.0, "sessions": 0.0}
     failing = {**errors, "bytes_sent": 1e9, "bytes_received": 0.0}
     failed = {"ok": False, "error": "no answer within 2 s"}
     feed = {"source": "consul", "endpoints": 2, "stale": True, "saved": False, "error": "connection refused"}

@@ -62,10 +62,10 @@ class EndpointRow {
     this.endpoint = endpoint;
     const place = [endpoint.zone && `zone ${endpoint.zone}`, endpoint.weight !== 1 && `weight ${endpoint.weight}`];
     setText(parts.place, place.filter(Boolean).join(", "));
-    const state = endpointState(endpoint);
+    const state = endpointState(endpoint, upstream.panic);
     setShape(parts.shape, state.shape);
     setAttribute(this.node, "data-tone", state.tone);
-    setText(parts.state, state.text + (upstream.panic && endpoint.breaker.state !== "closed" ? ", used in panic" : ""));
+    setText(parts.state, state.text);
     this.updateBreaker(endpoint.breaker);
     setText(parts.check, checkText(endpoint.check));
     setText(parts["in-flight"], count(endpoint.in_flight));

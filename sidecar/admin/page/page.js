@@ -43,6 +43,7 @@ const stream = new Stream("v1/events", {
         const { name: word, reason } = model.verdicts.get(name) ?? { name: "gone", reason: "" };
         announce(`${name} is ${word}${reason ? `, ${reason}` : ""}`);
       }
+      drawTitle(); // not with the rest: no frame is drawn for a tab in the background, where only this is seen
     }
     schedule();
   },
@@ -101,15 +102,18 @@ function drawAround(names) {
     if (!hello.control) about.push("read only");
     setText(byId("about"), about.filter(Boolean).join(" · "));
   }
-  const tally = model.tally();
-  drawSummary(tally);
-  const unwell = tally.filter(([name]) => VERDICTS[name].rank < VERDICTS.leaving.rank);
-  const number = unwell.reduce((sum, [, some]) => sum + some, 0);
-  document.title = number ? `${number} unwell · sidecar` : "sidecar";
+  drawSummary(model.tally());
   setHidden(byId("draining"), !model.draining);
   setHidden(byId("empty"), names.length > 0 || model.at === null);
   setText(byId("empty"), model.order.length ? "No upstream has such a name." : "No upstream is configured.");
   drawRegistrations();
+}
+
+function drawTitle() {
+  const unwell = model.tally().filter(([name]) => VERDICTS[name].rank < VERDICTS.leaving.rank);
+  const number = unwell.reduce((sum, [, some]) => sum + some, 0);
+  const title = number ? `${number} unwell · sidecar` : "sidecar";
+  if (document.title !== title) document.title = title;
 }
 
 function drawSummary(tally) {

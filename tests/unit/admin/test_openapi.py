@@ -190,7 +190,8 @@ def test_the_agreed_shapes_of_what_has_been_going_on() -> None:
     validator("Recent").validate(None)
     points = [None] * 119 + [0.5]
     series = dict.fromkeys(("requests", "errors", "p50", "p99"), points)
-    history = {"at": "2026-01-01T00:00:00Z", "interval": 5, "length": 120, "upstreams": {"api": series}}
+    history = {"at": "2026-01-01T00:00:00Z", "interval": 5, "length": 120, "points": 3}
+    history["upstreams"] = {"api": series}
     validator("History").validate(history)
     assert not validator("History").is_valid({**history, "length": 60})
 
