@@ -47,7 +47,8 @@ class EndpointRow {
     this.parts = parts;
     this.details = this.node.querySelector("details");
     this.journal = "";
-    setText(parts.address, address);
+    const port = address.lastIndexOf(":");
+    parts.address.append(address.slice(0, port), make("span", { class: "port" }, address.slice(port)));
     const find = () => {
       const upstream = table.upstream;
       const endpoint = upstream.endpoints.find((one) => one.address === address);
