@@ -272,6 +272,16 @@ def test_a_lost_connection_is_said_and_made_again(browser: Browser, background: 
         expect(page.get_by_role("status")).to_have_text("Connected again.")
 
 
+def test_what_is_not_told_any_more_is_not_called_live(browser: Browser, background: Background) -> None:
+    stub = stubbed(background, upstream_view("api", endpoint_view("10.0.0.1:80")))
+    with visit(browser, stub.port) as page:
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        page.evaluate("(now) => { performance.now = () => now + 4000; }", page.evaluate("performance.now()"))
+        expect(page.get_by_text(re.compile(r"^Waiting, data from \d+\ss ago$"))).to_be_visible()
+        background.call(stub.tell)
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+
+
 def test_the_worst_come_first_or_those_of_the_configuration(browser: Browser, background: Background) -> None:
     stub = stubbed(
         background,

@@ -11,6 +11,7 @@ import { UpstreamRow } from "./upstream.js";
 // As many of those that are not well open by themselves: in an outage of hundreds the list stays a list.
 const OPENED = 5;
 const TICK = 500; // milliseconds between looks at what counts by itself: a second is never skipped
+const OLD = 3000; // milliseconds without a state, which comes each second, after which nothing is called live
 
 const model = new Model();
 const rows = new Map();
@@ -158,7 +159,8 @@ function tick() {
     showConnection("lost", model.at === null ? `No connection: ${lost}` : `Connection lost, ${age()}`);
     setAttribute(byId("connection"), "title", lost);
   } else if (model.at !== null) {
-    showConnection("live", "Live");
+    if (performance.now() - model.at > OLD) showConnection("connecting", `Waiting, ${age()}`);
+    else showConnection("live", "Live");
     byId("connection").removeAttribute("title");
   }
 }
