@@ -222,6 +222,19 @@ def test_a_refused_action_says_why(browser: Browser, live: Live) -> None:
         )
 
 
+def test_an_action_without_an_answer_is_told_of(browser: Browser, live: Live) -> None:
+    with visit(browser, live.sidecar.admin) as page:
+        page.get_by_role("button", name="api", exact=True).click()
+        page.evaluate(
+            "() => { const all = AbortSignal; all.timeout = () => all.abort(new DOMException('', 'TimeoutError')); }"
+        )
+        page.get_by_role("button", name=f"Trip {live.endpoints[0].address} of api").click()
+        page.get_by_role("dialog").get_by_role("button", name="Trip").click()
+        expect(page.get_by_role("alert")).to_have_text(
+            re.compile("failed: no answer in time; it may be done")
+        )
+
+
 # A stub, for what a sidecar does not do when a test wants it
 
 

@@ -6,6 +6,8 @@ import { plural } from "./format.js";
 import { inRotation, isHttp, serves, total } from "./model.js";
 import { credentials, hasToken, keepToken, refusal } from "./stream.js";
 
+const PATIENCE = 10000; // milliseconds for an answer, which takes a few
+
 // verb: on the button. done: what has been done then. will: what happens, `it` being one endpoint or all of them.
 const ACTIONS = {
   drain: {
@@ -95,6 +97,7 @@ async function send(action, name, address, token) {
       method: "POST",
       headers: { "X-Sidecar-Control": "1", ...credentials() },
       cache: "no-store",
+      signal: AbortSignal.timeout(PATIENCE),
     });
     if (response.status === 401) token.ask();
     if (!response.ok) throw new Error(await refusal(response));
@@ -102,9 +105,16 @@ async function send(action, name, address, token) {
     const whom = address === null ? `${plural(endpoints.length, "endpoint")} of ${name}` : what;
     notify(`${whom}: ${ACTIONS[action].done}`);
   } catch (error) {
-    const why = error instanceof TypeError ? "the sidecar does not answer" : error.message;
-    notify(`${ACTIONS[action].verb} ${what} failed: ${why}`, { failed: true });
+    notify(`${ACTIONS[action].verb} ${what} failed: ${reasonOf(error)}`, { failed: true });
   }
+}
+
+function reasonOf(error) {
+  if (error.name === "TimeoutError") {
+    // A browser has six connections to an address, and each tab of this page keeps one.
+    return "no answer in time; it may be done all the same. Six tabs of this page keep each other from asking.";
+  }
+  return error instanceof TypeError ? "the sidecar does not answer" : error.message;
 }
 
 byId("confirm-no").addEventListener("click", () => byId("confirm").close());
