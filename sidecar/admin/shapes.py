@@ -272,7 +272,7 @@ def _of_time() -> dict[str, Shape]:
             ),
             "type": ["object", "null"],
             "description": "Of the last so many seconds: rates a second, the share of errors, latencies in seconds; "
-            "null before anything is known.",
+            "bytes are those of sessions and tunnels. Null before anything is known.",
         },
         "History": closed(
             {
