@@ -114,9 +114,10 @@ class Events:
     # Telling
 
     async def history(self, _request: web.Request) -> web.Response:
-        """Answer `/v1/history`: `{at, interval, length, upstreams: {NAME: {requests, errors, p50, p99}}}`.
+        """Answer `/v1/history`: `{at, interval, length, points, upstreams: {NAME: {requests, errors, p50, p99}}}`.
 
-        See `Sampler.histories`. at: the moment of the newest point. interval: seconds between two.
+        See `Sampler.histories`. at: the moment of the newest point. interval: seconds between two. points: how many
+        there have been since the start.
         """
         pieces = []
         for piece in self._history():
@@ -126,7 +127,12 @@ class Events:
 
     def _history(self) -> Iterator[str]:
         sampler = self._sampler
-        head = {"at": moment(sampler.at), "interval": int(sampler.interval), "length": sampler.length}
+        head = {
+            "at": moment(sampler.at),
+            "interval": int(sampler.interval),
+            "length": sampler.length,
+            "points": sampler.points,
+        }
         yield f'{json.dumps(head)[:-1]}, "upstreams": {{'
         comma = ""
         for name, points in sampler.histories():
@@ -189,7 +195,8 @@ class Events:
 
     async def _tell_state(self, client: _Client, seen: int, number: int) -> None:
         """What has changed since the look `seen`; what changes while it is told is told again."""
-        text = f'event: state\nid: {number}\ndata: {self._view.head[:-1]}, "upstreams": ['
+        head = f'{self._view.head[:-1]}, "points": {self._sampler.points}'
+        text = f'event: state\nid: {number}\ndata: {head}, "upstreams": ['
         comma = ""
         for upstream in self._view.since(seen):
             text += comma + upstream

@@ -136,6 +136,8 @@ class LiveView:
         states = list(cluster.endpoints.values())
         if len(states) > MOST_ENDPOINTS:
             view["endpoints_total"] = len(states)
+            view["endpoints_drained"] = sum(state.drained for state in states)
+            view["endpoints_serving"] = sum(state.in_rotation and not state.drained for state in states)
             states = nsmallest(MOST_ENDPOINTS, states, key=_wellness)
         known = self._endpoints.get(cluster.name, {})
         kept = self._endpoints[cluster.name] = {}

@@ -99,8 +99,9 @@ def _shown() -> dict[tuple[str, str], dict[str, Any]]:
             "What changes, each second, until the client leaves",
             _events(
                 "`hello` at first, and when it has changed; `history` once: as /v1/history; `state` each second: the "
-                "upstreams that have changed, of one with more than 100 endpoints the 100 that are least well. It ends "
-                "when what let the client in holds no longer, such as the token.",
+                "upstreams that have changed, of one with more than 100 endpoints the 100 that are least well, and how "
+                "many there are: endpoints_total, _drained, _serving. It ends when what let the client in holds no "
+                "longer, such as the token.",
             ),
             {"503": "as many clients as may are there (16); or the token cannot be read"},
         ),

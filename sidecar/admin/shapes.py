@@ -274,6 +274,8 @@ def _of_events(found: dict[str, Shape]) -> dict[str, Shape]:
     upstream["properties"] |= {
         "registries": listed(_without(found["Registry"], age=None)),
         "endpoints_total": {**COUNT, "description": "there when `endpoints` has only the least well of them"},
+        "endpoints_drained": {**COUNT, "description": "there with endpoints_total: of all of them"},
+        "endpoints_serving": {**COUNT, "description": "likewise: in rotation and not drained"},
     }
     views = found["Upstreams"]["properties"]
     return {
@@ -289,10 +291,16 @@ def _of_events(found: dict[str, Shape]) -> dict[str, Shape]:
             about="control: whether actions are allowed. interval: seconds between two states.",
         ),
         "State": closed(
-            {"at": MOMENT, "draining": FLAG, "order": listed(TEXT), "upstreams": listed(upstream)},
+            {
+                "at": MOMENT,
+                "points": COUNT,
+                "draining": FLAG,
+                "order": listed(TEXT),
+                "upstreams": listed(upstream),
+            },
             {name: views[name] for name in ("workers", "registrations")},
-            about="order: all names. upstreams: those that have changed since the state before; without seconds from "
-            "now, and of a check only what it says.",
+            about="points: of the history so far. order: all names. upstreams: those that have changed since the state "
+            "before; without seconds from now, and of a check only what it says.",
         ),
     }
 
@@ -324,13 +332,14 @@ def _of_time() -> dict[str, Shape]:
             ),
             "type": ["object", "null"],
             "description": "Of the last so many seconds: rates a second, the share of errors, latencies in seconds; "
-            "null before anything is known.",
+            "bytes are those of sessions and tunnels. Null before anything is known.",
         },
         "History": closed(
             {
                 "at": MOMENT,
                 "interval": AMOUNT,
                 "length": {"const": POINTS},
+                "points": COUNT,
                 "upstreams": {
                     "type": "object",
                     "additionalProperties": closed(
@@ -338,6 +347,6 @@ def _of_time() -> dict[str, Shape]:
                     ),
                 },
             },
-            about="Points of `interval` seconds, the oldest first; at: of the newest.",
+            about="Points of `interval` seconds, the oldest first; at: of the newest; points: so far.",
         ),
     }

@@ -114,7 +114,8 @@ class Sampler:
     clusters: by upstream name, looked at anew each time. refresh: awaited before they are read, where somebody else
     counts; told whether anybody watches. read: see `readings.read`.
     interval, length: of the history, see `INTERVAL` and `LENGTH`.
-    at: wall time of the newest point, in seconds since the epoch. count: how many times readings have been taken.
+    at: wall time of the newest point, in seconds since the epoch. points: how many have ended, also where nothing was
+    read. count: how many times readings have been taken.
     """
 
     interval = INTERVAL
@@ -139,6 +140,7 @@ class Sampler:
         self._sampled_at = clock.monotonic()
         self._next_point = self._sampled_at + INTERVAL
         self.at = clock.wall()
+        self.points = 0
         self.count = 0
 
     def start(self) -> None:
@@ -208,6 +210,7 @@ class Sampler:
             del self._tracks[name]
         if ends:
             self.at = self._clock.wall()
+            self.points += missed + 1
         self.count += 1
         taken, self._taken = self._taken, asyncio.Event()
         taken.set()

@@ -68,8 +68,9 @@ def read(cluster: Cluster, before: array[int] | None = None) -> array[int]:
 class Rates:
     """What happened in some seconds.
 
-    seconds: that passed. requests, sessions (ended), sent, received (bytes): per second. errors: the ratio that failed,
-    of requests or else of sessions, None where there were none. p50, p99: seconds, None where there were no requests.
+    seconds: that passed. requests, sessions (ended), sent, received (bytes of sessions and tunnels): per second.
+    errors: the ratio that failed, of requests or else of sessions, None where there were none. p50, p99: seconds, None
+    where there were no requests.
     """
 
     __slots__ = ("errors", "p50", "p99", "received", "requests", "seconds", "sent", "sessions")

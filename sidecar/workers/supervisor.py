@@ -419,11 +419,12 @@ class Supervisor(App):
 
     async def _refresh_history(self, watched: bool) -> None:
         """Bring up to date what the history is made of, and for who watches all that is shown."""
-        if watched:
-            await self.refresh()
         asked = [worker.ask_readings() for worker in self._workers if worker.serves]
+        until = asyncio.get_running_loop().time() + ASK_TIMEOUT
+        if watched:
+            await self.refresh()  # meanwhile: a worker that is silent is waited for once
         if asked:
-            await asyncio.wait(asked, timeout=ASK_TIMEOUT)
+            await asyncio.wait(asked, timeout=max(0.0, until - asyncio.get_running_loop().time()))
         self._readings.add_up(self._workers, self.clusters)
 
     # Reading the configuration again

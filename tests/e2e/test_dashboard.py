@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from support.background import Background
 from support.browser import chromium, visit
 from support.dashboard import EventStub, endpoint_view, upstream_view
-from support.endpoints import ScriptedEndpoint
+from support.endpoints import Conversation, ScriptedEndpoint, ok
 from support.http import HttpClient
 from support.ports import free_port
 from support.proxy import Sidecar, configuration
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.server("chromium")
 
 PACE = 0.005  # seconds between two requests: an upstream of three has failed five times in a row within 0.1 s
 SHOWN_WITHIN = 2.0  # seconds from an outage to the page that shows it
+STALL_SHOWN_WITHIN = 3.0  # that is seen when nothing has ended from one state to the next
 OPEN = {"state": "open"}
 
 
@@ -134,6 +135,34 @@ def test_an_outage_is_shown_within_two_seconds(browser: Browser, live: Live) -> 
     assert shown < SHOWN_WITHIN
 
 
+def test_an_outage_in_which_nobody_answers_is_shown_before_time_outs_are_over(
+    browser: Browser, tmp_path: Path
+) -> None:
+    hung = threading.Event()
+
+    def answer_at_first(conversation: Conversation) -> None:
+        while conversation.read_request() and not hung.is_set():
+            conversation.send(ok())
+        conversation.wait_for_end_of_test()
+
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(ScriptedEndpoint(answer_at_first))
+        port = free_port()
+        policy = "timeout: 4, circuit_breaker: {consecutive_failures: 1}"
+        sidecar = stack.enter_context(Sidecar(tmp_path, configuration(port, [endpoint.port], policy=policy)))
+        page = stack.enter_context(visit(browser, sidecar.admin))
+        stack.enter_context(Traffic(port))
+        api = card(page, "api")
+        expect(api.locator('[data-part="rate"]')).to_have_text(re.compile(r"^[4-9]\d|\d\d\d"))
+        hung.set()
+        waiting = api.get_by_text(re.compile(r"^1 under way, none has ended for \d\ss$"))
+        expect(waiting).to_be_visible(timeout=STALL_SHOWN_WITHIN * 1000)
+        expect(api.get_by_text("degraded", exact=True)).to_be_visible()
+        expect(page).to_have_title("1 unwell · sidecar")
+        expect(api.get_by_text("breaker open")).to_be_visible()  # once its time-out has spoken
+        expect(waiting).to_be_hidden()
+
+
 def test_figures_of_the_last_seconds_are_shown(browser: Browser, live: Live) -> None:
     with visit(browser, live.sidecar.admin) as page:
         api = card(page, "api")
@@ -193,6 +222,19 @@ def test_a_refused_action_says_why(browser: Browser, live: Live) -> None:
         )
 
 
+def test_an_action_without_an_answer_is_told_of(browser: Browser, live: Live) -> None:
+    with visit(browser, live.sidecar.admin) as page:
+        page.get_by_role("button", name="api", exact=True).click()
+        page.evaluate(
+            "() => { const all = AbortSignal; all.timeout = () => all.abort(new DOMException('', 'TimeoutError')); }"
+        )
+        page.get_by_role("button", name=f"Trip {live.endpoints[0].address} of api").click()
+        page.get_by_role("dialog").get_by_role("button", name="Trip").click()
+        expect(page.get_by_role("alert")).to_have_text(
+            re.compile("failed: no answer in time; it may be done")
+        )
+
+
 # A stub, for what a sidecar does not do when a test wants it
 
 
@@ -241,6 +283,16 @@ def test_a_lost_connection_is_said_and_made_again(browser: Browser, background: 
         expect(page.get_by_text("Live", exact=True)).to_be_visible()
         expect(page.locator("body.stale")).to_have_count(0)
         expect(page.get_by_role("status")).to_have_text("Connected again.")
+
+
+def test_what_is_not_told_any_more_is_not_called_live(browser: Browser, background: Background) -> None:
+    stub = stubbed(background, upstream_view("api", endpoint_view("10.0.0.1:80")))
+    with visit(browser, stub.port) as page:
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        page.evaluate("(now) => { performance.now = () => now + 4000; }", page.evaluate("performance.now()"))
+        expect(page.get_by_text(re.compile(r"^Waiting, data from \d+\ss ago$"))).to_be_visible()
+        background.call(stub.tell)
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
 
 
 def test_the_worst_come_first_or_those_of_the_configuration(browser: Browser, background: Background) -> None:
@@ -309,6 +361,99 @@ def test_only_what_has_changed_is_touched(browser: Browser, background: Backgrou
         assert page.evaluate("[...touched]") == ["service-7"]
 
 
+def test_of_a_thousand_endpoints_all_count_though_a_hundred_are_told(
+    browser: Browser, background: Background
+) -> None:
+    told = [endpoint_view(f"10.0.0.{number}:80", breaker=OPEN) for number in range(100)]
+    counts = {"endpoints_total": 1000, "endpoints_drained": 0, "endpoints_serving": 1}
+    stub = stubbed(background, upstream_view("api", *told, **counts))
+    with visit(browser, stub.port) as page:
+        api = card(page, "api")
+        expect(api.get_by_text("999 of 1000 endpoints out")).to_be_visible()
+        expect(api.get_by_text("1 of 1000 in rotation")).to_be_visible()
+        background.call(lambda: stub.tell(upstream_view("api", *told, **{**counts, "endpoints_serving": 0})))
+        expect(api.get_by_text("down", exact=True)).to_be_visible()
+        expect(api.get_by_text("1000 of 1000 endpoints out")).to_be_visible()
+        expect(api.get_by_text("900 more, which are no worse")).to_be_visible()
+
+
+def test_who_is_used_though_its_breaker_is_open(browser: Browser, background: Background) -> None:
+    used = endpoint_view("10.0.0.1:80", breaker=OPEN, in_rotation=True)
+    tripped = endpoint_view("10.0.0.2:80", breaker={**OPEN, "held": "hand"})
+    stub = stubbed(background, upstream_view("api", used, tripped, panic=True))
+    with visit(browser, stub.port) as page:
+        api = card(page, "api")
+        expect(api.get_by_text("too few are well, 1 of 2 endpoints out")).to_be_visible()
+        expect(api.get_by_text("breaker open, used all the same: panic", exact=True)).to_be_visible()
+        expect(api.get_by_text("tripped by hand", exact=True)).to_be_visible()
+        unused = endpoint_view("10.0.0.1:80", breaker=OPEN)  # `panic: fail`
+        background.call(lambda: stub.tell(upstream_view("api", unused, tripped, panic=True)))
+        expect(api.get_by_text("down", exact=True)).to_be_visible()
+        expect(api.get_by_text("out: breaker open", exact=True)).to_be_visible()
+        background.call(lambda: stub.tell(upstream_view("api", used)))
+        expect(api.get_by_text("1 of 1 endpoint used though its breaker is open")).to_be_visible()
+        expect(
+            api.get_by_text("breaker open, used all the same: its breaker only observes", exact=True)
+        ).to_be_visible()
+
+
+def test_the_title_tells_where_no_frame_is_drawn(browser: Browser, background: Background) -> None:
+    stub = stubbed(background, upstream_view("api", endpoint_view("10.0.0.1:80")))
+    with visit(browser, stub.port) as page:
+        expect(card(page, "api")).to_be_visible()
+        page.evaluate("window.requestAnimationFrame = () => 0")  # as in a tab in the background
+        background.call(lambda: stub.tell(upstream_view("api", endpoint_view("10.0.0.1:80", breaker=OPEN))))
+        expect(page).to_have_title("1 unwell · sidecar")
+        expect(card(page, "api").get_by_text("well", exact=True)).to_be_visible()
+
+
+def modelled(page: Page, script: str, *arguments: Any) -> Any:
+    """What `script` finds out with the page's model, in JavaScript."""
+    text = f'async ([view, ...rest]) => {{ const {{ Model }} = await import("/assets/model.js"); {script} }}'
+    return page.evaluate(text, [upstream_view("api", endpoint_view("10.0.0.1:80")), *arguments])
+
+
+def test_history_goes_on_as_the_sidecar_has_it_whatever_its_clock_does(
+    browser: Browser, background: Background
+) -> None:
+    script = """
+        const model = new Model();
+        const series = { requests: [1, 2, 3, 4], errors: [0, 0, 0, 0], p50: [1, 1, 1, 1], p99: [1, 1, 1, 1] };
+        const upstreams = { api: series };
+        model.takeHistory({ at: "2026-01-01T10:00:00Z", interval: 5, length: 4, points: 7, upstreams });
+        return [["10:00:01", 7], ["09:00:05", 8], ["13:00:10", 8], ["13:00:20", 10]].map(([at, points], second) => {
+            model.takeState({ at: `2026-01-01T${at}Z`, points, order: ["api"], upstreams: [view] }, 1000 * second);
+            return [...model.history.upstreams.api.requests];
+        });"""
+    with visit(browser, stubbed(background).port) as page:
+        found = modelled(page, script)
+    assert found == [[1, 2, 3, 4], [2, 3, 4, 100], [2, 3, 4, 100], [4, 100, None, 100]]
+
+
+def test_only_what_should_have_ended_is_missed(browser: Browser, background: Background) -> None:
+    script = """
+        const verdicts = [];
+        const [rate, inFlight, scheme] = rest;
+        const model = new Model();
+        const tell = (second, total) => {
+            const api = { ...view, scheme, in_flight: inFlight, requests: { total, by_class: {}, by_reason: {} } };
+            api.recent = { ...view.recent, requests: rate, sessions: 0 };
+            const upstreams = total === null ? [] : [api];
+            model.takeState({ at: "2026-01-01T10:00:00Z", points: 0, order: ["api"], upstreams }, 1000 * second);
+            verdicts.push(model.verdicts.get("api").reason);
+        };
+        tell(0, 10);
+        tell(1, 20);
+        for (const second of [2, 11, 30, 61, 62]) tell(second, null);
+        return verdicts;"""
+    quiet = [f"4 under way, none has ended for {seconds}\N{NO-BREAK SPACE}s" for seconds in (1, 10, 29, 60)]
+    with visit(browser, stubbed(background).port) as page:
+        assert modelled(page, script, 30, 4, "http") == ["", "", *quiet, ""]
+        assert modelled(page, script, 2, 4, "http") == ["", "", "", *quiet[1:], ""]
+        for rate, in_flight, scheme in ((30, 0, "http"), (0, 4, "http"), (30, 4, "tcp")):
+            assert modelled(page, script, rate, in_flight, scheme) == [""] * 7
+
+
 def test_names_are_never_mark_up(browser: Browser, background: Background) -> None:
     name = '<img src=x onerror="alert(1)"> & <script>alert(2)</script>'
     stub = stubbed(background, upstream_view(name, endpoint_view("10.0.0.1:80", zone="<b>zone</b>")))
@@ -331,7 +476,25 @@ def test_the_last_in_rotation_is_warned_about(browser: Browser, background: Back
         page.get_by_role("button", name="Drain 10.0.0.1:80 of api").click()
         dialog = page.get_by_role("dialog")
         expect(dialog.get_by_text("It is the last one in rotation.")).to_be_visible()
+        expect(dialog.locator(".warning")).to_have_text(
+            "It is the last one in rotation. Until one is back, requests are answered 503."
+        )
         dialog.get_by_role("button", name="Cancel").click()
+        held = {**OPEN, "held": "hand"}
+        others = [endpoint_view("10.0.0.2:80", drained=True), endpoint_view("10.0.0.3:80", breaker=held)]
+        open_one = endpoint_view("10.0.0.4:80", breaker=OPEN)
+        background.call(
+            lambda: stub.tell(upstream_view("api", endpoint_view("10.0.0.1:80"), *others, open_one))
+        )
+        expect(page.get_by_text("1 of 4 in rotation")).to_have_count(1)
+        page.get_by_role("button", name="Drain 10.0.0.1:80 of api").click()
+        panic = (
+            "Until one is back, those whose breakers are open are used (panic), or requests are answered 503."
+        )
+        expect(dialog.get_by_text(panic)).to_be_visible()
+        dialog.get_by_role("button", name="Cancel").click()
+        background.call(lambda: stub.tell(upstream_view("api", endpoint_view("10.0.0.1:80"), others[0])))
+        expect(page.get_by_text("1 of 2 in rotation")).to_have_count(1)
         page.get_by_role("button", name="Drain all endpoints of api").click()
         expect(dialog.get_by_role("heading")).to_have_text("Drain all 2 endpoints of api?")
         expect(dialog.get_by_text("Nobody is left in rotation then.")).to_be_visible()

@@ -103,6 +103,12 @@ BEYOND = """() => [...document.body.querySelectorAll("*")]
     .filter((node) => node.getBoundingClientRect().right > innerWidth + 0.5)
     .map((node) => node.outerHTML.slice(0, 200))"""
 
+# Texts that reach into the next column, and ports that are broken in two.
+CROWDED = """() => [...document.querySelectorAll(".endpoints td.number, .endpoints .port")]
+    .filter((node) => node.checkVisibility())
+    .filter((node) => node.scrollWidth > node.clientWidth && node.clientWidth || node.getClientRects().length > 1)
+    .map((node) => node.outerHTML)"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -116,7 +122,7 @@ def stub() -> Iterator[EventStub]:
     """A sidecar that shows each state that there is."""
     broken = {"state": "open", "failures": 6, "retry_at": "2099-01-01T00:00:00.000Z", "journal": [OPENED]}
     half = {"state": "half_open", "probing": True, "journal": [OPENED]}
-    errors = {"errors": 0.25, "requests": 12345.6, "p50": 1.5, "p99": 9.0, "sessions": 0.0}
+    errors = {"errors": 0.75, "requests": 12345.6, "p50": 1.5, "p99": 9.0, "sessions": 0.0}
     failing = {**errors, "bytes_sent": 1e9, "bytes_received": 0.0}
     failed = {"ok": False, "error": "no answer within 2 s"}
     feed = {"source": "consul", "endpoints": 2, "stale": True, "saved": False, "error": "connection refused"}
@@ -207,12 +213,17 @@ def test_controls_have_names_and_ids_are_unique(browser: Browser, stub: EventStu
         assert page.evaluate(FAULTS) == []
 
 
-@pytest.mark.parametrize("width", [360, 900, 1280])
+@pytest.mark.parametrize("width", [320, 360, 900, 1280])
 def test_nothing_is_wider_than_the_window(browser: Browser, stub: EventStub, width: int) -> None:
     with visit(browser, stub.port, viewport={"width": width, "height": 740}) as page:
         opened(page)
         assert page.evaluate(BEYOND) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CROWDED) == []
+        facts = page.get_by_role("article", name=LONG).locator(".facts")
+        sentence = facts.locator("div").filter(has_text="connection refused")
+        widths = [one.evaluate("(node) => node.getBoundingClientRect().width") for one in (sentence, facts)]
+        assert widths[0] == widths[1]
         columns = page.locator(".columns")
         expect(columns).to_be_visible() if width >= 1100 else expect(columns).to_be_hidden()
         page.get_by_role("button", name="Drain all endpoints of failing").click()
@@ -293,6 +304,10 @@ def test_states_differ_without_colour(browser: Browser, stub: EventStub) -> None
         assert len(shapes) == len(set(shapes.values())) == 6
         for shape in set(shapes.values()):
             assert page.locator(f"symbol{shape}").count() == 1
+        well = page.locator(".toggle .shape:not(.chevron)").last
+        with_mark = well.screenshot()
+        page.evaluate('document.querySelectorAll(".mark").forEach((mark) => mark.remove())')
+        assert well.screenshot() != with_mark
 
 
 def test_the_whole_page_can_be_reached_and_left_by_keyboard(browser: Browser, stub: EventStub) -> None:

@@ -1,5 +1,8 @@
 """Somebody watches a sidecar: what happens to its upstreams is told within two seconds, with workers too."""
 
+import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -71,6 +74,34 @@ async def test_traffic_shows_and_with_the_end_of_the_process_the_stream_ends(wat
     assert watched.sidecar.end() == 0
     with pytest.raises((EOFError, aiohttp.ClientError)):
         await watched.until(lambda _: False)
+
+
+def first_worker(supervisor: int) -> int:
+    """Its process."""
+    return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
+
+
+@pytest.mark.parametrize("watched", [2], ids=["two workers"], indirect=True)
+async def test_a_silent_worker_keeps_nobody_from_being_told_each_second(watched: Watched) -> None:
+    await watched.told()
+    worker = first_worker(watched.sidecar.process.pid)
+    loop = asyncio.get_running_loop()
+
+    async def silent() -> int:
+        """How many workers were, when it was told next."""
+        number = (await watched.stream.next()).data["workers"]["silent"]
+        assert isinstance(number, int)
+        return number
+
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        while not await silent():
+            pass
+        begun = loop.time()
+        assert [await silent(), await silent()] == [1, 1]
+        assert loop.time() - begun < 3.0  # 4 where it is waited for twice
+    finally:
+        os.kill(worker, signal.SIGCONT)
 
 
 async def test_an_endpoint_that_is_taken_out_shows_at_once(watched: Watched) -> None:

@@ -90,7 +90,8 @@ def upstream_view(name: str, *endpoints: dict[str, Any], **other: Any) -> dict[s
 def history_view(*names: str) -> dict[str, Any]:
     """/v1/history of upstreams that have only begun."""
     nothing = {key: [None] * 120 for key in ("requests", "errors", "p50", "p99")}
-    return {"at": _now(), "interval": 5, "length": 120, "upstreams": dict.fromkeys(names, nothing)}
+    upstreams = dict.fromkeys(names, nothing)
+    return {"at": _now(), "interval": 5, "length": 120, "points": 0, "upstreams": upstreams}
 
 
 class EventStub:
@@ -131,7 +132,7 @@ class EventStub:
     def tell(self, *upstreams: dict[str, Any], **other: Any) -> None:
         """One `state` event to everybody: these upstreams have changed."""
         self.upstreams.update({view["name"]: view for view in upstreams})
-        event = {"at": _now(), "draining": False, "order": list(self.upstreams), "upstreams": list(upstreams)}
+        event = self._state(*upstreams)
         for queue in self._queues:
             queue.put_nowait({**event, **other})
 
@@ -167,12 +168,7 @@ class EventStub:
             }
             await response.write(self._event("hello", hello))
             await response.write(self._event("history", history_view(*self.upstreams)))
-            state: dict[str, Any] | None = {
-                "at": _now(),
-                "draining": False,
-                "order": list(self.upstreams),
-                "upstreams": list(self.upstreams.values()),
-            }
+            state: dict[str, Any] | None = self._state(*self.upstreams.values())
             while state is not None:
                 await response.write(self._event("state", state))
                 state = await queue.get()
@@ -183,6 +179,10 @@ class EventStub:
         with suppress(ConnectionResetError):
             await response.write_eof()
         return response
+
+    def _state(self, *upstreams: dict[str, Any]) -> dict[str, Any]:
+        order = list(self.upstreams)
+        return {"at": _now(), "points": 0, "draining": False, "order": order, "upstreams": list(upstreams)}
 
     def _event(self, kind: str, data: dict[str, Any]) -> bytes:
         self._count += 1

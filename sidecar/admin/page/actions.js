@@ -3,8 +3,10 @@
 import { announce, notify } from "./announce.js";
 import { byId, make, setHidden, setText } from "./dom.js";
 import { plural } from "./format.js";
-import { isHttp, serves, total } from "./model.js";
+import { inRotation, isHttp, serves, total } from "./model.js";
 import { credentials, hasToken, keepToken, refusal } from "./stream.js";
+
+const PATIENCE = 10000; // milliseconds for an answer, which takes a few
 
 // verb: on the button. done: what has been done then. will: what happens, `it` being one endpoint or all of them.
 const ACTIONS = {
@@ -19,13 +21,13 @@ const ACTIONS = {
     verb: "Trip",
     done: "tripped",
     takes: true,
-    will: (it) => `The breaker of ${it} opens by hand: out of rotation whatever requests and checks say, until reset.`,
+    will: (it) => `Out of rotation whatever requests and checks say of ${it}, until reset.`,
   },
   reset: {
     verb: "Reset",
     done: "reset",
     takes: false,
-    will: (it) => `The breaker of ${it} closes, and knows nothing of before: back into rotation at once.`,
+    will: (it) => `What the breaker of ${it} knows is forgotten: back into rotation at once.`,
   },
 };
 
@@ -62,7 +64,7 @@ function ask(action, upstream, endpoint, token) {
   const what = endpoint ? endpoint.address : many === 1 ? "the one endpoint" : `all ${many} endpoints`;
   setText(byId("confirm-heading"), `${verb} ${what} of ${upstream.name}?`);
   setText(byId("confirm-text"), will(endpoint ? "it" : "each of them"));
-  const warning = takes ? lossWarning(action, upstream, endpoint) : "";
+  const warning = takes ? lossWarning(upstream, endpoint) : "";
   setText(byId("confirm-warning"), warning);
   setHidden(byId("confirm-warning"), !warning);
   setText(byId("confirm-yes"), verb);
@@ -74,15 +76,16 @@ function ask(action, upstream, endpoint, token) {
 }
 
 /** What is lost when nobody is left in rotation; empty when somebody is. */
-function lossWarning(action, upstream, endpoint) {
-  // Endpoints that a view leaves out are well: it names those that are least so.
-  const unseen = total(upstream) - upstream.endpoints.length;
-  const left = endpoint ? upstream.endpoints.filter((one) => one !== endpoint && serves(one)).length + unseen : 0;
-  const matters = endpoint ? serves(endpoint) : upstream.endpoints.some(serves) || unseen;
+function lossWarning(upstream, endpoint) {
+  const serving = inRotation(upstream);
+  const left = endpoint ? serving - Number(serves(endpoint)) : 0;
+  const matters = endpoint ? serves(endpoint) : serving;
   if (left || !matters) return "";
   const served = isHttp(upstream) ? "requests are answered 503" : "sessions are closed at once";
   const which = endpoint ? "It is the last one in rotation." : "Nobody is left in rotation then.";
-  const then = action === "trip" ? `all that are not drained are used (panic), or ${served}` : served;
+  // Who is out by its breaker is used in panic, who is out by hand is not.
+  const others = endpoint && upstream.endpoints.some((one) => one !== endpoint && !one.drained && one.breaker.held !== "hand");
+  const then = others ? `those whose breakers are open are used (panic), or ${served}` : served;
   return `${which} Until one is back, ${then}.`;
 }
 
@@ -94,6 +97,7 @@ async function send(action, name, address, token) {
       method: "POST",
       headers: { "X-Sidecar-Control": "1", ...credentials() },
       cache: "no-store",
+      signal: AbortSignal.timeout(PATIENCE),
     });
     if (response.status === 401) token.ask();
     if (!response.ok) throw new Error(await refusal(response));
@@ -101,9 +105,16 @@ async function send(action, name, address, token) {
     const whom = address === null ? `${plural(endpoints.length, "endpoint")} of ${name}` : what;
     notify(`${whom}: ${ACTIONS[action].done}`);
   } catch (error) {
-    const why = error instanceof TypeError ? "the sidecar does not answer" : error.message;
-    notify(`${ACTIONS[action].verb} ${what} failed: ${why}`, { failed: true });
+    notify(`${ACTIONS[action].verb} ${what} failed: ${reasonOf(error)}`, { failed: true });
   }
+}
+
+function reasonOf(error) {
+  if (error.name === "TimeoutError") {
+    // A browser has six connections to an address, and each tab of this page keeps one.
+    return "no answer in time; it may be done all the same. Six tabs of this page keep each other from asking.";
+  }
+  return error instanceof TypeError ? "the sidecar does not answer" : error.message;
 }
 
 byId("confirm-no").addEventListener("click", () => byId("confirm").close());

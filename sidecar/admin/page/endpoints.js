@@ -47,7 +47,8 @@ class EndpointRow {
     this.parts = parts;
     this.details = this.node.querySelector("details");
     this.journal = "";
-    setText(parts.address, address);
+    const port = address.lastIndexOf(":");
+    parts.address.append(address.slice(0, port), make("span", { class: "port" }, address.slice(port)));
     const find = () => {
       const upstream = table.upstream;
       const endpoint = upstream.endpoints.find((one) => one.address === address);
@@ -62,10 +63,10 @@ class EndpointRow {
     this.endpoint = endpoint;
     const place = [endpoint.zone && `zone ${endpoint.zone}`, endpoint.weight !== 1 && `weight ${endpoint.weight}`];
     setText(parts.place, place.filter(Boolean).join(", "));
-    const state = endpointState(endpoint);
+    const state = endpointState(endpoint, upstream.panic);
     setShape(parts.shape, state.shape);
     setAttribute(this.node, "data-tone", state.tone);
-    setText(parts.state, state.text + (upstream.panic && endpoint.breaker.state !== "closed" ? ", used in panic" : ""));
+    setText(parts.state, state.text);
     this.updateBreaker(endpoint.breaker);
     setText(parts.check, checkText(endpoint.check));
     setText(parts["in-flight"], count(endpoint.in_flight));

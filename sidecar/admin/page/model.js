@@ -2,8 +2,15 @@
 
 import { plural, ratio, span } from "./format.js";
 
-// From one request in twenty on an upstream is called failing: more than the odd 5xx that a service has of its own.
-const FAILING = 0.05;
+// As sidecar status has it (console/facts.py): half of at least one request a second, and one in a hundred.
+const FAILING = 0.5;
+const ENOUGH = 1;
+const DEGRADED = 0.01;
+
+// Requests that would have ended by now had it gone on as before: when none has, that is no chance. After a minute
+// time-outs have spoken, and what is still under way is a stream.
+const EXPECTED = 20;
+const STALLED = [0.9, 60]; // seconds
 
 // Worst first. shape: see index.html. tone: the colour's name in style.css.
 export const VERDICTS = {
@@ -30,36 +37,47 @@ export function pace(upstream) {
 export const total = (upstream) => upstream.endpoints_total ?? upstream.endpoints.length;
 
 /** Those that new requests go to. */
-export function inRotation(upstream) {
-  const out = upstream.endpoints.filter((endpoint) => !serves(endpoint)).length;
-  return total(upstream) - out;
-}
+export const inRotation = (upstream) => upstream.endpoints_serving ?? upstream.endpoints.filter(serves).length;
+
+const drainedOf = (upstream) =>
+  upstream.endpoints_drained ?? upstream.endpoints.filter((endpoint) => endpoint.drained).length;
 
 export const serves = (endpoint) => endpoint.in_rotation && !endpoint.drained;
 
-/** How an endpoint is: `{shape, tone, text}`. */
-export function endpointState(endpoint) {
+/** How an endpoint is: `{shape, tone, text}`. panic: its upstream's. */
+export function endpointState(endpoint, panic) {
   const { state, held } = endpoint.breaker;
   if (endpoint.drained) return { shape: "drained", tone: "warn", text: "drained" };
   if (held === "hand") return { shape: "down", tone: "bad", text: "tripped by hand" };
-  if (held === "checks") return { shape: "down", tone: "bad", text: "out: checks fail" };
+  if (held === "checks" && !endpoint.in_rotation) return { shape: "down", tone: "bad", text: "out: checks fail" };
+  if (state === "open" && endpoint.in_rotation) {
+    const why = panic ? "panic" : "its breaker only observes";
+    return { shape: "degraded", tone: "warn", text: `breaker open, used all the same: ${why}` };
+  }
   if (state === "open") return { shape: "down", tone: "bad", text: "out: breaker open" };
   if (state === "half_open") return { shape: "probing", tone: "warn", text: "half open" };
   if (!endpoint.in_rotation) return { shape: "degraded", tone: "warn", text: "out of rotation" };
   return { shape: "well", tone: "good", text: "in rotation" };
 }
 
-/** How an upstream is: `{name, reason}`; a name of VERDICTS, and why in words. */
-export function verdict(upstream) {
+/**
+ * How an upstream is: `{name, reason}`; a name of VERDICTS, and why in words.
+ *
+ * quiet: seconds for which none of its requests has ended, where some should have; 0 where all is as usual.
+ */
+export function verdict(upstream, quiet = 0) {
   const all = total(upstream);
   const serving = inRotation(upstream);
-  const drained = upstream.endpoints.filter((endpoint) => endpoint.drained).length;
+  const drained = drainedOf(upstream);
   const ill = all - serving - drained;
   const errors = upstream.recent?.errors ?? 0;
   const notes = [];
   if (ill) notes.push(`${ill} of ${plural(all, "endpoint")} out`);
+  const observed = upstream.panic ? 0 : upstream.endpoints.filter((one) => serves(one) && one.breaker.state === "open").length;
+  if (observed) notes.push(`${observed} of ${plural(all, "endpoint")} used though its breaker is open`);
   if (drained) notes.push(`${drained} of ${plural(all, "endpoint")} drained`);
-  if (errors >= FAILING) notes.push(`${ratio(errors)} errors`);
+  if (quiet) notes.push(`${upstream.in_flight} under way, none has ended for ${span(quiet)}`);
+  if (errors >= DEGRADED) notes.push(`${ratio(errors)} errors`);
   for (const feed of upstream.registries ?? []) if (feed.stale) notes.push(`${feed.source} is stale`);
   const { pending, pending_used: waiting } = upstream.limits;
   if (waiting && waiting >= pending) notes.push("its queue is full");
@@ -67,9 +85,9 @@ export function verdict(upstream) {
   if (upstream.leaving) return said("leaving", "not configured any more");
   if (!all) return said("down", "it has no endpoints");
   if (drained === all) return said("down");
-  if (upstream.panic) return said("panic", "too few are well, so that all are used");
   if (!serving) return said("down");
-  if (errors >= FAILING) return said("failing");
+  if (upstream.panic) return said("panic", all - drained === serving ? "too few are well, so that all are used" : "too few are well");
+  if (errors >= FAILING && pace(upstream) >= ENOUGH) return said("failing");
   if (notes.length > (drained ? 1 : 0)) return said("degraded");
   if (drained) return said("drained");
   return said("well");
@@ -82,7 +100,8 @@ export class Model {
     this.order = [];
     this.upstreams = new Map(); // name -> view, as in /v1/upstreams
     this.verdicts = new Map();
-    this.history = { interval: 5, length: 120, at: 0, upstreams: {} };
+    this.flows = new Map(); // name -> {ended, since, rate}: requests that have ended, since when as many, and how many a second before
+    this.history = { length: 120, points: 0, upstreams: {} };
     this.points = 0; // counts what has been added to it: whoever has drawn as many is up to date
     this.draining = false;
     this.workers = null;
@@ -100,7 +119,7 @@ export class Model {
   }
 
   takeHistory(history) {
-    this.history = { ...history, at: Date.parse(history.at) };
+    this.history = history;
     this.points += 1;
   }
 
@@ -116,31 +135,52 @@ export class Model {
     for (const upstream of state.upstreams) {
       this.upstreams.set(upstream.name, upstream);
       changed.add(upstream.name);
-      const before = this.verdicts.get(upstream.name);
-      const after = verdict(upstream);
-      this.verdicts.set(upstream.name, after);
-      if (before && before.name !== after.name) turned.push(upstream.name);
+    }
+    for (const [name, upstream] of this.upstreams) {
+      const quiet = this.quiet(upstream, now);
+      if (!changed.has(name) && !quiet && !this.flows.get(name).told) continue;
+      this.flows.get(name).told = quiet > 0;
+      const before = this.verdicts.get(name);
+      const after = verdict(upstream, quiet);
+      this.verdicts.set(name, after);
+      changed.add(name);
+      if (before && before.name !== after.name) turned.push(name);
     }
     this.order = state.order.filter((name) => this.upstreams.has(name));
     const configured = new Set(state.order);
     for (const name of this.upstreams.keys()) if (!configured.has(name)) this.forget(name);
-    if (this.extend(this.wall)) for (const name of this.order) changed.add(name);
+    if (this.extend(state.points)) for (const name of this.order) changed.add(name);
     return { changed, turned };
+  }
+
+  /** For how many seconds none of its requests has ended where some should have; 0 where all is as usual. */
+  quiet(upstream, now) {
+    const { name, recent } = upstream;
+    const ended = upstream.requests.total;
+    const flow = this.flows.get(name);
+    if (flow?.ended !== ended) {
+      this.flows.set(name, { ended, since: now, rate: flow ? (recent?.requests ?? 0) : 0, told: flow?.told });
+      return 0;
+    }
+    const seconds = (now - flow.since) / 1000;
+    const stalled = isHttp(upstream) && upstream.in_flight > 0 && flow.rate * seconds >= EXPECTED;
+    return stalled && seconds >= STALLED[0] && seconds <= STALLED[1] ? seconds : 0;
   }
 
   forget(name) {
     this.upstreams.delete(name);
     this.verdicts.delete(name);
+    this.flows.delete(name);
     delete this.history.upstreams[name];
   }
 
-  /** One more point of history when it is time, of what is told each second; whether there is one. */
-  extend(at) {
+  /** The points of history that the sidecar has ended since, of what is told each second; whether there are any. */
+  extend(points) {
     const { history } = this;
-    const steps = Math.min(Math.floor((at - history.at) / (history.interval * 1000)), history.length);
+    const steps = Math.min(points - history.points, history.length);
     if (!(steps > 0)) return false;
     this.points += 1;
-    history.at += steps * history.interval * 1000;
+    history.points = points;
     for (const [name, upstream] of this.upstreams) {
       const series = (history.upstreams[name] ??= emptySeries(history.length));
       const recent = upstream.recent;

@@ -11,6 +11,7 @@ import { UpstreamRow } from "./upstream.js";
 // As many of those that are not well open by themselves: in an outage of hundreds the list stays a list.
 const OPENED = 5;
 const TICK = 500; // milliseconds between looks at what counts by itself: a second is never skipped
+const OLD = 3000; // milliseconds without a state, which comes each second, after which nothing is called live
 
 const model = new Model();
 const rows = new Map();
@@ -43,6 +44,7 @@ const stream = new Stream("v1/events", {
         const { name: word, reason } = model.verdicts.get(name) ?? { name: "gone", reason: "" };
         announce(`${name} is ${word}${reason ? `, ${reason}` : ""}`);
       }
+      drawTitle(); // not with the rest: no frame is drawn for a tab in the background, where only this is seen
     }
     schedule();
   },
@@ -101,15 +103,18 @@ function drawAround(names) {
     if (!hello.control) about.push("read only");
     setText(byId("about"), about.filter(Boolean).join(" · "));
   }
-  const tally = model.tally();
-  drawSummary(tally);
-  const unwell = tally.filter(([name]) => VERDICTS[name].rank < VERDICTS.leaving.rank);
-  const number = unwell.reduce((sum, [, some]) => sum + some, 0);
-  document.title = number ? `${number} unwell · sidecar` : "sidecar";
+  drawSummary(model.tally());
   setHidden(byId("draining"), !model.draining);
   setHidden(byId("empty"), names.length > 0 || model.at === null);
   setText(byId("empty"), model.order.length ? "No upstream has such a name." : "No upstream is configured.");
   drawRegistrations();
+}
+
+function drawTitle() {
+  const unwell = model.tally().filter(([name]) => VERDICTS[name].rank < VERDICTS.leaving.rank);
+  const number = unwell.reduce((sum, [, some]) => sum + some, 0);
+  const title = number ? `${number} unwell · sidecar` : "sidecar";
+  if (document.title !== title) document.title = title;
 }
 
 function drawSummary(tally) {
@@ -154,7 +159,8 @@ function tick() {
     showConnection("lost", model.at === null ? `No connection: ${lost}` : `Connection lost, ${age()}`);
     setAttribute(byId("connection"), "title", lost);
   } else if (model.at !== null) {
-    showConnection("live", "Live");
+    if (performance.now() - model.at > OLD) showConnection("connecting", `Waiting, ${age()}`);
+    else showConnection("live", "Live");
     byId("connection").removeAttribute("title");
   }
 }

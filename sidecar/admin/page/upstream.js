@@ -93,10 +93,10 @@ export class UpstreamRow {
     this.tick(model.clock());
   }
 
-  setFact(label, value) {
+  setFact(label, value, looks = "") {
     let fact = this.facts.get(label);
     if (!fact) {
-      fact = { row: make("div", {}, make("dt", {}, label)), value: make("dd") };
+      fact = { row: make("div", { class: looks }, make("dt", {}, label)), value: make("dd") };
       fact.row.append(fact.value);
       this.facts.set(label, fact);
       this.insideParts.facts.append(fact.row);
@@ -109,7 +109,7 @@ export class UpstreamRow {
   tick(clock) {
     if (!this.open || !this.table) return;
     this.table.tick(clock);
-    for (const feed of this.last[0].registries ?? []) this.setFact(`Registry ${feed.source}`, feedFact(feed, clock));
+    for (const feed of this.last[0].registries ?? []) this.setFact(`Registry ${feed.source}`, feedFact(feed, clock), "sentence");
   }
 }
 

@@ -158,6 +158,7 @@ async def test_history_says_what_its_points_are(stage: Stage) -> None:
         assert response.headers["Cache-Control"] == "no-store"
         found = await response.json()
     assert (found["at"], found["interval"], found["length"]) == ("2023-11-14T22:30:05.000Z", 5, LENGTH)
+    assert found["points"] == 1
     points = found["upstreams"]["a0"]
     assert {name: len(series) for name, series in points.items()} == dict.fromkeys(
         ("requests", "errors", "p50", "p99"), LENGTH

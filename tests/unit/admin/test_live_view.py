@@ -189,8 +189,19 @@ async def test_of_many_endpoints_those_that_are_least_well_are_told() -> None:
     await stage.look()
     shown = stage.shown()
     assert shown["endpoints_total"] == MOST_ENDPOINTS + 50
+    assert (shown["endpoints_drained"], shown["endpoints_serving"]) == (1, MOST_ENDPOINTS + 48)
     ports = [endpoint["port"] for endpoint in shown["endpoints"]]
     assert ports == [120, 130, 140, 150, *range(1, MOST_ENDPOINTS - 3)]
+
+
+async def test_of_many_endpoints_all_are_counted_though_few_are_told() -> None:
+    stage = Stage(endpoints=2 * MOST_ENDPOINTS + 50)
+    for port in range(1, MOST_ENDPOINTS + 26):
+        stage.fail(port)
+    await stage.look()
+    shown = stage.shown()
+    assert len(shown["endpoints"]) == MOST_ENDPOINTS
+    assert shown["endpoints_serving"] == MOST_ENDPOINTS + 25
 
 
 async def test_who_was_told_before_hears_only_of_what_has_changed_since() -> None:

@@ -201,7 +201,8 @@ async def test_what_is_told_each_second_is_as_described(clusters: dict[str, Clus
         workers=WorkerCounts(2),
     )
     await view.look()
-    state = {**json.loads(view.head), "upstreams": [json.loads(text) for text in view.since(0)]}
+    told = [json.loads(text) for text in view.since(0)]
+    state = {**json.loads(view.head), "points": 3, "upstreams": told}  # the history is its own
     validator("State").validate(state)
     assert ("endpoints_total" in state["upstreams"][0]) is many
     assert state["upstreams"][0]["registries"]
@@ -222,7 +223,8 @@ def test_the_agreed_shapes_of_what_has_been_going_on() -> None:
     validator("Recent").validate(None)
     points = [None] * 119 + [0.5]
     series = dict.fromkeys(("requests", "errors", "p50", "p99"), points)
-    history = {"at": "2026-01-01T00:00:00Z", "interval": 5, "length": 120, "upstreams": {"api": series}}
+    history = {"at": "2026-01-01T00:00:00Z", "interval": 5, "length": 120, "points": 3}
+    history["upstreams"] = {"api": series}
     validator("History").validate(history)
     assert not validator("History").is_valid({**history, "length": 60})
 
