@@ -49,16 +49,6 @@ _METHODS: Final = list(METHODS)
 _FULL: Final = CHUNK
 _NONE: Final = int(Reason.NONE)
 _CLIENT_GONE: Final = int(Reason.CLIENT_GONE)
-# Sessions that went wrong on this side of the application.
-_BROKEN: Final = frozenset(
-    (
-        CloseReason.NO_ENDPOINTS,
-        CloseReason.ALL_OPEN,
-        CloseReason.CONNECT_FAILED,
-        CloseReason.OVERFLOW,
-        CloseReason.ENDPOINT_RESET,
-    )
-)
 
 # W3C Trace Context, 3.2: version, trace-id, parent-id, flags. ff is no version, no id is all zeros, and versions after
 # 00 may have more behind the flags (https://www.w3.org/TR/trace-context/#traceparent-header).
@@ -145,7 +135,7 @@ class AccessLog:
 
     def session_over(self, session: Session, reason: CloseReason, now: float) -> None:
         """See `Recorder.session_over`."""
-        if reason not in _BROKEN and self._is_left_out():
+        if not reason.is_failure and self._is_left_out():
             return
         self._write(
             f"{self._begin(session.started)}session"
