@@ -202,8 +202,10 @@ class Recording:
 
     def reopen(self) -> None:
         """The access log's file has been moved away: go on with a new one of its name."""
-        if self._now.log is not None:
-            self._now.log.reopen()
+        # One that is prepared may have been opened by its name before that.
+        for log in {parts.log for parts in (self._now, self._next) if parts is not None}:
+            if log is not None:
+                log.reopen()
 
     async def close(self) -> None:
         """End everything; what waits is written and sent, in bounded time."""
