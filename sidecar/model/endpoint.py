@@ -60,7 +60,8 @@ class EndpointState:
     attempts: counts by `Outcome`. attempt_seconds: what those took that say something of it (`timed_attempts`), until
     the head of a response, or a session's connection, was there.
     in_flight: exchanges and sessions that are at this endpoint now.
-    drained: somebody wants it out of rotation until it is enabled; what is busy may finish, sessions too.
+    drained: somebody wants it out of rotation until it is enabled; what is busy may finish, sessions too while it is
+    well.
     removed: the source no longer names it; what is busy may finish, nothing is pooled.
     in_rotation: it may be picked: its breaker lets requests through, or is disregarded. Connections are kept for it.
     weight: what balancing goes by: the endpoint's own, in tenths of it while any of the upstream starts slowly.

@@ -115,7 +115,7 @@ class Session(Receiver):
         endpoint = self._endpoint
         if endpoint is None or not self.cluster.policy.close_on_unhealthy:
             return
-        if endpoint.in_rotation or endpoint.drained:
+        if self.cluster.keeps_sessions(endpoint):
             endpoint.sessions.add(self)
         else:  # it has left since this one was on its way
             self.endpoint_left()
