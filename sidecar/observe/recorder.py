@@ -121,9 +121,13 @@ class Recording:
         self._next: _Parts | None = None
         self._endings: set[asyncio.Task[None]] = set()
 
+    def has_to_load(self, settings: SidecarSettings) -> bool:
+        """Whether `prepare` would need what takes its time to be loaded, see `load`."""
+        return bool(settings.tracing.endpoint) and self._now.tracer is None
+
     async def load(self, settings: SidecarSettings) -> None:
         """Load aside what `prepare` will need, while requests are served."""
-        if settings.tracing.endpoint and self._now.tracer is None:
+        if self.has_to_load(settings):
             from sidecar.observe.tracing import load_tracing  # noqa: PLC0415 - nobody loads what is off
 
             with suppress(OSError):  # no thread is to be had: it is loaded when it is needed
