@@ -1,9 +1,9 @@
 """A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
 
-What it is told (`kind`): start, stage, leave, move, do, reload, reopen, snapshot, values. It tells: ready or failed,
-then move, held, quiet, reloaded, values. Signals are for the supervisor, which may be in the same foreground group or
-control group as its workers and passes on what they mean. A worker whose supervisor has gone drains by itself, as at
-SIGTERM, and takes signals then.
+What it is told (`kind`): start, stage, leave, move, do, reload, reopen, snapshot, values, readings. It tells: ready or
+failed, then move, held, quiet, reloaded, values, readings. Signals are for the supervisor, which may be in the same
+foreground group or control group as its workers and passes on what they mean. A worker whose supervisor has gone drains
+by itself, as at SIGTERM, and takes signals then.
 """
 
 from __future__ import annotations
