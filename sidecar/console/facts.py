@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.console.look import DRAINED
+from sidecar.model.outcome import Outcome
 
 __all__ = [
     "EndpointFacts",
@@ -34,17 +35,7 @@ ENOUGH = (
 
 _BROKEN = ("failing", "panic", "drained")
 
-_FAILURES = frozenset(
-    {
-        "failure_status",
-        "connect_refused",
-        "connect_timeout",
-        "request_timeout",
-        "reset",
-        "bad_response",
-        "outrun",
-    }
-)
+_FAILURES = frozenset(outcome.label for outcome in Outcome if outcome.is_failure)
 
 
 @dataclass(frozen=True, slots=True)
