@@ -32,6 +32,7 @@ from sidecar.workers.wire import (
     Order,
     from_plain,
     is_followed,
+    order_of,
     reloaded_settings,
     snapshot_of,
     to_plain,
@@ -206,9 +207,11 @@ class WorkerApp(App):
     def do(self, order: Order) -> None:
         """What somebody has asked the supervisor for."""
         cluster = self.clusters.get(order.upstream)
-        state = cluster and cluster.endpoints.get((order.host, order.port))
-        if cluster and state:  # else its configuration is another one, for the moment of a reload
-            ACTIONS[order.action](cluster, [state], order.at)
+        if cluster is None:  # its configuration is another one, for the moment of a reload
+            return
+        states = [cluster.endpoints[key] for key in order.endpoints if key in cluster.endpoints]
+        if states:
+            ACTIONS[order.action](cluster, states, order.at)
 
     def values(self) -> dict[str, Any]:
         """Everything counted so far."""
@@ -302,7 +305,7 @@ class _Conversation:
         if kind == "move":
             app.adopt(from_plain(Move, message["move"]))
         elif kind == "do":
-            app.do(from_plain(Order, message["order"]))
+            app.do(order_of(message["order"]))
         elif kind == "snapshot":
             app.apply(snapshot_of(message["snapshot"]))
         elif kind == "values":
@@ -413,7 +416,7 @@ def _app(message: Message, channel: Channel) -> WorkerApp:
     for name, host, descriptor in message["sockets"]:
         sockets.setdefault(name, []).append((host, descriptor))
     moves = [from_plain(Move, move) for move in message["moves"]]
-    orders = [from_plain(Order, order) for order in message["orders"]]
+    orders = [order_of(order) for order in message["orders"]]
     snapshots = [snapshot_of(snapshot) for snapshot in message["snapshots"]]
     return WorkerApp(settings, sockets, moves, channel, orders=orders, snapshots=snapshots)
 
