@@ -302,7 +302,6 @@ class Cluster:
         if it did not; what its response takes to come is its reader's business.
         """
         state.count(outcome)
-        self.stats.count_attempt(outcome)
         if outcome is _SUCCESS or outcome not in SAYS_NOTHING:
             state.attempt_seconds += seconds
             if state.removed:
@@ -427,7 +426,8 @@ class Cluster:
             policy.check_fall,
         )
         breaker.totals = self.stats.transitions
-        return EndpointState(endpoint, self._authority(endpoint), breaker, EndpointPool(self.limit))
+        pool = EndpointPool(self.limit)
+        return EndpointState(endpoint, self._authority(endpoint), breaker, pool, self.stats.attempts)
 
     def _authority(self, endpoint: Endpoint) -> bytes:
         """What requests to it carry as Host, see `EndpointState`."""
