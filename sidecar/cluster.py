@@ -290,7 +290,8 @@ class Cluster:
         """Why `pick` gave None: nobody serves this upstream, all are drained, or every breaker is open."""
         if not self.endpoints:
             return Reason.NO_ENDPOINTS
-        return Reason.DRAINING if not self._enabled() else Reason.ALL_OPEN
+        drained = all(state.drained for state in self.endpoints.values())
+        return Reason.DRAINING if drained else Reason.ALL_OPEN
 
     def report(
         self, state: EndpointState, outcome: Outcome, now: float, permit: int, seconds: float = 0.0
@@ -301,7 +302,6 @@ class Cluster:
         if it did not; what its response takes to come is its reader's business.
         """
         state.count(outcome)
-        self.stats.count_attempt(outcome)
         if outcome is _SUCCESS or outcome not in SAYS_NOTHING:
             state.attempt_seconds += seconds
             if state.removed:
@@ -319,9 +319,15 @@ class Cluster:
         key = gone.endpoint.key
         heir = self.endpoints.get(key)
         if heir is not None:
-            heir.attempt_seconds += seconds
-        elif key in self._left:
-            self._left[key] = (gone.attempts, gone.attempt_seconds)
+            if heir.attempts is gone.attempts:  # else it was forgotten meanwhile, and its count with it
+                heir.attempt_seconds += seconds
+            return
+        attempts, before = self._left.get(key, (None, 0.0))
+        if attempts is gone.attempts:
+            self._left[key] = (
+                attempts,
+                before + seconds,
+            )  # an heir of its may have gone too, and taken longer
 
     def judge(self, state: EndpointState, outcome: Outcome, now: float, permit: int) -> None:
         """Feed the breaker alone: of a probe that goes on, as a stream may for hours."""
@@ -389,7 +395,10 @@ class Cluster:
         self._follow(now, *chosen)
 
     def drain(self, states: Iterable[EndpointState], now: float) -> None:
-        """Send nothing new to `states` until `enable`. What is under way finishes, sessions too; breakers stay."""
+        """Send nothing new to `states` until `enable`. What is under way finishes, sessions too; breakers stay.
+
+        Sessions with `close_on_unhealthy` end all the same when a breaker would take their endpoint out of rotation.
+        """
         for state in states:
             state.drained = True
         self._follow(now)
@@ -417,7 +426,8 @@ class Cluster:
             policy.check_fall,
         )
         breaker.totals = self.stats.transitions
-        return EndpointState(endpoint, self._authority(endpoint), breaker, EndpointPool(self.limit))
+        pool = EndpointPool(self.limit)
+        return EndpointState(endpoint, self._authority(endpoint), breaker, pool, self.stats.attempts)
 
     def _authority(self, endpoint: Endpoint) -> bytes:
         """What requests to it carry as Host, see `EndpointState`."""
@@ -481,8 +491,17 @@ class Cluster:
         for state in self.endpoints.values():
             if not state.in_rotation:
                 state.pool.close_idle()  # connections of a failing endpoint are not worth a later retry
-                if not state.drained:
+                if not self.keeps_sessions(state):
                     self._end_sessions(state)
+
+    def keeps_sessions(self, state: EndpointState) -> bool:
+        """Whether sessions at `state` go on: it is in rotation, or would be if nobody had drained it."""
+        if state.in_rotation or not state.drained:
+            return state.in_rotation
+        breaker = state.breaker
+        if state.removed or breaker.tripped:
+            return False
+        return breaker.closed or self._sound is not None or self.policy.observe_only
 
     def _end_sessions(self, state: EndpointState) -> None:
         """End what does not outlive its endpoint's place in the rotation. Last: it makes room, and others go on."""

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from sidecar.console.look import DRAINED
+from sidecar.model.outcome import Outcome
 
 __all__ = [
     "EndpointFacts",
@@ -36,17 +37,7 @@ ENOUGH = (
 
 _BROKEN = ("failing", "panic", "drained")
 
-_FAILURES = frozenset(
-    {
-        "failure_status",
-        "connect_refused",
-        "connect_timeout",
-        "request_timeout",
-        "reset",
-        "bad_response",
-        "outrun",
-    }
-)
+_FAILURES = frozenset(outcome.label for outcome in Outcome if outcome.is_failure)
 
 
 @dataclass(frozen=True, slots=True)

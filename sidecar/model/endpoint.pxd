@@ -5,7 +5,7 @@ from sidecar.resilience.breaker cimport Breaker
 cdef class EndpointState:
     cdef public object endpoint, attempts, last_check
     cdef public set sessions
-    cdef long long[::1] _attempts
+    cdef long long[::1] _attempts, _totals
     cdef public bytes authority
     cdef public Breaker breaker
     cdef public EndpointPool pool

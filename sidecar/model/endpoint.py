@@ -60,7 +60,8 @@ class EndpointState:
     attempts: counts by `Outcome`. attempt_seconds: what those took that say something of it (`timed_attempts`), until
     the head of a response, or a session's connection, was there.
     in_flight: exchanges and sessions that are at this endpoint now.
-    drained: somebody wants it out of rotation until it is enabled; what is busy may finish, sessions too.
+    drained: somebody wants it out of rotation until it is enabled; what is busy may finish, sessions too while it is
+    well.
     removed: the source no longer names it; what is busy may finish, nothing is pooled.
     in_rotation: it may be picked: its breaker lets requests through, or is disregarded. Connections are kept for it.
     weight: what balancing goes by: the endpoint's own, in tenths of it while any of the upstream starts slowly.
@@ -72,6 +73,7 @@ class EndpointState:
 
     __slots__ = (
         "_attempts",
+        "_totals",
         "attempt_seconds",
         "attempts",
         "authority",
@@ -90,13 +92,22 @@ class EndpointState:
         "weight",
     )
 
-    def __init__(self, endpoint: Endpoint, authority: bytes, breaker: Breaker, pool: EndpointPool) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        authority: bytes,
+        breaker: Breaker,
+        pool: EndpointPool,
+        totals: array[int] | None = None,
+    ) -> None:
+        """totals: where attempts are counted too, with those of others."""
         self.endpoint = endpoint
         self.authority = authority
         self.breaker = breaker
         self.pool = pool
         self.attempts = zeros(len(Outcome))
         self._attempts = self.attempts  # as compiled code sees it
+        self._totals = zeros(len(Outcome)) if totals is None else totals
         self.attempt_seconds = 0.0
         self.in_flight = 0
         self.drained = False
@@ -123,6 +134,7 @@ class EndpointState:
     def count(self, outcome: int) -> None:
         """An attempt has ended so."""
         self._attempts[outcome] += 1
+        self._totals[outcome] += 1
 
     def __repr__(self) -> str:
         return f"<EndpointState {self.endpoint.address} {self.breaker.state.label}>"

@@ -66,3 +66,21 @@ class CloseReason(IntEnum):
     def label(self) -> str:
         """The name as metrics spell it."""
         return self.name.lower()
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the application was let down: it got no endpoint, or the endpoint or the sidecar cut it off."""
+        return self in _FAILURES
+
+
+# All endpoints drained is DRAINING too, as is the end of the sidecar, which resets what is left.
+_FAILURES = frozenset(
+    (
+        CloseReason.ENDPOINT_RESET,
+        CloseReason.NO_ENDPOINTS,
+        CloseReason.ALL_OPEN,
+        CloseReason.CONNECT_FAILED,
+        CloseReason.OVERFLOW,
+        CloseReason.DRAINING,
+    )
+)

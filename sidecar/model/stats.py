@@ -80,7 +80,6 @@ class UpstreamStats:
     """
 
     __slots__ = (
-        "_attempts",
         "_duration_sums",
         "_durations",
         "_requests",
@@ -110,8 +109,7 @@ class UpstreamStats:
         self.durations = zeros(CODE_CLASSES * _BUCKETS)
         self.duration_sums = array("d", bytes(8 * CODE_CLASSES))
         self.attempts = zeros(len(Outcome))
-        # The same four as compiled code sees them: memory, without the object around it.
-        self._attempts = self.attempts
+        # The first three as compiled code sees them: memory, without the object around it.
         self._requests = self.requests
         self._durations = self.durations
         self._duration_sums = self.duration_sums
@@ -137,10 +135,6 @@ class UpstreamStats:
     def has_sessions(self) -> bool:
         """Whether there is or was any session."""
         return self.sessions_active > 0 or any(self.sessions)
-
-    def count_attempt(self, outcome: int) -> None:
-        """Record the end of an attempt at one of its endpoints."""
-        self._attempts[outcome] += 1
 
     def count_request(self, method: int, status: int, reason: int, seconds: float) -> None:
         """Record the end of an exchange. method: index into `METHODS`; status: 100 to 599."""

@@ -50,16 +50,6 @@ _METHODS: Final = list(METHODS)
 _FULL: Final = CHUNK
 _NONE: Final = int(Reason.NONE)
 _CLIENT_GONE: Final = int(Reason.CLIENT_GONE)
-# Sessions that went wrong on this side of the application.
-_BROKEN: Final = frozenset(
-    (
-        CloseReason.NO_ENDPOINTS,
-        CloseReason.ALL_OPEN,
-        CloseReason.CONNECT_FAILED,
-        CloseReason.OVERFLOW,
-        CloseReason.ENDPOINT_RESET,
-    )
-)
 
 
 class AccessLog:
@@ -139,7 +129,7 @@ class AccessLog:
 
     def session_over(self, session: Session, reason: CloseReason, now: float) -> None:
         """See `Recorder.session_over`."""
-        if reason not in _BROKEN and self._is_left_out():
+        if not reason.is_failure and self._is_left_out():
             return
         self._write(
             f"{self._begin(session.started)}session"

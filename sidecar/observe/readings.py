@@ -27,13 +27,7 @@ SIZE = BUCKETS + _KINDS
 _REASONS = len(Reason)
 _SERVER_ERRORS = 5  # the class of 5xx
 # Sessions that have failed; of the others one side had enough, or this process ends.
-_SESSION_ERRORS = (
-    CloseReason.CONNECT_FAILED,
-    CloseReason.NO_ENDPOINTS,
-    CloseReason.ALL_OPEN,
-    CloseReason.OVERFLOW,
-    CloseReason.ENDPOINT_RESET,
-)
+_SESSION_ERRORS = tuple(reason for reason in CloseReason if reason.is_failure)
 
 
 def read(cluster: Cluster, before: array[int] | None = None) -> array[int]:

@@ -121,9 +121,13 @@ class Recording:
         self._next: _Parts | None = None
         self._endings: set[asyncio.Task[None]] = set()
 
+    def has_to_load(self, settings: SidecarSettings) -> bool:
+        """Whether `prepare` would need what takes its time to be loaded, see `load`."""
+        return bool(settings.tracing.endpoint) and self._now.tracer is None
+
     async def load(self, settings: SidecarSettings) -> None:
         """Load aside what `prepare` will need, while requests are served."""
-        if settings.tracing.endpoint and self._now.tracer is None:
+        if self.has_to_load(settings):
             from sidecar.observe.tracing import load_tracing  # noqa: PLC0415 - nobody loads what is off
 
             with suppress(OSError):  # no thread is to be had: it is loaded when it is needed
@@ -202,8 +206,10 @@ class Recording:
 
     def reopen(self) -> None:
         """The access log's file has been moved away: go on with a new one of its name."""
-        if self._now.log is not None:
-            self._now.log.reopen()
+        # One that is prepared may have been opened by its name before that.
+        for log in {parts.log for parts in (self._now, self._next) if parts is not None}:
+            if log is not None:
+                log.reopen()
 
     async def close(self) -> None:
         """End everything; what waits is written and sent, in bounded time."""

@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+from sidecar.errors import StartError
 from sidecar.http1.trace_context import read_tracestate
 from sidecar.observe.collector import Collector
 from sidecar.observe.identifiers import new_span_id
@@ -106,10 +107,14 @@ class SpanExport:
         self._over = asyncio.Event()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to send. loop: whoever closes it is on that one."""
+        """Begin to send. loop: whoever closes it is on that one. Raises StartError."""
         _mute()
-        self._thread = threading.Thread(target=self._work, args=(loop,), name="spans", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._work, args=(loop,), name="spans", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise StartError(f"sidecar.tracing: {error}; raise the limit on threads") from None
+        self._thread = thread
 
     def put(self, span: Span, offset: float) -> None:
         """Have a span sent. offset: wall seconds at monotonic 0."""

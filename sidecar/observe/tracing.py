@@ -65,7 +65,7 @@ class Tracer:
         self._export = _span_export(settings, clock, counts, environ, mode)
 
     def start(self) -> None:
-        """Export from now on. Called on the loop."""
+        """Export from now on. Called on the loop. Raises StartError."""
         self._export.start(asyncio.get_running_loop())
 
     def identify(self, exchange: RecordedExchange, head: RequestHead) -> RequestHead:
@@ -170,6 +170,8 @@ def _span_export(
         return SpanExport(settings, clock, counts, environ, mode)
     except SecretError as error:
         raise StartError(f"sidecar.tracing: {error}") from None
+    except RuntimeError as error:  # OpenTelemetry looks around in threads
+        raise StartError(f"sidecar.tracing: {error}; raise the limit on threads") from None
 
 
 def _peer(connection: UpstreamConnection) -> str:

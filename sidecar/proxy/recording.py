@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sidecar.http1.message import RequestHead
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.hedge import HedgedExchange
 
 if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.errors import ProtocolError, Reason
-    from sidecar.http1.message import RequestHead, ResponseHead
+    from sidecar.http1.message import ResponseHead
     from sidecar.model import CloseReason, Outcome
     from sidecar.model.endpoint import EndpointState
     from sidecar.proxy.context import ProxyContext
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["RecordedExchange", "Recorder"]
 
 SWITCHED: Final = 101  # the one final answer that is no response to relay
+
+
+_NO_HEAD = RequestHead([], 0, b"", 1, 0)
 
 
 class Recorder(Protocol):
@@ -176,3 +180,6 @@ class RecordedExchange(HedgedExchange):
         recorder = self._context.recorder
         if recorder is not None:
             recorder.exchange_over(self, status, reason, now)
+        self.head = (
+            _NO_HEAD  # its lines, taken apart for names, are not to be kept while the connection is idle
+        )

@@ -1,3 +1,4 @@
+cimport cython
 from sidecar.cluster cimport Cluster
 from sidecar.model.endpoint cimport EndpointState
 from sidecar.net.receiver cimport Receiver
@@ -16,7 +17,9 @@ cdef class Session(Receiver):
     cdef public bint _ended, _read_ended
     cdef public double _idle_timeout, deadline, started
     cdef public long long _unsent_before, sent, received
+    @cython.locals(size=Py_ssize_t)
     cpdef data_received(self, bytes data)
+    @cython.locals(size=Py_ssize_t)
     cpdef relayed(self, bytes data)
     cpdef _touch(self)
 

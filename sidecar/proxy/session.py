@@ -120,7 +120,7 @@ class Session(Receiver):
         endpoint = self._endpoint
         if endpoint is None or not self.cluster.policy.close_on_unhealthy:
             return
-        if endpoint.in_rotation or endpoint.drained:
+        if self.cluster.keeps_sessions(endpoint):
             endpoint.sessions.add(self)
         else:  # it has left since this one was on its way
             self.endpoint_left()
@@ -136,10 +136,11 @@ class Session(Receiver):
         """Bytes for the endpoint."""
         assert self.other is not None
         self._touch()
-        self.cluster.stats.bytes_sent += len(data)
-        self.sent += len(data)
+        size = len(data)
+        self.cluster.stats.bytes_sent += size
+        self.sent += size
         self.other.transport.write(data)
-        if len(data) >= LARGE_READ:
+        if size >= LARGE_READ:
             splice(self.transport, self.other.transport, AT_ONCE)
 
     def spliced(self, size: int) -> None:
@@ -189,11 +190,12 @@ class Session(Receiver):
     def relayed(self, data: bytes) -> None:
         """Bytes from the endpoint."""
         self._touch()
-        self.cluster.stats.bytes_received += len(data)
-        self.received += len(data)
+        size = len(data)
+        self.cluster.stats.bytes_received += size
+        self.received += size
         self.transport.write(data)
         other = self.other
-        if other is not None and len(data) >= LARGE_READ:
+        if other is not None and size >= LARGE_READ:
             splice(other.transport, self.transport, AT_ONCE)
 
     def relayed_by_splice(self, size: int) -> None:

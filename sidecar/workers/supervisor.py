@@ -38,6 +38,7 @@ from sidecar.workers.wire import (
     Order,
     from_plain,
     is_followed,
+    plain_order,
     plain_snapshot,
     reload_message,
     to_plain,
@@ -110,8 +111,8 @@ class Supervisor(App):
         self._whole = Whole()
         self._readings = SummedReadings()
         self._moves: dict[tuple[str, str, int], Move] = {}  # the last of each endpoint
-        self._tripped: dict[tuple[str, str, int], Order] = {}  # by hand, and not reset since
-        self._drained: dict[tuple[str, str, int], Order] = {}  # and not enabled since
+        self._tripped: dict[tuple[str, str, int], float] = {}  # by hand, when, and not reset since
+        self._drained: dict[tuple[str, str, int], float] = {}  # and not enabled since
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
 
@@ -235,9 +236,7 @@ class Supervisor(App):
                 "slot": slot,
                 "sockets": sockets,
                 "moves": [to_plain(move) for move in moves],
-                "orders": [
-                    to_plain(order) for kept in (self._tripped, self._drained) for order in kept.values()
-                ],
+                "orders": [plain_order(order) for order in self._orders()],
                 "snapshots": [plain_snapshot(snapshot) for snapshot in self._snapshots_for(settings)],
             }
 
@@ -302,25 +301,32 @@ class Supervisor(App):
         """All workers do it, and those that come later; it is told of once, as somebody's who asked for it once."""
         now = self.clock.monotonic()
         for state in states:
-            host, port = state.endpoint.key
-            order = Order(action, now, cluster.name, host, port)
-            key = (cluster.name, host, port)
+            key = (cluster.name, *state.endpoint.key)
             moves = action == "trip" or key in self._tripped or state.breaker.state is not BreakerState.CLOSED
             if moves and action in HAND_MOVES:
                 self._whole.note(cluster.name, state, *HAND_MOVES[action], now)
             if action == "trip":
-                self._tripped[key] = order
+                self._tripped[key] = now
             elif action == "reset":
                 self._tripped.pop(key, None)
                 self._moves.pop(key, None)  # what opened it before is not to be told to anybody any more
             elif action == "drain":
-                self._drained[key] = order
+                self._drained[key] = now
                 state.drained = True
             else:
                 self._drained.pop(key, None)
                 state.drained = False
-            for worker in tuple(self._workers):
-                worker.tell({"kind": "do", "order": to_plain(order)})
+        order = plain_order(Order(action, now, cluster.name, tuple(state.endpoint.key for state in states)))
+        for worker in tuple(self._workers):
+            worker.tell({"kind": "do", "order": order})
+
+    def _orders(self) -> list[Order]:
+        """What was done by hand and still holds, together as it was asked for."""
+        found: dict[tuple[str, float, str], list[tuple[str, int]]] = {}
+        for action, kept in (("trip", self._tripped), ("drain", self._drained)):
+            for (name, host, port), at in kept.items():
+                found.setdefault((action, at, name), []).append((host, port))
+        return [Order(*asked, tuple(endpoints)) for asked, endpoints in found.items()]
 
     def worker_ended(self, worker: WorkerProcess) -> None:
         """Keep what it counted, and start another if it should be there."""

@@ -21,6 +21,8 @@ __all__ = [
     "Order",
     "from_plain",
     "is_followed",
+    "order_of",
+    "plain_order",
     "plain_snapshot",
     "reload_message",
     "reloaded_settings",
@@ -47,13 +49,15 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done to an endpoint, see `admin.control.ACTIONS`. at: when somebody asked for it, monotonic."""
+    """What is to be done to endpoints, see `admin.control.ACTIONS`. at: when somebody asked for it, monotonic.
+
+    endpoints: (host, port) of each. One order for all of them, since each means a new picker.
+    """
 
     action: str
     at: float
     upstream: str
-    host: str
-    port: int
+    endpoints: tuple[tuple[str, int], ...]
 
 
 def to_plain(value: object) -> Any:
@@ -71,6 +75,17 @@ def from_plain(kind: type[T], value: Any) -> T:
     """The `kind` that `to_plain` made `value` of. What is wrong is a `TypeError`, `KeyError` or `ValueError`."""
     found: T = _read(kind, value)
     return found
+
+
+def plain_order(order: Order) -> list[Any]:
+    """An order as JSON values. It may be about thousands of endpoints."""
+    return [order.action, order.at, order.upstream, order.endpoints]
+
+
+def order_of(value: list[Any]) -> Order:
+    """What `plain_order` made `value` of. What is wrong is a `TypeError` or `ValueError`, where it is noticed."""
+    action, at, upstream, endpoints = value
+    return Order(action, at, upstream, tuple((host, port) for host, port in endpoints))
 
 
 def plain_snapshot(snapshot: Snapshot) -> list[Any]:

@@ -1,9 +1,9 @@
 """A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
 
-What it is told (`kind`): start, stage, leave, move, do, reload, reopen, snapshot, values. It tells: ready or failed,
-then move, held, quiet, reloaded, values. Signals are for the supervisor, which may be in the same foreground group or
-control group as its workers and passes on what they mean. A worker whose supervisor has gone drains by itself, as at
-SIGTERM, and takes signals then.
+What it is told (`kind`): start, stage, leave, move, do, reload, reopen, snapshot, values, readings. It tells: ready or
+failed, then move, held, quiet, reloaded, values, readings. Signals are for the supervisor, which may be in the same
+foreground group or control group as its workers and passes on what they mean. A worker whose supervisor has gone drains
+by itself, as at SIGTERM, and takes signals then.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import signal
 import socket
 import sys
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.control import ACTIONS
@@ -31,6 +32,7 @@ from sidecar.workers.wire import (
     Order,
     from_plain,
     is_followed,
+    order_of,
     reloaded_settings,
     snapshot_of,
     to_plain,
@@ -170,6 +172,15 @@ class WorkerApp(App):
         """The access log's file has been moved away."""
         self._on_sigusr1()
 
+    def has_to_load(self, settings: Settings) -> bool:
+        """Whether `load` comes before `follow`."""
+        return self._recording is not None and self._recording.has_to_load(settings.sidecar)
+
+    async def load(self, settings: Settings) -> None:
+        """Load aside what `follow` would hold requests up for."""
+        assert self._recording is not None
+        await self._recording.load(settings.sidecar)
+
     def follow(self, settings: Settings) -> None:
         """Go by other settings, whose listeners are the same ones."""
         found = difference(self.settings, settings)
@@ -196,9 +207,11 @@ class WorkerApp(App):
     def do(self, order: Order) -> None:
         """What somebody has asked the supervisor for."""
         cluster = self.clusters.get(order.upstream)
-        state = cluster and cluster.endpoints.get((order.host, order.port))
-        if cluster and state:  # else its configuration is another one, for the moment of a reload
-            ACTIONS[order.action](cluster, [state], order.at)
+        if cluster is None:  # its configuration is another one, for the moment of a reload
+            return
+        states = [cluster.endpoints[key] for key in order.endpoints if key in cluster.endpoints]
+        if states:
+            ACTIONS[order.action](cluster, states, order.at)
 
     def values(self) -> dict[str, Any]:
         """Everything counted so far."""
@@ -256,7 +269,7 @@ class WorkerApp(App):
 
 
 class _Conversation:
-    """What is said before there is an App, and by whom it is heard then."""
+    """What is said before there is an App, or while it loads what it needs, and by whom it is heard then."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -264,14 +277,15 @@ class _Conversation:
         self.start: asyncio.Future[Message | None] = loop.create_future()  # None: the supervisor has gone
         self.lost = asyncio.Event()
         self._app: WorkerApp | None = None
-        self._held: list[Message] = []
+        self._held: deque[Message] = deque()
+        self._loading: asyncio.Task[None] | None = None
 
     def hand_over(self, app: WorkerApp) -> None:
         """Let `app`, which has started, do all that it is told."""
         self._app = app
-        for message in self._held:
-            self._do(app, message)
-        if self.lost.is_set():
+        while self._held and self._app is not None:
+            self._do(app, self._held.popleft())
+        if self.lost.is_set() and self._app is not None:
             app.lose_supervisor()
 
     def part(self) -> None:
@@ -291,7 +305,7 @@ class _Conversation:
         if kind == "move":
             app.adopt(from_plain(Move, message["move"]))
         elif kind == "do":
-            app.do(from_plain(Order, message["order"]))
+            app.do(order_of(message["order"]))
         elif kind == "snapshot":
             app.apply(snapshot_of(message["snapshot"]))
         elif kind == "values":
@@ -299,7 +313,7 @@ class _Conversation:
         elif kind == "readings":
             app.readings.tell(app.clusters)
         elif kind == "reload":
-            self.channel.send({"kind": "reloaded", "why": _follow(app, message)})
+            self._reload(app, message)
         elif kind == "stage":
             app.reach(message["stage"])
         elif kind == "reopen":
@@ -307,21 +321,40 @@ class _Conversation:
         elif kind == "leave":
             app.leave()
 
+    def _reload(self, app: WorkerApp, message: Message) -> None:
+        """Have `app` go by other settings, and say so or why not. What is told meanwhile waits until then."""
+        try:
+            settings = reloaded_settings(message, app.settings)
+            if app.has_to_load(settings):
+                self._app = None
+                self._loading = asyncio.get_running_loop().create_task(self._reload_loaded(app, settings))
+                return
+            app.follow(settings)
+        except Exception as error:  # whatever it is: the supervisor says it, and starts another one
+            self._tell_reloaded(error)
+        else:
+            self._tell_reloaded()
+
+    async def _reload_loaded(self, app: WorkerApp, settings: Settings) -> None:
+        try:
+            await app.load(settings)
+            app.follow(settings)
+        except Exception as error:  # the same
+            self._tell_reloaded(error)
+        else:
+            self._tell_reloaded()
+        self.hand_over(app)
+
+    def _tell_reloaded(self, error: Exception | None = None) -> None:
+        why = "" if error is None else f"{type(error).__name__}: {error}"
+        self.channel.send({"kind": "reloaded", "why": why})
+
     def _lost(self) -> None:
         self.lost.set()
         if not self.start.done():
             self.start.set_result(None)
         if self._app is not None:
             self._app.lose_supervisor()
-
-
-def _follow(app: WorkerApp, message: Message) -> str:
-    """Why the worker does not go by the settings of `message`; empty when it does."""
-    try:
-        app.follow(reloaded_settings(message, app.settings))
-    except Exception as error:  # whatever it is: the supervisor says it, and starts another one
-        return f"{type(error).__name__}: {error}"
-    return ""
 
 
 def inherited(descriptor: int) -> socket.socket:
@@ -383,7 +416,7 @@ def _app(message: Message, channel: Channel) -> WorkerApp:
     for name, host, descriptor in message["sockets"]:
         sockets.setdefault(name, []).append((host, descriptor))
     moves = [from_plain(Move, move) for move in message["moves"]]
-    orders = [from_plain(Order, order) for order in message["orders"]]
+    orders = [order_of(order) for order in message["orders"]]
     snapshots = [snapshot_of(snapshot) for snapshot in message["snapshots"]]
     return WorkerApp(settings, sockets, moves, channel, orders=orders, snapshots=snapshots)
 

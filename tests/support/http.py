@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-__all__ = ["HttpClient", "Response", "get"]
+__all__ = ["Answer", "HttpClient", "Response", "get"]
 
 PIECE = 65536
 
@@ -183,3 +183,21 @@ def get(port: int, target: str = "/", host: str = "127.0.0.1", timeout: float = 
     """One GET on a connection of its own."""
     with HttpClient(port, host, timeout) as client:
         return client.request("GET", target, [("Connection", "close")])
+
+
+class Answer:
+    """The bytes of a whole response, taken apart; each name of a field stands for its last line."""
+
+    def __init__(self, raw: bytes) -> None:
+        head, _, self.body = raw.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        self.status = int(first.split()[1])
+        self.fields = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+        }
+
+    @property
+    def json(self) -> Any:
+        """The body's value."""
+        assert self.fields["content-type"].startswith("application/json")
+        return json.loads(self.body)

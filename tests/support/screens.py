@@ -1,6 +1,7 @@
 """A program on a terminal of its own: what it draws there, what is typed, and how it leaves the terminal."""
 
 import fcntl
+import io
 import os
 import re
 import select
@@ -15,9 +16,16 @@ from typing import Self
 
 from support.waiting import wait_until
 
-__all__ = ["TerminalProcess"]
+__all__ = ["Terminal", "TerminalProcess"]
 
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|\r")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class TerminalProcess:

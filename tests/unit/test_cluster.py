@@ -688,7 +688,7 @@ def test_what_is_drained_gets_nothing_new_and_finishes_what_it_has() -> None:
     fail(cluster, "a")
     fail(cluster, "b")
     assert (state.breaker.state, cluster.panic) == (OPEN, False), "its breaker goes on by itself"
-    assert not session.ended
+    assert session.ended, "it is not well any more"
     assert set(picks(cluster, 4, NOW + OPEN_FOR)) == {"b", "c"}, "it gets no probe"
     assert cluster.peek(NOW + 2 * OPEN_FOR)[0] is not state
     cluster.reset([state], NOW)
@@ -696,6 +696,27 @@ def test_what_is_drained_gets_nothing_new_and_finishes_what_it_has() -> None:
     cluster.enable([state], NOW)
     assert "a" in picks(cluster, 30)
     assert state.weight < state_of(cluster, "c").weight, "it starts slowly"
+
+
+@pytest.mark.parametrize(
+    ("how", "ended"),
+    [("watched", False), ("panic", False), ("opened", True), ("tripped", True), ("gone", True)],
+)
+def test_sessions_of_a_drained_endpoint_end_as_if_it_were_not(how: str, ended: bool) -> None:
+    cluster = cluster_of(
+        "a", "b", "c", observe_only=how == "watched", min_available=2 if how == "panic" else 1
+    )
+    state, session = state_of(cluster, "a"), Staying()
+    state.sessions.add(session)
+    cluster.drain([state], NOW)
+    if how == "tripped":
+        cluster.trip([state], NOW)
+    elif how == "gone":
+        cluster.apply(snapshot(Endpoint("b", 80), Endpoint("c", 80)))
+    else:
+        fail(cluster, "b" if how == "panic" else "a")
+        fail(cluster, "a")
+    assert (session.ended, cluster.keeps_sessions(state)) == (ended, not ended)
 
 
 def test_with_all_drained_that_is_the_reason() -> None:
@@ -991,6 +1012,30 @@ def test_the_time_of_attempts_goes_with_their_count() -> None:
     assert (now.timed_attempts, now.attempt_seconds) == (len(Outcome) - 2, (len(Outcome) - 3) * 0.5 + 4.0)
     cluster.report(was, Outcome.SUCCESS, NOW, 0, 8.0)  # and after it has come back
     assert (now.timed_attempts, now.attempt_seconds) == (len(Outcome) - 1, (len(Outcome) - 3) * 0.5 + 12.0)
+
+
+def test_the_time_of_attempts_does_not_fall_when_one_outlasts_two_changes() -> None:
+    cluster = cluster_of("a", "b")
+    was = state_of(cluster, "a")
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80)))
+    cluster.report(state_of(cluster, "a"), Outcome.SUCCESS, NOW, 0, 2.0)
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    cluster.report(was, Outcome.SUCCESS, NOW, 0, 4.0)
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80)))
+    now = state_of(cluster, "a")
+    assert (now.timed_attempts, now.attempt_seconds) == (2, 6.0)
+
+
+def test_the_time_of_an_attempt_that_nobody_counts_any_more_is_nobodys() -> None:
+    cluster = cluster_of("a", "b")
+    was = state_of(cluster, "a")
+    cluster.apply(snapshot(Endpoint("b", 80)))
+    cluster._left.clear()  # as so many have left
+    cluster.apply(snapshot(Endpoint("a", 80), Endpoint("b", 80)))
+    cluster.report(was, Outcome.SUCCESS, NOW, 0, 4.0)
+    now = state_of(cluster, "a")
+    assert (now.timed_attempts, now.attempt_seconds) == (0, 0.0)
 
 
 def test_totals_of_an_upstream_do_not_fall_when_an_endpoint_goes() -> None:

@@ -15,6 +15,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from support.clock import FakeClock
+from support.http import Answer
 
 from sidecar.admin import access as access_module
 from sidecar.admin import server as server_module
@@ -28,18 +29,6 @@ from sidecar.model import AdminCounts
 TOKEN = "s3cret-token"
 BEARER = f"Authorization: Bearer {TOKEN}"
 ACT = ("X-Sidecar-Control: 1", "Content-Length: 0")
-
-
-class Answer:
-    """A response taken apart."""
-
-    def __init__(self, raw: bytes) -> None:
-        head, _, self.body = raw.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        self.status = int(first.split()[1])
-        self.fields = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-        }
 
 
 class Admin:

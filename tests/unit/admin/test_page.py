@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from sidecar.admin import page as page_module
 from sidecar.admin.page import add_page
+from sidecar.model import Outcome
 
 FILES = Path(page_module.__file__).with_name("page")
 ASSETS = sorted(path.name for path in FILES.iterdir() if path.name != "index.html")
@@ -110,3 +111,9 @@ def test_text_never_becomes_mark_up() -> None:
         text = script.read_text().replace("http://www.w3.org/2000/svg", "")  # a namespace, not an address
         assert not forbidden.findall(text), script.name
     assert not re.search(r"\s(?:style|on[a-z]+)=", (FILES / "index.html").read_text())
+
+
+def test_the_page_and_the_breaker_blame_endpoints_for_the_same() -> None:
+    listed = re.search(r"const FAILURES = \[(.*?)\]", (FILES / "endpoints.js").read_text(), re.DOTALL)
+    assert listed is not None
+    assert re.findall(r'"(\w+)"', listed[1]) == [outcome.label for outcome in Outcome if outcome.is_failure]

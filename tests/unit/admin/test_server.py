@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import gzip
-import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from aiohttp import web
+from support.http import Answer
 
 from sidecar.admin import bind as bind_module
 from sidecar.admin import server as server_module
@@ -21,24 +21,6 @@ from sidecar.model import AdminCounts
 
 Start = Callable[..., Awaitable[int]]
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Answer:
-    """A response taken apart."""
-
-    def __init__(self, raw: bytes) -> None:
-        head, _, self.body = raw.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        self.status = int(first.split()[1])
-        self.fields = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-        }
-
-    @property
-    def json(self) -> Any:
-        """The body's value."""
-        assert self.fields["content-type"].startswith("application/json")
-        return json.loads(self.body)
 
 
 async def _ask(

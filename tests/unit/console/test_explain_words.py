@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from support.screens import Terminal
 
 from sidecar.console import asking
 from sidecar.console.asking import NoAnswerError
@@ -104,10 +105,6 @@ def test_nobody_in_rotation_or_panic_is_not_fine(
 
 
 def test_drained_endpoints_look_drained(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("NO_COLOR", raising=False)

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from support.screens import Terminal
 
 from sidecar.console.health import health_table, show_health
 from sidecar.console.look import Look
@@ -137,10 +138,6 @@ def test_standard_output_is_where_it_goes(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("NO_COLOR", raising=False)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.screens import Terminal
 
 from sidecar.console import asking, status
 from sidecar.console.asking import NoAnswerError
@@ -38,13 +39,6 @@ def _view(*states: str) -> dict[str, Any]:
 
 def _answer(body: bytes, status_line: str = "200 OK") -> bytes:
     return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status_line.encode(), len(body), body)
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from support.clock import FakeClock
 from support.recorded import HOSTILE, SCENES, endpoint, upstream, view
+from support.screens import Terminal
 
 from sidecar.admin.explain import explain_view
 from sidecar.admin.views import upstreams_view
@@ -18,13 +19,6 @@ from sidecar.console.tables import columns_within, drawn, make_console, status_p
 from sidecar.model import Endpoint, Outcome, Snapshot, UpstreamPolicy, WorkerCounts
 
 WIDTHS = (40, 50, 59, 60, 79, 80, 99, 100, 120, 160, 200)
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def plain(shown: dict[str, Any], **options: bool) -> list[str]:

@@ -4,6 +4,7 @@ import io
 import threading
 
 import pytest
+from support.screens import Terminal
 
 from sidecar.demo.events import Event
 from sidecar.demo.screen import EVENTS_SHOWN, LiveScreen, PlainScreen, Row, make_screen
@@ -12,13 +13,6 @@ from sidecar.resilience import BreakerState
 
 INTRO = ["first line", "  curl http://localhost:8080/"]
 OPENED = Event(5.25, "api-2", BreakerState.OPEN, "api-2: breaker opens")
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def _rows() -> list[Row]:

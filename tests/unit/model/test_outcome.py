@@ -61,6 +61,17 @@ def test_close_reasons_index_arrays_and_are_labels() -> None:
     ]
 
 
+def test_which_sessions_let_their_application_down() -> None:
+    assert {reason.label for reason in CloseReason if reason.is_failure} == {
+        "endpoint_reset",
+        "no_endpoints",
+        "all_open",
+        "connect_failed",
+        "overflow",
+        "draining",
+    }
+
+
 def test_limits_index_arrays_and_are_labels() -> None:
     assert [int(limit) for limit in Limit] == list(range(len(Limit)))
     assert [limit.label for limit in Limit] == [

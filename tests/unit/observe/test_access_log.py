@@ -312,8 +312,10 @@ async def test_sessions_that_failed_are_written_whatever_else_is(make_logged: Ma
     fine.lose()
     logged.proxy.client()
     logged.proxy.refuse()
-    line = await logged.line()
-    assert (line["close_reason"], line["endpoint"]) == ("connect_failed", "10.0.0.1:80")
+    logged.proxy.cluster.drain(logged.proxy.states, logged.proxy.clock.now)
+    logged.proxy.client()
+    written = [(line["close_reason"], line["endpoint"]) for line in await logged.lines()]
+    assert written == [("connect_failed", "10.0.0.1:80"), ("draining", None)]
 
 
 async def test_a_request_that_becomes_a_session_is_two_lines(logged: Logged) -> None:

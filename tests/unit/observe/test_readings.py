@@ -78,8 +78,7 @@ def test_sessions_fail_by_what_the_endpoint_or_the_lack_of_one_does(reason: Clos
     cluster.stats.sessions[CloseReason.CLIENT_CLOSED] += 1
     found = between(first, read(cluster, first), 2.0, per_request=False)
     assert found is not None
-    bad = reason.label in ("connect_failed", "no_endpoints", "all_open", "overflow", "endpoint_reset")
-    assert (found.sessions, found.errors) == (1.0, 0.5 if bad else 0.0)
+    assert (found.sessions, found.errors) == (1.0, 0.5 if reason.is_failure else 0.0)
 
 
 def test_of_nothing_there_is_no_ratio_and_no_quantile() -> None:

@@ -156,6 +156,22 @@ async def test_what_was_opened_for_nothing_is_closed(parts: list[Part]) -> None:
     assert did(parts) == [("AccessLog", ["start", "close"]), ("Tracer", ["start", "close"])]
 
 
+async def test_what_is_prepared_when_the_file_is_moved_away_is_opened_anew_too(parts: list[Part]) -> None:
+    one = recording()
+    one.prepare(SidecarSettings(access_log=LOG))
+    one.switch()
+    one.prepare(SidecarSettings(access_log=AccessLogSettings("stdout", 0.1)))
+    one.reopen()
+    one.switch()
+    one.prepare(SidecarSettings(access_log=AccessLogSettings("stdout", 0.1), request_id=True))
+    one.reopen()
+    await one.close()
+    assert [part.did for part in parts if part.did] == [
+        ["start", "reopen", "close"],
+        ["start", "reopen", "reopen", "close"],
+    ]
+
+
 async def test_a_supervisor_finds_out_what_its_workers_would_fail_at(parts: list[Part]) -> None:
     one = recording()
     one.assume(SidecarSettings(access_log=LOG))

@@ -7,6 +7,7 @@ import yaml
 from support.exposition import exposed
 from support.promql import ALERTS, FOLDER, RECORDING, grouping, recorded, rules_of, selectors
 
+from sidecar.model import CloseReason
 from sidecar.model.stats import DURATION_BUCKETS
 
 RULES = [*rules_of(RECORDING), *rules_of(ALERTS)]
@@ -100,3 +101,16 @@ def test_slow_is_a_bucket_of_the_histogram() -> None:
     }
     assert bounds == {"0.25"}
     assert 0.25 in DURATION_BUCKETS
+
+
+def test_errors_of_sessions_are_those_of_the_history_and_the_access_log() -> None:
+    (rule,) = [rule for rule in RULES if name_of(rule) == "job_upstream:sidecar_session_errors:ratio_rate5m"]
+    asked = [
+        value
+        for one in selectors(rule["expr"])
+        for label, _, value in one.matchers
+        if label == "close_reason"
+    ]
+    assert [set(value.split("|")) for value in asked] == [
+        {reason.label for reason in CloseReason if reason.is_failure}
+    ]

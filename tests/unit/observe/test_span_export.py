@@ -21,11 +21,13 @@ from support.ports import free_port
 
 from sidecar.clock import Clock
 from sidecar.config.settings import TracingSettings
+from sidecar.errors import StartError
 from sidecar.model import RecordingCounts
 from sidecar.observe import collector as collector_module
 from sidecar.observe import span_export
 from sidecar.observe.span_export import BATCH, SpanExport
 from sidecar.observe.spans import Span
+from sidecar.observe.tracing import Tracer
 
 ATTRIBUTES = {"url.scheme": "http", "url.path": "/a", "server.address": "api", "server.port": 80}
 TRACE = b"0af7651916cd43dd8448eb211c80319c"
@@ -127,6 +129,22 @@ async def test_a_span_as_the_sdk_has_it() -> None:
     assert second.parent is None
     assert not second.context.trace_state
     assert (second.status.status_code, (second.attributes or {})["error.type"]) == (StatusCode.ERROR, "reset")
+
+
+@pytest.mark.parametrize("which", ["spans", ""])
+async def test_a_thread_that_does_not_start_is_an_error_of_the_start(
+    monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if which in thread.name:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(StartError, match="raise the limit on threads"):
+        Tracer(TracingSettings("http://127.0.0.1:9"), Clock(), RecordingCounts(), {}, "local").start()
 
 
 async def test_what_a_collector_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

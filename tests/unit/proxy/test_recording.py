@@ -116,6 +116,14 @@ def test_a_request_over_a_new_connection_and_one_over_the_same(make_proxy: MakeP
     assert (only(told)["first_byte"], only(told)["bytes"], only(told)["tries"]) == (0.005, (0, 0), 1)
 
 
+def test_an_idle_connection_keeps_no_head(make_proxy: MakeProxy) -> None:
+    proxy, _ = recorded(make_proxy)
+    client = proxy.client(request("GET /long"))
+    assert client.protocol.exchange.head.target == b"/long"
+    proxy.accept().feed(ok())
+    assert client.protocol.exchange.head.target == b""
+
+
 @pytest.mark.parametrize("cut", [0, 10])
 def test_bodies_are_counted_as_they_went_over_the_wire(make_proxy: MakeProxy, cut: int) -> None:
     proxy, told = recorded(make_proxy)

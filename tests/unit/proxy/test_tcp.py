@@ -683,6 +683,17 @@ def test_sessions_can_end_with_their_endpoints_place_in_the_rotation(make_tcp: M
     assert not state.sessions
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_session_on_its_way_to_a_drained_endpoint_goes_with_it(make_tcp: MakeProxy, gone: bool) -> None:
+    proxy = make_tcp(endpoints=2, close_on_unhealthy=True)
+    client = proxy.client()
+    proxy.cluster.drain([proxy.states[0]], proxy.clock.now)
+    if gone:
+        proxy.serve_by(1, first=2)
+    proxy.accept()
+    assert client.aborted is gone
+
+
 def test_as_a_rule_sessions_outlive_it(make_tcp: MakeProxy) -> None:
     proxy = make_tcp(endpoints=2)
     client = proxy.client()

@@ -40,7 +40,7 @@ from sidecar.workers import supervisor as supervisor_module
 from sidecar.workers.channel import Channel, Message
 from sidecar.workers.process import Program
 from sidecar.workers.supervisor import Supervisor
-from sidecar.workers.wire import from_plain, reloaded_settings, snapshot_of
+from sidecar.workers.wire import from_plain, order_of, reloaded_settings, snapshot_of
 from sidecar.workers.worker import WorkerApp
 
 UPSTREAM = UpstreamSettings(
@@ -307,13 +307,8 @@ async def test_what_is_done_by_hand_is_told_to_all_and_to_those_that_come(
     assert supervisor.control("trip", "api", "127.0.0.1:1") == ["127.0.0.1:1"]
     await until(lambda: one.told and two.told)
     order = one.told[0]["order"]
-    assert {**order, "at": 0.0} == {
-        "action": "trip",
-        "at": 0.0,
-        "upstream": "api",
-        "host": "127.0.0.1",
-        "port": 1,
-    }
+    action, at, upstream, endpoints = order
+    assert (action, type(at), upstream, endpoints) == ("trip", float, "api", [["127.0.0.1", 1]])
     assert one.told == two.told == [{"kind": "do", "order": order}]
     one.channel.send({"kind": "move", "move": {**MOVE, "to": 1}})
     await until(lambda: len(two.told) == 2)
@@ -341,7 +336,7 @@ async def test_what_is_drained_stays_so_over_deaths_reloads_and_snapshots(
     assert state.breaker.journal == type(state.breaker.journal)(), "that is no move of its breaker"
     workers.made[1].die(-9)
     await until(lambda: len(workers.made) == 3 and workers.made[2].start)
-    assert [order["action"] for order in workers.made[2].start["orders"]] == ["drain"]
+    assert [order[0] for order in workers.made[2].start["orders"]] == ["drain"]
     supervisor._show(OTHER)  # as at a reload, whose clusters are others
     (state,) = supervisor.clusters["api"].endpoints.values()
     assert state.drained
@@ -351,6 +346,28 @@ async def test_what_is_drained_stays_so_over_deaths_reloads_and_snapshots(
     supervisor.clusters["api"].apply(Snapshot("api", (), "static"))
     supervisor._show(replace(SETTINGS, upstreams=()))
     assert supervisor.clusters == {}
+
+
+async def test_what_is_done_to_many_is_one_order(supervisor: Supervisor, workers: Workers) -> None:
+    """Each means a new picker: one by one, a thousand of them stopped a worker for a second."""
+    await supervisor.start()
+    both = (Endpoint("127.0.0.1", 1), Endpoint("127.0.0.1", 2))
+    supervisor.clusters["api"].apply(Snapshot("api", both, "static"))
+    for action in ("drain", "trip"):
+        supervisor.control(action, "api", None)
+    supervisor.control("enable", "api", "127.0.0.1:1")
+    await until(lambda: all(len(worker.told) == 3 for worker in workers.made))
+    told = [order_of(message["order"]) for message in workers.made[0].told]
+    keys = tuple(endpoint.key for endpoint in both)
+    assert [(order.action, order.endpoints) for order in told] == [
+        ("drain", keys),
+        ("trip", keys),
+        ("enable", keys[:1]),
+    ]
+    assert [(order.action, order.endpoints) for order in supervisor._orders()] == [
+        ("trip", keys),
+        ("drain", keys[1:]),
+    ]
 
 
 async def test_logs_that_are_rotated_are_the_workers(supervisor: Supervisor, workers: Workers) -> None:
@@ -374,7 +391,7 @@ async def test_what_is_done_while_a_worker_starts_is_done_by_it_too(
     monkeypatch.setattr(Channel, "open", open_late)
     workers.made[0].die(-9)
     await until(lambda: len(workers.made) == 3 and workers.made[2].start)
-    assert [order["action"] for order in workers.made[2].start["orders"]] == ["trip"]
+    assert [order[0] for order in workers.made[2].start["orders"]] == ["trip"]
 
 
 async def test_one_that_breaks_its_channel_is_ended(

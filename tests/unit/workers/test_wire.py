@@ -14,7 +14,10 @@ from sidecar.model import Endpoint, Snapshot
 from sidecar.resilience import BreakerState
 from sidecar.workers.wire import (
     Move,
+    Order,
     from_plain,
+    order_of,
+    plain_order,
     plain_snapshot,
     reload_message,
     reloaded_settings,
@@ -54,6 +57,11 @@ def test_a_reload_tells_of_the_upstreams_that_differ_alone() -> None:
 def test_moves_come_through() -> None:
     move = Move("api", "::1", 80, BreakerState.HALF_OPEN, 1.25, 7.0, 3, True)
     assert from_plain(Move, json.loads(json.dumps(to_plain(move)))) == move
+
+
+def test_orders_come_through() -> None:
+    order = Order("drain", 1.25, "api", (("::1", 80), ("10.0.0.1", 81)))
+    assert order_of(json.loads(json.dumps(plain_order(order)))) == order
 
 
 def test_annotations_are_read_once_for_all_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:

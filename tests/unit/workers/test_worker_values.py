@@ -7,7 +7,9 @@ import pytest
 from unit.workers.test_supervisor import SETTINGS
 from unit.workers.test_values import Process
 
+from sidecar.admin.control import ACTIONS
 from sidecar.workers.channel import Message
+from sidecar.workers.wire import Order
 from sidecar.workers.worker import WorkerApp
 
 
@@ -54,3 +56,18 @@ async def test_after_the_last_word_there_is_no_other(monkeypatch: pytest.MonkeyP
     for _ in range(4):
         await asyncio.sleep(0)
     assert len(heard.messages) == 1
+
+
+def test_an_order_is_done_to_all_at_once_that_are_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, list[tuple[str, int]], float]] = []
+
+    def drain(cluster: Any, states: Any, at: float) -> None:
+        done.append((cluster.name, [state.endpoint.key for state in states], at))
+
+    monkeypatch.setitem(ACTIONS, "drain", drain)
+    app = worker(Heard())
+    there = tuple(app.clusters["two"].endpoints)
+    app.do(Order("drain", 1.5, "two", (("gone", 80), *there)))
+    app.do(Order("drain", 1.5, "two", (("gone", 80),)))
+    app.do(Order("drain", 1.5, "nobody", there))
+    assert done == [("two", list(there), 1.5)]
