@@ -17,21 +17,17 @@ import logging
 import os
 import resource
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sidecar.admin.bind import bind
-from sidecar.admin.control import ACTIONS, cluster_called, endpoints_called
-from sidecar.admin.explain import explain_view, next_of
-from sidecar.admin.views import upstreams_view
+from sidecar.answering import Answering
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.config.resolved import upstream_policy
 from sidecar.config.settings import STATIC
-from sidecar.following import LAST_CALL, Following
+from sidecar.ending import Ending
+from sidecar.following import Following
 from sidecar.garbage import Garbage
 from sidecar.leaving import Leaving
 from sidecar.model import AdminCounts, Endpoint, Snapshot
@@ -41,19 +37,17 @@ from sidecar.ports import Ports
 from sidecar.proxy import Listener, ProxyContext
 from sidecar.registry.threads import in_thread
 from sidecar.reload import Reloads
-from sidecar.version import __version__, build_name, is_compiled
+from sidecar.version import build_name, is_compiled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Coroutine
 
     from sidecar.admin.events import Events
     from sidecar.admin.server import AdminServer
-    from sidecar.config.settings import Address, Settings, UpstreamSettings
+    from sidecar.config.settings import Settings, UpstreamSettings
     from sidecar.health.checker import Checker
-    from sidecar.model import EndpointState, WorkerCounts
-    from sidecar.model.registry import FeedStatus, Registered, SourceStatus
-    from sidecar.observe.history import Read, Refresh, Sampler
+    from sidecar.observe.history import Sampler
     from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
@@ -65,15 +59,11 @@ __all__ = ["App", "run_loop"]
 OWN_DESCRIPTORS = 512
 CHECK_DESCRIPTORS = 128  # `health.checker.MAX_RUNNING`, which is not loaded where nothing is checked
 
-# How long no request may have come before a draining sidecar believes that its application has ended.
-DRAIN_QUIET = 0.5  # seconds
 SHOWN_ENDPOINTS = 20  # of one upstream, in the log of the start
-DRAIN_POLL = 0.05  # seconds between looks at what is still going on
-
 _log = logging.getLogger("sidecar")
 
 
-class App(Following):
+class App(Ending, Answering, Following):
     """One sidecar process.
 
     load: reads the configuration again, raises ConfigurationError; None where there is nothing to read.
@@ -285,113 +275,6 @@ class App(Following):
             self._announcer = announcer(self.settings, self.clock)
             self._announcer.start()
 
-    async def _bind_own(self) -> None:
-        """Bind the metrics and admin servers' sockets: a taken port is to end the start before anything is served."""
-        where = self.settings.sidecar
-        self._metrics_sockets = await self._bind(where.metrics, "metrics")
-        self._admin_sockets = await self._bind(where.admin, "admin")
-        self.metrics_address = _address(where.metrics, self._metrics_sockets)
-        self.admin_address = _address(where.admin, self._admin_sockets)
-
-    async def _bind(self, address: Address, name: str) -> list[socket.socket]:
-        bound = await bind(address.host, address.port, name)
-        self._sockets += bound
-        return bound
-
-    async def _serve_own(self, context: ProxyContext) -> None:
-        """Answer on the metrics and admin sockets.
-
-        What that needs takes longer to load than all the rest, so that it is loaded aside: the upstreams'
-        listeners are serving already.
-        """
-        with ThreadPoolExecutor(1) as aside:
-            await context.loop.run_in_executor(aside, _load_servers)
-        from sidecar.admin.server import AdminServer
-
-        metrics, admin = self._own_apps(context)
-        for server, sockets in (
-            (AdminServer(metrics, self._asked), self._metrics_sockets),
-            (AdminServer(admin, self._asked), self._admin_sockets),
-        ):
-            self._servers.append(server)
-            await server.start(sockets)
-        if self._sampler is not None:
-            self._sampler.start()
-
-    def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
-        """What answers on the metrics address, and on the admin address."""
-        from sidecar.admin.server import metrics_app
-        from sidecar.observe.metrics import Metrics
-
-        metrics = Metrics(
-            self.clusters,
-            context,
-            compiled=self._compiled,
-            sources=self._sources,
-            registered=self._registered,
-            clock=self.clock,
-            reload_counts=self.reloads.counts,
-            detail=lambda: self.settings.sidecar.metrics_detail,
-            admin_counts=self._asked,
-        )
-        return (
-            metrics_app(metrics.scrape, self._is_ready),
-            self._admin_app(self._watch_upstreams()),
-        )
-
-    def _admin_app(self, events: Events, refresh: Callable[[], Awaitable[None]] | None = None) -> Any:
-        """What answers on the admin address. refresh: see `admin_app`."""
-        from sidecar.admin.access import Access
-        from sidecar.admin.api import admin_app
-        from sidecar.admin.effective import config_view
-        from sidecar.admin.server import nothing
-
-        return admin_app(
-            partial(self.view, lazy=True),
-            self.control,
-            self.explain,
-            refresh or nothing,
-            self._answer_reload,
-            events=events,
-            upstream=self.view_of,
-            config=lambda: config_view(self.settings),
-            access=Access(lambda: self.settings.sidecar, self.clock, self._asked),
-        )
-
-    def _watch_upstreams(
-        self, refresh: Refresh | None = None, read: Read | None = None, workers: WorkerCounts | None = None
-    ) -> Events:
-        """The history of the upstreams, and events for whoever watches them. refresh, read: see `Sampler`."""
-        from sidecar.admin.events import Events
-        from sidecar.admin.live import LiveView
-        from sidecar.observe.history import Sampler
-        from sidecar.observe.readings import read as read_cluster
-
-        self._sampler = Sampler(self.clusters, self.clock, refresh, read or read_cluster)
-        view = LiveView(
-            self.clusters,
-            self.clock,
-            draining=lambda: bool(self._stage),
-            recent=self._sampler.recent,
-            feeds=self._feeds,
-            registered=self._registered,
-            workers=workers,
-        )
-        self._events = Events(self._sampler, view, self._hello)
-        return self._events
-
-    def _hello(self) -> dict[str, Any]:
-        """What a stream of events begins with."""
-        control = not self.settings.sidecar.admin_read_only
-        return {
-            "version": __version__,
-            "mode": self.settings.mode.value,
-            "compiled": self._compiled,
-            "control": control,
-            "actions": sorted(ACTIONS) if control else [],
-            "interval": 1,
-        }
-
     def _open_ports(self) -> Ports:
         return self._ports.open(self.settings.upstreams, self.settings.sidecar.bind)
 
@@ -403,58 +286,7 @@ class App(Following):
         self._settled = self._settled or self._registry is None or self._registry.settled
         return self._settled
 
-    def _sources(self) -> list[SourceStatus]:
-        return [] if self._registry is None else self._registry.sources()
-
-    def _feeds(self, upstream: str) -> list[FeedStatus]:
-        return [] if self._registry is None else self._registry.feeds(upstream)
-
-    def _registered(self) -> Registered | None:
-        return None if self._announcer is None else self._announcer.registered()
-
-    def view(self, *, lazy: bool = False, only: str | None = None) -> dict[str, Any]:
-        """What `/upstreams` shows. lazy: see `upstreams_view`. only: of one upstream; raises `UnknownUpstreamError`."""
-        return upstreams_view(
-            self.clusters if only is None else {only: cluster_called(self.clusters, only)},
-            self.clock,
-            mode=self.settings.mode.value,
-            compiled=self._compiled,
-            started_at=self._started_at,
-            draining=bool(self._stage),
-            feeds=self._feeds,
-            registered=self._registered(),
-            recent=None if self._sampler is None else self._sampler.recent,
-            lazy=lazy,
-        )
-
-    def view_of(self, name: str) -> dict[str, Any]:
-        """What `/upstreams/NAME` shows; its endpoints are an iterator. Raises `UnknownUpstreamError`."""
-        view: dict[str, Any] = next(self.view(lazy=True, only=name)["upstreams"])
-        return view
-
-    def explain(self, name: str) -> dict[str, Any]:
-        """What `/explain/NAME` shows. Raises `UnknownUpstreamError`."""
-        cluster = cluster_called(self.clusters, name)
-        now = self.clock.monotonic()
-        return explain_view(cluster, self.clock, [next_of(cluster, now)], cluster.budget.totals(now))
-
-    def control(self, action: str, name: str, address: str | None) -> list[str]:
-        """Do `action` to the endpoint at `address` of an upstream, or to all; where it was done.
-
-        Raises `UnknownUpstreamError`.
-        """
-        cluster = cluster_called(self.clusters, name)
-        states = endpoints_called(cluster, address)
-        self._do(action, cluster, states)
-        return [state.endpoint.address for state in states]
-
-    def _do(self, action: str, cluster: Cluster, states: list[EndpointState]) -> None:
-        ACTIONS[action](cluster, states, self.clock.monotonic())
-
     # Reading the configuration again
-
-    async def _answer_reload(self) -> tuple[int, dict[str, Any]]:
-        return (await self.reloads.result()).answer
 
     def _begin_reloads(self) -> None:
         """It serves. Whoever has asked before may have changed the file since it was read."""
@@ -542,96 +374,6 @@ class App(Following):
         if self._recording is not None:
             self._recording.reopen()
 
-    def _hurry(self, stage: int) -> None:
-        """Stages: 1 drain and go on accepting, 2 finish what is in flight and accept no more, 3 end at once.
-
-        With the first of them what is announced is withdrawn, and the second closes no listener before that is done.
-        """
-        self._stage = stage
-        self._say(stage)
-        if self._context is not None:
-            self._context.draining = True
-        self._withdraw()
-        if stage >= 3 or (stage == 2 and not self._withdrawing):
-            self._stop_accepting()
-        self._stage_changed.set()
-
-    def _withdraw(self) -> None:
-        if self._announcer is not None and self._withdrawal is None:
-            self._withdrawal = asyncio.get_running_loop().create_task(self._announcer.drain())
-
-    @property
-    def _withdrawing(self) -> bool:
-        return self._withdrawal is not None and not self._withdrawal.done()
-
-    async def _until_withdrawn(self) -> None:
-        """Wait until nobody is sent here any more, and do what has waited for that. `Announcer` bounds its time."""
-        while self._withdrawing and self._stage < 3:
-            assert self._withdrawal is not None
-            await asyncio.wait([self._withdrawal], timeout=DRAIN_POLL)
-        if self._stage >= 2:
-            self._stop_accepting()
-
-    def _say(self, stage: int) -> None:
-        said = {
-            1: f"draining for up to {self.settings.sidecar.drain_timeout:g} s; once more to accept no new connections",
-            2: "finishing what is in flight, accepting no more; once more to end at once",
-        }
-        _log.info("%s", said.get(stage, "ending at once"))
-
-    def _stop_accepting(self) -> None:
-        for listener in self._listeners.values():
-            listener.close()
-        self._ports.close()
-
-    async def _drain(self) -> None:
-        """Wait until there is nothing to finish, at most drain_timeout.
-
-        An outbound sidecar goes on accepting at first: its application is still ending its own work
-        (behaviour 2), and has ended it when nothing is in flight and nothing has come for a while.
-        """
-        timeout = self.settings.sidecar.drain_timeout
-        deadline = self.clock.monotonic() + timeout
-        last_call = deadline - timeout * LAST_CALL
-        await self._until_withdrawn()
-        seen, quiet_since = self._handled(), self.clock.monotonic()
-        while self._stage < 3:
-            now = self.clock.monotonic()
-            if now >= deadline:
-                _log.warning("drain time is over with %d still in flight", self._in_flight())
-                return
-            if self._in_flight() or self._handled() != seen:
-                seen, quiet_since = self._handled(), now
-            if self._stage == 1:
-                self._leave_first_stage(quiet=now - quiet_since >= DRAIN_QUIET)
-            if self._stage == 1 and now >= last_call:
-                self._hurry(2)
-            if self._stage == 2 and not self._retire_quiet(now):
-                return
-            await asyncio.sleep(DRAIN_POLL)
-
-    def _leave_first_stage(self, *, quiet: bool) -> None:
-        """Once nothing has come for a while, the application has ended its own work."""
-        if quiet:
-            self._stage = 2
-            self._stop_accepting()
-
-    def _retire_quiet(self, now: float) -> bool:
-        """Close what has nothing to finish; whether anything has."""
-        if self._context is None:
-            return False
-        busy = [member for member in tuple(self._context.sweep.members) if member.retire(now)]
-        return bool(busy)
-
-    def _in_flight(self) -> int:
-        clusters = {*self.clusters.values(), *(self._leaving or ())}
-        return sum(cluster.stats.in_flight + cluster.stats.sessions_active for cluster in clusters)
-
-    def _handled(self) -> int:
-        return sum(
-            sum(cluster.stats.requests) + sum(cluster.stats.sessions) for cluster in self.clusters.values()
-        )
-
     async def close(self) -> None:
         """Close everything at once, what is announced withdrawn before; safe to call at any time and again."""
         self.ready = False
@@ -662,13 +404,6 @@ class App(Following):
         self._sockets.clear()
         self._listeners.clear()
 
-    async def _stop_watching(self) -> None:
-        """No server can end while a stream of events goes on."""
-        if self._events is not None:
-            await self._events.close()
-        if self._sampler is not None:
-            await self._sampler.close()
-
     async def _stop_announcing(self) -> None:
         announcer, self._announcer = self._announcer, None
         if announcer is None:
@@ -678,20 +413,6 @@ class App(Following):
         await announcer.close()
         if self._withdrawal is not None:
             await asyncio.wait([self._withdrawal])
-
-
-def _load_servers() -> None:
-    import sidecar.admin.api
-    import sidecar.admin.effective
-    import sidecar.admin.events
-    import sidecar.admin.live
-    import sidecar.observe.history
-    import sidecar.observe.metrics  # noqa: F401 - loading is all
-
-
-def _address(asked: Address, bound: list[socket.socket]) -> str:
-    """The address as it was configured, with the port that it has."""
-    return str(replace(asked, port=bound[0].getsockname()[1]))
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.config.difference import as_far_as_possible, difference
 from sidecar.config.resolved import upstream_policy
+from sidecar.ending import LAST_CALL
 from sidecar.errors import StartError
 from sidecar.ports import Ports, cannot_listen
 from sidecar.proxy import Listener
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
     from sidecar.leaving import Leaving
     from sidecar.proxy import ProxyContext
 
-__all__ = ["LAST_CALL", "Following"]
-
-# The share of the drain time that is left for what is in flight when the application does not stop asking.
-LAST_CALL = 0.25
+__all__ = ["Following"]
 
 _log = logging.getLogger("sidecar")
 

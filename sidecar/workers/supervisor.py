@@ -18,9 +18,9 @@ from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
 from sidecar.admin.server import metrics_app
 from sidecar.admin.views import upstreams_view
-from sidecar.app import DRAIN_POLL, OWN_DESCRIPTORS, App
+from sidecar.app import OWN_DESCRIPTORS, App
+from sidecar.ending import DRAIN_POLL, LAST_CALL
 from sidecar.errors import StartError
-from sidecar.following import LAST_CALL
 from sidecar.model import Snapshot, WorkerCounts
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.recorder import Recording

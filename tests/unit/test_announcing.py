@@ -14,6 +14,7 @@ from support.registrars import ScriptedRegistrar, announce_in, registration
 from support.sources import registry
 
 import sidecar.app
+import sidecar.ending
 from sidecar.app import App
 from sidecar.config.settings import (
     Address,
@@ -37,8 +38,8 @@ GET = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 def process_wide(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a sidecar does to its process is undone; a drain is patient for little."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr(sidecar.app, "DRAIN_POLL", 0.001)
-    monkeypatch.setattr(sidecar.app, "DRAIN_QUIET", 0.02)
+    monkeypatch.setattr(sidecar.ending, "DRAIN_POLL", 0.001)
+    monkeypatch.setattr(sidecar.ending, "DRAIN_QUIET", 0.02)
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     gc.unfreeze()
@@ -176,7 +177,7 @@ async def test_the_first_stage_is_not_over_before_the_withdrawal_is_done(started
     signal.raise_signal(signal.SIGTERM)
     async with asyncio.timeout(10.0):
         await started.registrar.asked.wait()
-    await asyncio.sleep(5 * sidecar.app.DRAIN_QUIET)  # nothing is to happen in that time
+    await asyncio.sleep(5 * sidecar.ending.DRAIN_QUIET)  # nothing is to happen in that time
     assert await accepts(started.app)
     started.registrar.answers.set()
     await started.task

@@ -19,6 +19,7 @@ import uvloop
 from support.clock import FakeClock
 
 import sidecar.app
+import sidecar.ending
 from sidecar.app import CHECK_DESCRIPTORS, OWN_DESCRIPTORS, App, run_loop
 from sidecar.config.settings import (
     Address,
@@ -49,8 +50,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 def process_wide(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a sidecar does to its process is undone; a drain looks around often and is patient for little."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr(sidecar.app, "DRAIN_POLL", 0.001)
-    monkeypatch.setattr(sidecar.app, "DRAIN_QUIET", 0.02)
+    monkeypatch.setattr(sidecar.ending, "DRAIN_POLL", 0.001)
+    monkeypatch.setattr(sidecar.ending, "DRAIN_QUIET", 0.02)
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     gc.unfreeze()
