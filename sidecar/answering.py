@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.model import AdminCounts, EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
     from sidecar.observe.history import Read, Refresh, Sampler
+    from sidecar.observe.metrics import Metrics
     from sidecar.proxy import ProxyContext
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
@@ -102,22 +103,26 @@ class Answering(ABC):
     def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
         """What answers on the metrics address, and on the admin address."""
         from sidecar.admin.server import metrics_app
+
+        return (
+            metrics_app(self._metrics(context).scrape, self._is_ready),
+            self._admin_app(self._watch_upstreams()),
+        )
+
+    def _metrics(self, context: ProxyContext, workers: WorkerCounts | None = None) -> Metrics:
         from sidecar.observe.metrics import Metrics
 
-        metrics = Metrics(
+        return Metrics(
             self.clusters,
             context,
             compiled=self._compiled,
+            workers=workers,
             sources=self._sources,
             registered=self._registered,
             clock=self.clock,
             reload_counts=self.reloads.counts,
             detail=lambda: self.settings.sidecar.metrics_detail,
             admin_counts=self._asked,
-        )
-        return (
-            metrics_app(metrics.scrape, self._is_ready),
-            self._admin_app(self._watch_upstreams()),
         )
 
     def _admin_app(self, events: Events, refresh: Callable[[], Awaitable[None]] | None = None) -> Any:

@@ -22,7 +22,6 @@ from sidecar.app import OWN_DESCRIPTORS, App
 from sidecar.ending import DRAIN_POLL, LAST_CALL
 from sidecar.errors import StartError
 from sidecar.model import Snapshot, WorkerCounts
-from sidecar.observe.metrics import Metrics
 from sidecar.observe.recorder import Recording
 from sidecar.ports import Ports
 from sidecar.proxy import ProxyContext
@@ -150,20 +149,8 @@ class Supervisor(App):
         return max(super()._descriptors_wanted(), sockets + OWN_DESCRIPTORS)
 
     def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
-        metrics = Metrics(
-            self.clusters,
-            context,
-            compiled=self._compiled,
-            workers=self.counts,
-            sources=self._sources,
-            registered=self._registered,
-            clock=self.clock,
-            reload_counts=self.reloads.counts,
-            detail=lambda: self.settings.sidecar.metrics_detail,
-            admin_counts=self._asked,
-        )
         return (
-            metrics_app(metrics.scrape, self._is_ready, self.refresh),
+            metrics_app(self._metrics(context, self.counts).scrape, self._is_ready, self.refresh),
             self._admin_app(
                 self._watch_upstreams(self._refresh_history, self._readings.read, self.counts), self.refresh
             ),
