@@ -60,6 +60,7 @@ class Answering(ABC):
     _events: Events | None
     _registry: SourceSupervisor | None
     _announcer: Announcer | None
+    _worker_counts: WorkerCounts | None  # where there are several processes
 
     @abstractmethod
     def _is_ready(self) -> bool:
@@ -109,14 +110,14 @@ class Answering(ABC):
             self._admin_app(self._watch_upstreams()),
         )
 
-    def _metrics(self, context: ProxyContext, workers: WorkerCounts | None = None) -> Metrics:
+    def _metrics(self, context: ProxyContext) -> Metrics:
         from sidecar.observe.metrics import Metrics
 
         return Metrics(
             self.clusters,
             context,
             compiled=self._compiled,
-            workers=workers,
+            workers=self._worker_counts,
             sources=self._sources,
             registered=self._registered,
             clock=self.clock,
@@ -144,9 +145,7 @@ class Answering(ABC):
             access=Access(lambda: self.settings.sidecar, self.clock, self._asked),
         )
 
-    def _watch_upstreams(
-        self, refresh: Refresh | None = None, read: Read | None = None, workers: WorkerCounts | None = None
-    ) -> Events:
+    def _watch_upstreams(self, refresh: Refresh | None = None, read: Read | None = None) -> Events:
         """The history of the upstreams, and events for whoever watches them. refresh, read: see `Sampler`."""
         from sidecar.admin.events import Events
         from sidecar.admin.live import LiveView
@@ -161,7 +160,7 @@ class Answering(ABC):
             recent=self._sampler.recent,
             feeds=self._feeds,
             registered=self._registered,
-            workers=workers,
+            workers=self._worker_counts,
         )
         self._events = Events(self._sampler, view, self._hello)
         return self._events
@@ -198,6 +197,7 @@ class Answering(ABC):
             compiled=self._compiled,
             started_at=self._started_at,
             draining=bool(self._stage),
+            workers=self._worker_counts,
             feeds=self._feeds,
             registered=self._registered(),
             recent=None if self._sampler is None else self._sampler.recent,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sidecar.admin.server import AdminServer
     from sidecar.config.settings import Settings, UpstreamSettings
     from sidecar.health.checker import Checker
+    from sidecar.model import WorkerCounts
     from sidecar.observe.history import Sampler
     from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
@@ -106,6 +107,7 @@ class App(Ending, Answering, Following):
         self._settled = False
         self._saved: Kept | None = None
         self._announcer: Announcer | None = None
+        self._worker_counts: WorkerCounts | None = None
         self._recording: Recording | None = None
         self._withdrawal: asyncio.Task[None] | None = None
         self._stage = 0

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
 from sidecar.admin.server import metrics_app
-from sidecar.admin.views import upstreams_view
 from sidecar.app import OWN_DESCRIPTORS, App
 from sidecar.ending import DRAIN_POLL, LAST_CALL
 from sidecar.errors import StartError
@@ -101,7 +100,7 @@ class Supervisor(App):
     ) -> None:
         super().__init__(settings, clock, load, changes)
         count = settings.sidecar.workers
-        self.counts = WorkerCounts(count)
+        self.counts = self._worker_counts = WorkerCounts(count)
         self._log_format = log_format
         self._spawn = spawn
         self._slots = [_Slot(number) for number in range(count)]
@@ -150,10 +149,8 @@ class Supervisor(App):
 
     def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:
         return (
-            metrics_app(self._metrics(context, self.counts).scrape, self._is_ready, self.refresh),
-            self._admin_app(
-                self._watch_upstreams(self._refresh_history, self._readings.read, self.counts), self.refresh
-            ),
+            metrics_app(self._metrics(context).scrape, self._is_ready, self.refresh),
+            self._admin_app(self._watch_upstreams(self._refresh_history, self._readings.read), self.refresh),
         )
 
     def _is_ready(self) -> bool:
@@ -362,21 +359,6 @@ class Supervisor(App):
         task.add_done_callback(self._tasks.discard)
 
     # Being asked
-
-    def view(self, *, lazy: bool = False, only: str | None = None) -> dict[str, Any]:
-        return upstreams_view(
-            self.clusters if only is None else {only: cluster_called(self.clusters, only)},
-            self.clock,
-            mode=self.settings.mode.value,
-            compiled=self._compiled,
-            started_at=self._started_at,
-            draining=bool(self._stage),
-            workers=self.counts,
-            feeds=self._feeds,
-            registered=self._registered(),
-            recent=None if self._sampler is None else self._sampler.recent,
-            lazy=lazy,
-        )
 
     def explain(self, name: str) -> dict[str, Any]:
         cluster = cluster_called(self.clusters, name)
