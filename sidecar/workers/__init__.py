@@ -5,6 +5,7 @@ Reading order:
     supervisor  the process that was started: sockets, admin and metrics servers, restart, reload, drain
     process     its side of one worker: starting it, talking to it, noticing its end
     worker      the other side: an App on inherited sockets that does what it is told
+    standing    what holds of endpoints beyond the life of a worker
     backoff     how long to wait before a dead worker is started again
     channel     messages between the two: JSON objects with their length before them, over a socket pair
     wire        settings and moves of breakers as JSON values

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.control import cluster_called
@@ -30,6 +29,7 @@ from sidecar.version import __version__
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.process import WorkerProcess, spawn
 from sidecar.workers.readings import SummedReadings
+from sidecar.workers.standing import Standing
 from sidecar.workers.values import HAND_MOVES, Whole, clear_shown
 from sidecar.workers.wire import (
     Move,
@@ -108,9 +108,7 @@ class Supervisor(App):
         self._ports = Ports(count)
         self._whole = Whole()
         self._readings = SummedReadings()
-        self._moves: dict[tuple[str, str, int], Move] = {}  # the last of each endpoint
-        self._tripped: dict[tuple[str, str, int], float] = {}  # by hand, when, and not reset since
-        self._drained: dict[tuple[str, str, int], float] = {}  # and not enabled since
+        self._standing = Standing()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
 
@@ -174,10 +172,7 @@ class Supervisor(App):
             self._add_upstream(upstream)
         for snapshot in known:
             super().apply(snapshot)
-        for name, host, port in self._drained:
-            state = self.clusters[name].endpoints.get((host, port)) if name in self.clusters else None
-            if state is not None:
-                state.drained = True
+        self._standing.show(self.clusters)
         assert self._context is not None
         self._context.max_clients = settings.sidecar.max_clients * self.counts.configured
 
@@ -203,15 +198,8 @@ class Supervisor(App):
         ]
 
         def message() -> Message:
-            # To a new worker an endpoint whose probe is out is open: nothing goes there until that has had its time.
-            # One that checks hold open is held open until its own do not: but where none are made, they never would.
             settings = wanted()
-            checked = {upstream.name for upstream in settings.upstreams if upstream.health.active}
-            moves = [
-                replace(move, to=BreakerState.OPEN, failing=move.failing and move.upstream in checked)
-                for move in self._moves.values()
-                if move.to is not BreakerState.CLOSED
-            ]
+            checked = [upstream.name for upstream in settings.upstreams if upstream.health.active]
             return {
                 "kind": "start",
                 "version": __version__,
@@ -219,8 +207,8 @@ class Supervisor(App):
                 "log_format": self._log_format,
                 "slot": slot,
                 "sockets": sockets,
-                "moves": [to_plain(move) for move in moves],
-                "orders": [plain_order(order) for order in self._orders()],
+                "moves": [to_plain(move) for move in self._standing.moves_for(checked)],
+                "orders": [plain_order(order) for order in self._standing.orders()],
                 "snapshots": [plain_snapshot(snapshot) for snapshot in self._snapshots_for(settings)],
             }
 
@@ -260,21 +248,14 @@ class Supervisor(App):
             clear_shown(cluster)
             cluster.apply(snapshot)
             self._whole.forget_gone(cluster)
-            for known in (self._moves, self._tripped, self._drained):
-                for key in [key for key in known if key[0] == cluster.name]:
-                    if key[1:] not in cluster.endpoints:
-                        del known[key]
+            self._standing.forget_gone(self.clusters, cluster.name)
         message = {"kind": "snapshot", "snapshot": plain_snapshot(snapshot)}
         for worker in tuple(self._workers):
             worker.tell(message)
 
     def worker_said(self, worker: WorkerProcess, message: Message) -> None:
         """A breaker of it has moved: all others follow. What checks hold open is for those that come."""
-        move = from_plain(Move, message["move"])
-        key = (move.upstream, move.host, move.port)
-        last = self._moves.get(key)
-        if last is None or move.at >= last.at:
-            self._moves[key] = move
+        self._standing.note(from_plain(Move, message["move"]))
         if message["kind"] == "held":
             return
         for other in tuple(self._workers):
@@ -286,31 +267,14 @@ class Supervisor(App):
         now = self.clock.monotonic()
         for state in states:
             key = (cluster.name, *state.endpoint.key)
-            moves = action == "trip" or key in self._tripped or state.breaker.state is not BreakerState.CLOSED
-            if moves and action in HAND_MOVES:
+            was_open = key in self._standing.tripped or state.breaker.state is not BreakerState.CLOSED
+            if action in HAND_MOVES and (action == "trip" or was_open):
                 self._whole.note(cluster.name, state, *HAND_MOVES[action], now)
-            if action == "trip":
-                self._tripped[key] = now
-            elif action == "reset":
-                self._tripped.pop(key, None)
-                self._moves.pop(key, None)  # what opened it before is not to be told to anybody any more
-            elif action == "drain":
-                self._drained[key] = now
-                state.drained = True
-            else:
-                self._drained.pop(key, None)
-                state.drained = False
+            self._standing.do(action, key, now)
+            state.drained = key in self._standing.drained
         order = plain_order(Order(action, now, cluster.name, tuple(state.endpoint.key for state in states)))
         for worker in tuple(self._workers):
             worker.tell({"kind": "do", "order": order})
-
-    def _orders(self) -> list[Order]:
-        """What was done by hand and still holds, together as it was asked for."""
-        found: dict[tuple[str, float, str], list[tuple[str, int]]] = {}
-        for action, kept in (("trip", self._tripped), ("drain", self._drained)):
-            for (name, host, port), at in kept.items():
-                found.setdefault((action, at, name), []).append((host, port))
-        return [Order(*asked, tuple(endpoints)) for asked, endpoints in found.items()]
 
     def worker_ended(self, worker: WorkerProcess) -> None:
         """Keep what it counted, and start another if it should be there."""
@@ -413,10 +377,7 @@ class Supervisor(App):
         self._whole.forget_all_but(self.clusters)
         if self._recording is not None:
             self._recording.assume(settings.sidecar)
-        for known in (self._moves, self._tripped, self._drained):
-            for name, host, port in list(known):
-                if name not in self.clusters or (host, port) not in self.clusters[name].endpoints:
-                    del known[name, host, port]
+        self._standing.forget_gone(self.clusters)
         if "log_level" in found.process:
             logging.getLogger().setLevel(settings.log_level)
         if "sidecar.watch" in found.process:

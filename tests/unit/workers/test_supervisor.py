@@ -285,13 +285,13 @@ async def test_what_checks_hold_open_is_told_to_those_that_come_where_there_are_
         await supervisor.start()
         one, two = workers.made
         one.channel.send({"kind": "held", "move": {**MOVE, "to": 1, "failing": True}})
-        await until(lambda: supervisor._moves)
+        await until(lambda: supervisor._standing.moves)
         assert two.told == [], "it has checks of its own"
         two.die(-9)
         await until(lambda: len(workers.made) == 3 and workers.made[2].start)
         assert workers.made[2].start["moves"] == [{**MOVE, "to": 1, "failing": checked}]
         one.channel.send({"kind": "held", "move": {**MOVE, "to": 1, "at": 6.0}})
-        await until(lambda: not any(move.failing for move in supervisor._moves.values()))
+        await until(lambda: not any(move.failing for move in supervisor._standing.moves.values()))
         workers.made[2].die(-9)
         await until(lambda: len(workers.made) == 4 and workers.made[3].start)
         assert workers.made[3].start["moves"] == [{**MOVE, "to": 1, "at": 6.0}]
@@ -341,7 +341,7 @@ async def test_what_is_drained_stays_so_over_deaths_reloads_and_snapshots(
     (state,) = supervisor.clusters["api"].endpoints.values()
     assert state.drained
     supervisor.control("enable", "api", None)
-    assert (state.drained, supervisor._drained) == (False, {})
+    assert (state.drained, supervisor._standing.drained) == (False, {})
     supervisor.control("drain", "api", None)
     supervisor.clusters["api"].apply(Snapshot("api", (), "static"))
     supervisor._show(replace(SETTINGS, upstreams=()))
@@ -364,7 +364,7 @@ async def test_what_is_done_to_many_is_one_order(supervisor: Supervisor, workers
         ("trip", keys),
         ("enable", keys[:1]),
     ]
-    assert [(order.action, order.endpoints) for order in supervisor._orders()] == [
+    assert [(order.action, order.endpoints) for order in supervisor._standing.orders()] == [
         ("trip", keys),
         ("drain", keys[1:]),
     ]
@@ -635,7 +635,7 @@ async def test_what_is_tripped_or_open_is_known_on_where_it_still_is(
     await supervisor.start()
     supervisor.control("trip", "api", None)
     workers.made[0].channel.send({"kind": "move", "move": {**MOVE, "to": 1}})
-    await until(lambda: supervisor._moves)
+    await until(lambda: supervisor._standing.moves)
     for wanted, known in (
         (settings, 1),
         (replace(settings, upstreams=(replace(UPSTREAM, endpoints=()),)), 0),
@@ -646,7 +646,7 @@ async def test_what_is_tripped_or_open_is_known_on_where_it_still_is(
             worker.told.clear()
             worker.channel.send({"kind": "reloaded", "why": ""})
         await going_on
-        assert (len(supervisor._moves), len(supervisor._tripped)) == (known, known)
+        assert (len(supervisor._standing.moves), len(supervisor._standing.tripped)) == (known, known)
 
 
 async def test_another_port_takes_other_workers(supervisor: Supervisor, workers: Workers) -> None:
