@@ -26,6 +26,7 @@ from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.config.resolved import upstream_policy
 from sidecar.config.settings import STATIC
+from sidecar.doors import Doors
 from sidecar.ending import Ending
 from sidecar.following import Following
 from sidecar.garbage import Garbage
@@ -96,6 +97,7 @@ class App(Ending, Answering, Following):
         self._ports = Ports(1)
         self._listeners: dict[str, Listener] = {}
         self._leaving: Leaving | None = None
+        self._doors: Doors | None = None
         self._sockets: list[socket.socket] = []  # of the metrics and admin servers
         self._servers: list[AdminServer] = []
         self._asked = AdminCounts()
@@ -138,8 +140,11 @@ class App(Ending, Answering, Following):
         )
         self._leaving = Leaving(context, self._gone)
         self._record(context)
+        self._doors = Doors(context, self.clock)
+        self._doors.prepare(settings)
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
+        self._doors.follow(settings, self.clusters)
         self._ask_registries()
         await self._bind_own()
         self._ports = self._open_ports()
@@ -212,6 +217,8 @@ class App(Ending, Answering, Following):
         self._registry.start()
 
     async def _prepare(self, settings: Settings) -> None:
+        if self._doors is not None:
+            await in_thread("loading of certificates", partial(self._doors.prepare, settings))
         if self._recording is not None:
             await self._recording.load(settings.sidecar)
             self._recording.prepare(settings.sidecar)
@@ -384,6 +391,8 @@ class App(Ending, Answering, Following):
         await self.reloads.close()
         await self._stop_announcing()
         self._stop_accepting()
+        if self._doors is not None:
+            self._doors.close()
         if self._registry is not None:
             await self._registry.close()
         if self._context is not None:

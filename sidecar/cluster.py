@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from sidecar.clock import Clock
     from sidecar.model import Endpoint, Snapshot
     from sidecar.model.policy import UpstreamPolicy
+    from sidecar.proxy.front import Front
+    from sidecar.proxy.router import Router
+    from sidecar.proxy.secure import ClientTls
 
 __all__ = ["BreakerWatcher", "Cluster"]
 
@@ -58,7 +61,7 @@ class BreakerWatcher(Protocol):
 class Cluster:
     """The live object of one upstream.
 
-    name, scheme, policy: as configured; per_request is decided by the scheme.
+    name, scheme, policy: as configured. per_request: it is proxied request by request, not session by session.
     endpoints: by (host, port), in the order of the snapshot. source: who gave the last snapshot.
     outcomes: what a response's status says of its endpoint; those that are not there say nothing bad.
     picker: over the endpoints in rotation. limit: the bound on its connections.
@@ -69,6 +72,10 @@ class Cluster:
     stats: what has happened since the start; survives every snapshot.
     watcher: told of every breaker that moves, but of those that `adopt` moves; None as a rule.
     leaving: its upstream is not configured any more, so that responses close their clients' connections.
+    front: what its requests and responses pass first (`proxy.front`); None, as a rule, is nothing.
+    router: of a listener that shares its requests out among other upstreams (`proxy.router`); None for all others.
+    tls: how its endpoints are spoken to (`proxy.secure`); None in the clear.
+    proxy_protocol: version of the header (1 or 2) that tells its endpoints who the client is; 0 is none.
     """
 
     __slots__ = (
@@ -81,6 +88,7 @@ class Cluster:
         "_sound",
         "budget",
         "endpoints",
+        "front",
         "gave_probe",
         "hashes",
         "leaving",
@@ -88,17 +96,22 @@ class Cluster:
         "name",
         "outcomes",
         "panic",
+        "per_request",
         "picker",
         "policy",
+        "proxy_protocol",
+        "router",
         "scheme",
         "source",
         "stats",
+        "tls",
         "watcher",
     )
 
     def __init__(self, name: str, scheme: str, policy: UpstreamPolicy, clock: Clock) -> None:
         self.name = name
         self.scheme = scheme
+        self.per_request = scheme in ("http", "https")
         self.policy = policy
         self.endpoints: dict[tuple[str, int], EndpointState] = {}
         self.source = ""
@@ -120,6 +133,10 @@ class Cluster:
         self.hashes = policy.strategy == "ring_hash"
         self.outcomes = outcomes_by_status(policy.failure_statuses)
         self.leaving = False
+        self.front: Front | None = None
+        self.router: Router | None = None
+        self.tls: ClientTls | None = None
+        self.proxy_protocol = 0
         self.gave_probe = False
         self.panic = False
         self.picker: Picker = POLICIES[policy.strategy]([], None, self._balancing)

@@ -46,6 +46,12 @@ class Reason(IntEnum):
     CLIENT_GONE = 12
     RETRY_BUDGET = 13
     DRAINING = 14
+    TLS_EXPIRED = 15
+    TLS_WRONG_HOST = 16
+    TLS_UNKNOWN_CA = 17
+    TLS_FAILED = 18
+    NO_ROUTE = 19
+    RATE_LIMITED = 20
 
     @property
     def label(self) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.config.difference import Difference
     from sidecar.config.settings import Settings, UpstreamSettings
+    from sidecar.doors import Doors
     from sidecar.leaving import Leaving
     from sidecar.proxy import ProxyContext
 
@@ -44,6 +45,7 @@ class Following(ABC):
     _ports: Ports
     _listeners: dict[str, Listener]
     _leaving: Leaving | None
+    _doors: Doors | None
     _stage: int
 
     @abstractmethod
@@ -195,6 +197,8 @@ class Following(ABC):
         for upstream in found.added:
             self._add_upstream(upstream)
         self._order()
+        if self._doors is not None:
+            self._doors.follow(settings, self.clusters)
         self._follow_policies()
         self._follow_registries()
         self._follow_checks()

@@ -59,7 +59,7 @@ def explain_view(
         "panic": _panic(cluster),
         "endpoints": [_endpoint(cluster, state, now, epoch) for state in cluster.endpoints.values()],
         "next": list(next_picks),
-        "retries": _retries(policy, *budget) if cluster.scheme == "http" else _dials(policy),
+        "retries": _retries(policy, *budget) if cluster.per_request else _dials(policy),
     }
 
 

@@ -9,11 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from sidecar.config.doors import (
+    ClientTlsSettings,
+    HeaderSettings,
+    ListenerSettings,
+    MirrorSettings,
+    RateSettings,
+    RouteSettings,
+)
 from sidecar.config.findings import meant
 from sidecar.errors import UnknownUpstreamError
 
 __all__ = [
     "DETAILS",
+    "PROTOCOLS",
     "STATIC",
     "STDOUT",
     "AccessLogSettings",
@@ -38,6 +47,10 @@ __all__ = [
 ]
 
 
+# What each scheme is with TLS taken off.
+PROTOCOLS = {"http": "http", "https": "http", "redis": "redis", "rediss": "redis", "tcp": "tcp", "tls": "tcp"}
+
+
 class DeploymentMode(Enum):
     """Where the services run. It decides which built-in addresses the well-known services have."""
 
@@ -48,10 +61,11 @@ class DeploymentMode(Enum):
 
 
 class UpstreamKind(Enum):
-    """Which section of the file an upstream comes from: one address, or several to balance over."""
+    """Which section of the file an upstream comes from: one address, several to balance over, or other upstreams."""
 
     SERVICE = "service"
     LOAD_BALANCER = "load_balancer"
+    ROUTER = "router"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +177,7 @@ class PolicySettings:
     close_on_unhealthy: sessions and tunnels end when their endpoint leaves the rotation.
     slow_start: how long a new or recovered endpoint takes to get its whole share; 0 is at once.
     deadline_header: where a request says how many milliseconds it may take; empty is nowhere.
+    proxy_protocol: version of the PROXY header that endpoints are sent; 0 is none.
     """
 
     timeout: float = 30.0
@@ -178,6 +193,11 @@ class PolicySettings:
     hedge_after: float = 0.0
     deadline_header: str = ""
     retry: RetrySettings = field(default_factory=RetrySettings)
+    proxy_protocol: int = 0
+    tls: ClientTlsSettings = field(default_factory=ClientTlsSettings)
+    headers: HeaderSettings = field(default_factory=HeaderSettings)
+    rate_limit: RateSettings = field(default_factory=RateSettings)
+    mirror: MirrorSettings = field(default_factory=MirrorSettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     outlier: OutlierSettings = field(default_factory=OutlierSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
@@ -387,6 +407,7 @@ class UpstreamSettings:
     hash_on: what ring_hash goes by; empty for other strategies.
     health: how its endpoints are checked. health_endpoint: as the seed has it, also where nothing is asked for by path.
     skipped: why nothing listens on that port although it has one, as one sentence; None otherwise.
+    listener: what is true of whoever comes in there. routes: of a router, which has no endpoints of its own.
     """
 
     name: str
@@ -401,11 +422,23 @@ class UpstreamSettings:
     hash_on: str = ""
     health: HealthSettings = field(default_factory=HealthSettings)
     source: SourceSettings = field(default_factory=SourceSettings)
+    listener: ListenerSettings = field(default_factory=ListenerSettings)
+    routes: tuple[RouteSettings, ...] = ()
+
+    @property
+    def protocol(self) -> str:
+        """What the scheme is with TLS taken off: `http`, `redis` or `tcp`."""
+        return PROTOCOLS[self.scheme]
+
+    @property
+    def secure(self) -> bool:
+        """Whether its endpoints are spoken to over TLS."""
+        return self.scheme != self.protocol
 
     @property
     def per_request(self) -> bool:
         """True when it is proxied request by request (http), False connection by connection (redis, tcp)."""
-        return self.scheme == "http"
+        return self.protocol == "http"
 
 
 @dataclass(frozen=True, slots=True)

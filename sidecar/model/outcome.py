@@ -30,6 +30,10 @@ class Outcome(IntEnum):
     IDLE_RACE = 9
     LOCAL_SHORTAGE = 10
     OUTRUN = 11  # another endpoint, asked later, has answered first (`hedge_after`)
+    TLS_EXPIRED = 12  # its certificate is out of date, or not valid yet
+    TLS_WRONG_HOST = 13  # its certificate is somebody else's: another host's, or none of `tls.identity`
+    TLS_UNKNOWN_CA = 14  # nobody who is trusted has signed it
+    TLS_FAILED = 15  # any other end of the handshake
 
     @property
     def label(self) -> str:
@@ -39,7 +43,7 @@ class Outcome(IntEnum):
     @property
     def is_failure(self) -> bool:
         """Whether the endpoint is to blame. 429 fails only a half-open probe; three are not its fault."""
-        return Outcome.FAILURE_STATUS <= self <= Outcome.BAD_RESPONSE or self is Outcome.OUTRUN
+        return Outcome.FAILURE_STATUS <= self <= Outcome.BAD_RESPONSE or self >= Outcome.OUTRUN
 
 
 def outcomes_by_status(failures: Iterable[int]) -> dict[int, Outcome]:

@@ -66,7 +66,7 @@ class UpstreamStats:
     requests: flat [method][code class][reason]; read it through `request_counts`.
     durations: flat [code class][bucket of `DURATION_BUCKETS`, and one for what is above]; see `duration_counts`.
     duration_sums: seconds per code class.
-    connects: opened connections by result: established, refused, timed out.
+    connects: opened connections by result: established, refused, timed out, failed at TLS.
     retries: per `Reason`, [failed, succeeded] attempts that were retries. retries_active: that go on now;
         retries_refused: that were not made, the budget being spent.
     hedges: requests that a second endpoint was asked too, [lost, won] by it.
@@ -116,7 +116,7 @@ class UpstreamStats:
         self.transitions: dict[
             tuple[Any, Any], int
         ] = {}  # the breakers' own enums, which this layer does not know
-        self.connects = [0, 0, 0]
+        self.connects = [0, 0, 0, 0]
         self.retries = [[0, 0] for _ in range(_REASONS)]
         self.retries_active = 0
         self.retries_refused = 0

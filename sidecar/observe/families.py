@@ -21,7 +21,7 @@ __all__ = ["bounds", "connections", "per_upstream", "requests", "sessions"]
 
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
 HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
-CONNECT_RESULTS = ("established", "refused", "timeout")  # the order of `UpstreamStats.connects`
+CONNECT_RESULTS = ("established", "refused", "timeout", "tls")  # the order of `UpstreamStats.connects`
 
 
 def requests(clusters: list[Cluster], *, methods: bool) -> Iterator[Family]:

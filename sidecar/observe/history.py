@@ -83,16 +83,14 @@ class _Track:
         if len(self._readings) < 2:
             return None
         (before_at, before), (at, now) = self._readings[0], self._readings[-1]
-        return between(before, now, at - before_at, per_request=self.cluster.scheme == "http")
+        return between(before, now, at - before_at, per_request=self.cluster.per_request)
 
     def end_point(self, missed: int) -> None:
         """The last reading ends a point. missed: points before it in which nothing was read."""
         rates = None
         at, found = self._readings[-1]
         if not self._ends_blank and at > self._point_at:
-            rates = between(
-                self._point, found, at - self._point_at, per_request=self.cluster.scheme == "http"
-            )
+            rates = between(self._point, found, at - self._point_at, per_request=self.cluster.per_request)
         self._point_at, self._point, self._ends_blank = at, found, False
         values = (_NONE,) * len(SERIES) if rates is None else _values(rates, self.cluster)
         for name, value in zip(SERIES, values, strict=True):
@@ -104,7 +102,7 @@ class _Track:
 
 def _values(rates: Rates, cluster: Cluster) -> tuple[float, ...]:
     """Of `SERIES`. What an upstream that is proxied per connection is asked are sessions."""
-    asked = rates.requests if cluster.scheme == "http" else rates.sessions
+    asked = rates.requests if cluster.per_request else rates.sessions
     return (asked, *(_NONE if one is None else one for one in (rates.errors, rates.p50, rates.p99)))
 
 

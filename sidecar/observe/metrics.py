@@ -99,9 +99,9 @@ class Metrics:
         """Each once, in the order in which a request meets what they count."""
         detail = "normal" if self._detail is None else self._detail()
         clusters = list(self._clusters.values())
-        per_request = [cluster for cluster in clusters if cluster.scheme == "http"]
+        per_request = [cluster for cluster in clusters if cluster.per_request]
         per_session = [
-            cluster for cluster in clusters if cluster.scheme != "http" or cluster.stats.has_sessions
+            cluster for cluster in clusters if not cluster.per_request or cluster.stats.has_sessions
         ]
         yield from of_upstreams.requests(per_request, methods=detail != "low")
         yield from of_upstreams.sessions(per_session)

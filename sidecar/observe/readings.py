@@ -48,7 +48,7 @@ def read(cluster: Cluster, before: array[int] | None = None) -> array[int]:
         and before[RECEIVED] == received
     ):
         return before
-    if cluster.scheme == "http":
+    if cluster.per_request:
         errors = sum(durations[_SERVER_ERRORS * _KINDS : (_SERVER_ERRORS + 1) * _KINDS])
         broken = stats.requests[int(Reason.RESET_AFTER_HEADERS) :: _REASONS]  # by method and class
         errors += sum(broken) - sum(broken[_SERVER_ERRORS::CODE_CLASSES])  # of a 5xx it is counted already

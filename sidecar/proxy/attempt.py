@@ -18,7 +18,7 @@ from sidecar.errors import Reason
 from sidecar.http1.state import State
 from sidecar.model import Limit, Outcome
 from sidecar.pool import Admission
-from sidecar.proxy.dial import Dial
+from sidecar.proxy.dial import UNCONNECTED, Dial
 from sidecar.proxy.respond import OVERFLOW_MESSAGES
 from sidecar.proxy.sweep import NEVER
 from sidecar.proxy.upstream import UpstreamConnection
@@ -190,13 +190,12 @@ class Attempts:
             dial.endpoint.pool.release(None)
             self._overflow(Limit.DESCRIPTORS)
             return
-        timed_out = outcome is Outcome.CONNECT_TIMEOUT
-        self.cluster.stats.connects[2 if timed_out else 1] += 1
+        reason, result = UNCONNECTED[outcome]
+        self.cluster.stats.connects[result] += 1
         endpoint = dial.endpoint
         now = self._context.monotonic()
         self._attempt_over(outcome, now)
         endpoint.pool.release(None)  # first: at a full bound the next attempt needs this very room
-        reason = Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_REFUSED
         self._note_tried(endpoint)
         # Another endpoint is tried whatever `retries` and the budget say (behaviour 7): it costs nobody anything.
         if not self.cluster.policy.retry_on_connect:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sidecar.errors import OWN_SHORTAGES
+from sidecar.errors import OWN_SHORTAGES, Reason
 from sidecar.model import Outcome
 from sidecar.net.names import connect
 
@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from sidecar.model import EndpointState
     from sidecar.proxy.context import ProxyContext
 
-__all__ = ["Dial", "Dialer"]
+__all__ = ["UNCONNECTED", "Dial", "Dialer"]
+
+# How a connection was not to be had: what the request that nobody else takes is answered with, and where
+# `UpstreamStats.connects` counts it.
+UNCONNECTED = {
+    Outcome.CONNECT_REFUSED: (Reason.CONNECT_REFUSED, 1),
+    Outcome.CONNECT_TIMEOUT: (Reason.CONNECT_TIMEOUT, 2),
+    Outcome.TLS_EXPIRED: (Reason.TLS_EXPIRED, 3),
+    Outcome.TLS_WRONG_HOST: (Reason.TLS_WRONG_HOST, 3),
+    Outcome.TLS_UNKNOWN_CA: (Reason.TLS_UNKNOWN_CA, 3),
+    Outcome.TLS_FAILED: (Reason.TLS_FAILED, 3),
+}
 
 
 class Dialer(Protocol):
@@ -31,7 +42,7 @@ class Dialer(Protocol):
         """It is open: `connection` is what the factory made."""
 
     def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:
-        """It could not be opened: CONNECT_REFUSED, CONNECT_TIMEOUT or LOCAL_SHORTAGE."""
+        """It could not be opened: one of `UNCONNECTED`, or LOCAL_SHORTAGE."""
 
 
 class Dial:

@@ -13,10 +13,10 @@ cdef int _CR, _LF, _NOTHING_OPEN, _OTHER_METHOD
 
 cdef class DownstreamConnection(Receiver):
     cdef public ProxyContext context
-    cdef public Cluster cluster
+    cdef public Cluster cluster, home
     cdef public Exchange exchange
     cdef public ReadGate gate
-    cdef public object transport, _reader
+    cdef public object transport, peer, _reader
     cdef public bytes _held
     cdef public int state, _empty_lines
     cdef public bint keep_alive, outdated, write_full, _starting

@@ -64,6 +64,8 @@ _NOTHING_OPEN = State.IDLE  # of the exchange; looked up for every request, wher
 class DownstreamConnection(Receiver):
     """One client connection to one upstream's port.
 
+    home: the cluster of the port. cluster: of the request that is going on; another one only where home has a router.
+    peer: (host, port) of the client as a PROXY header names it; None where the transport's own is the one.
     keep_alive: the connection may live on after the exchange that is going on.
     deadline: for the sweep. write_full: the client does not read as fast as it is written to.
     head_began: when the first byte came of a head that did not come whole, monotonic seconds; 0 for any other.
@@ -82,8 +84,10 @@ class DownstreamConnection(Receiver):
         "exchange",
         "gate",
         "head_began",
+        "home",
         "keep_alive",
         "outdated",
+        "peer",
         "state",
         "transport",
         "write_full",
@@ -94,10 +98,12 @@ class DownstreamConnection(Receiver):
 
     def __init__(self, context: ProxyContext, cluster: Cluster) -> None:
         self.context = context
+        self.home = cluster
         self.cluster = cluster
         self.exchange = _exchange_kind(context, cluster)(context, cluster, self)
         self.head_began = 0.0
         self.outdated = False
+        self.peer: tuple[str, int] | None = None
         self.state = IDLE
         self.keep_alive = True
         self.write_full = False
@@ -204,6 +210,8 @@ class DownstreamConnection(Receiver):
         self.keep_alive = head.keep_alive
         if self.outdated:
             self._renew_exchange()
+        if self.home.router is not None:
+            self.home.router.direct(self, head)
         self._starting = True
         self.exchange.begin(head, body, self._reader is None)
         self._starting = False

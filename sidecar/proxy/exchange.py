@@ -97,6 +97,11 @@ class Exchange(Attempts):
         self._started = self._context.monotonic()
         self.cluster.stats.in_flight += 1
         self.cluster.budget.deposit(self._started)
+        front = self.cluster.front
+        if front is not None:
+            if not front.enter(self):
+                return
+            head = self.head
         self._key = request_key(head, self.client, self.cluster) if self.cluster.hashes else 0
         if self.cluster.limit.max_in_flight and self.cluster.is_overfull:
             self._overflow(Limit.IN_FLIGHT)
@@ -212,6 +217,8 @@ class Exchange(Attempts):
             return
         if self.state < _SENT:
             self._settle_rest()
+        if self.cluster.front is not None:
+            self.cluster.front.leave(self, head)
         if not self.head.minor:
             head.drop_coding()
         if head.length != len(data) - at:
@@ -443,6 +450,10 @@ class Exchange(Attempts):
         self.client.answer(status, reason, message)
         self._end(status, reason, now)
         self.client.exchange_over()
+
+    def refuse(self, reason: Reason, message: str = "") -> None:
+        """Answer a request that has just begun, and is sent to nobody."""
+        self._fail(reason, message=message)
 
     def _whole(self) -> None:
         """A whole response of the proxy's own: the request's end is no longer waited for."""

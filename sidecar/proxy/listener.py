@@ -19,8 +19,6 @@ __all__ = ["BACKLOG", "Listener"]
 
 BACKLOG = 4096  # connections that wait to be accepted; the kernel caps it at net.core.somaxconn
 
-_PROTOCOLS: dict[str, Any] = {"http": DownstreamConnection, "redis": TcpSession, "tcp": TcpSession}
-
 
 class Listener:
     """What accepts for one cluster, on one or more sockets that somebody else has bound, see `ports`.
@@ -42,7 +40,8 @@ class Listener:
         Somebody may keep another descriptor of the same socket: then connections go on to be queued there when this
         one is closed.
         """
-        protocol = partial(_PROTOCOLS[self.cluster.scheme], self._context, self.cluster)
+        kind: Any = DownstreamConnection if self.cluster.per_request else TcpSession
+        protocol = partial(kind, self._context, self.cluster)
         place = (host, bound.getsockname()[1])
         try:
             server = await self._context.network.create_server(protocol, sock=bound, backlog=BACKLOG)

@@ -48,6 +48,12 @@ STATUS_BY_REASON = {
     Reason.RETRY_BUDGET: 503,
     Reason.CLIENT_GONE: 499,
     Reason.DRAINING: 503,
+    Reason.TLS_EXPIRED: 502,
+    Reason.TLS_WRONG_HOST: 502,
+    Reason.TLS_UNKNOWN_CA: 502,
+    Reason.TLS_FAILED: 502,
+    Reason.NO_ROUTE: 404,
+    Reason.RATE_LIMITED: 429,
 }
 
 _MESSAGES = {
@@ -57,6 +63,12 @@ _MESSAGES = {
     Reason.OVERFLOW: "a limit of the upstream is reached",  # `OVERFLOW_MESSAGES` tells which
     Reason.CONNECT_REFUSED: "no endpoint accepted a connection",
     Reason.CONNECT_TIMEOUT: "connecting took too long",
+    Reason.TLS_EXPIRED: "the endpoint's certificate is out of date, or not valid yet",
+    Reason.TLS_WRONG_HOST: "the endpoint's certificate is of another host or identity",
+    Reason.TLS_UNKNOWN_CA: "the endpoint's certificate is signed by nobody who is trusted",
+    Reason.TLS_FAILED: "the endpoint and the sidecar could not agree on a TLS connection",
+    Reason.NO_ROUTE: "no route fits this request",
+    Reason.RATE_LIMITED: "the upstream's rate limit is reached",
     Reason.REQUEST_TIMEOUT: "the time-out passed without progress",
     Reason.RESET_BEFORE_HEADERS: "the endpoint closed the connection without an answer",
     Reason.BAD_RESPONSE: "the endpoint's answer is not valid HTTP/1.1",

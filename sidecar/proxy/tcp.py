@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.errors import Reason
 from sidecar.model import CloseReason, Limit, Outcome
 from sidecar.pool import Admission
-from sidecar.proxy.dial import Dial
+from sidecar.proxy.dial import UNCONNECTED, Dial
 from sidecar.proxy.hash_key import client_key
 from sidecar.proxy.relay import UNSENT
 from sidecar.proxy.session import EndpointSide, Session
@@ -166,7 +166,7 @@ class TcpSession(Session):
         if outcome is Outcome.LOCAL_SHORTAGE:
             self._overflow(Limit.DESCRIPTORS)
             return
-        self.cluster.stats.connects[2 if outcome is Outcome.CONNECT_TIMEOUT else 1] += 1
+        self.cluster.stats.connects[UNCONNECTED[outcome][1]] += 1
         self._tried.append(dial.endpoint)
         if not self.cluster.has_sound(self._tried):
             if self._retries_left <= 0:

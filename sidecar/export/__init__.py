@@ -1,0 +1,1 @@
+"""What `sidecar export` writes: the configuration as other programs have it."""

@@ -1,0 +1,75 @@
+"""What a request passes before it is sent to an upstream, and its response on the way back, where that is asked for.
+
+    request ─► rate limit ─► header rules ─► (a copy to the mirror) ─► the exchange goes on
+                    └─► 429
+
+An upstream that asks for none of it has no `Front`, and its requests pay one comparison.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from sidecar.errors import Reason
+
+if TYPE_CHECKING:
+    from sidecar.http1.message import RequestHead, ResponseHead
+    from sidecar.proxy.exchange import Exchange
+
+__all__ = ["Front", "HeaderRules", "Mirror", "RateLimit"]
+
+
+class RateLimit(Protocol):
+    """How many requests an upstream takes in a time."""
+
+    def admit(self, now: float) -> bool:
+        """Whether one more may pass at `now`, monotonic seconds; it is counted then."""
+
+
+class HeaderRules(Protocol):
+    """Header fields that are set, added or removed."""
+
+    def edit_request(self, head: RequestHead) -> RequestHead:
+        """The head that goes on."""
+
+    def edit_response(self, head: ResponseHead) -> None:
+        """Change a response's head in place."""
+
+
+class Mirror(Protocol):
+    """Somebody who gets copies of a share of the requests, and whose answers nobody reads."""
+
+    def reflect(self, exchange: Exchange) -> None:
+        """Send a copy of a request that begins, if it is one of the share."""
+
+
+class Front:
+    """Of one upstream. Each part is None where it is not asked for."""
+
+    __slots__ = ("mirror", "rate", "rules")
+
+    def __init__(
+        self,
+        rate: RateLimit | None = None,
+        rules: HeaderRules | None = None,
+        mirror: Mirror | None = None,
+    ) -> None:
+        self.rate = rate
+        self.rules = rules
+        self.mirror = mirror
+
+    def enter(self, exchange: Exchange) -> bool:
+        """A request begins; False when it has been answered and goes no further."""
+        if self.rate is not None and not self.rate.admit(exchange.client.context.monotonic()):
+            exchange.refuse(Reason.RATE_LIMITED)
+            return False
+        if self.rules is not None:
+            exchange.head = self.rules.edit_request(exchange.head)
+        if self.mirror is not None:
+            self.mirror.reflect(exchange)
+        return True
+
+    def leave(self, _exchange: Exchange, head: ResponseHead) -> None:
+        """A response's final head goes to the client."""
+        if self.rules is not None:
+            self.rules.edit_response(head)
