@@ -34,6 +34,7 @@ DURATION_BUCKETS = (
     10.0,
 )  # seconds, inclusive
 # What makes the proxy try again, as the `reason` label of `sidecar_retries_total`.
+# Others, of TLS, are shown once there was one.
 RETRY_REASONS = (
     Reason.CONNECT_REFUSED,
     Reason.CONNECT_TIMEOUT,

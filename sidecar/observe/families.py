@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.errors import Reason
 from sidecar.model import CloseReason, Limit
 from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, RETRY_REASONS
 from sidecar.observe.exposition import Family, Histogram, counter, gauge
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bounds", "connections", "per_upstream", "requests", "sessions"]
 
+# Those that are there before the first retry, then all others, which are there from the first on.
+SHOWN_REASONS = (*RETRY_REASONS, *(reason for reason in Reason if reason not in RETRY_REASONS))
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
 HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
 CONNECT_RESULTS = ("established", "refused", "timeout", "tls")  # the order of `UpstreamStats.connects`
@@ -75,7 +78,8 @@ def requests(clusters: list[Cluster], *, methods: bool) -> Iterator[Family]:
         (
             ((cluster.name, reason.label, result), count)
             for cluster in clusters
-            for reason in RETRY_REASONS
+            for reason in SHOWN_REASONS
+            if reason in RETRY_REASONS or any(cluster.stats.retries[reason])
             for result, count in zip(RETRY_RESULTS, cluster.stats.retries[reason], strict=True)
         ),
     )

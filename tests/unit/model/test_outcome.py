@@ -20,6 +20,10 @@ from sidecar.model import CloseReason, Limit, Outcome
         (Outcome.IDLE_RACE, False),
         (Outcome.LOCAL_SHORTAGE, False),
         (Outcome.OUTRUN, True),
+        (Outcome.TLS_EXPIRED, True),
+        (Outcome.TLS_WRONG_HOST, True),
+        (Outcome.TLS_UNKNOWN_CA, True),
+        (Outcome.TLS_FAILED, True),
     ],
 )
 def test_who_is_to_blame(outcome: Outcome, failure: bool) -> None:
@@ -27,7 +31,7 @@ def test_who_is_to_blame(outcome: Outcome, failure: bool) -> None:
 
 
 def test_outcomes_index_arrays_and_are_labels() -> None:
-    assert [int(outcome) for outcome in Outcome] == list(range(12))
+    assert [int(outcome) for outcome in Outcome] == list(range(16))
     assert [outcome.label for outcome in Outcome] == [
         "success",
         "failure_status",
@@ -41,6 +45,10 @@ def test_outcomes_index_arrays_and_are_labels() -> None:
         "idle_race",
         "local_shortage",
         "outrun",
+        "tls_expired",
+        "tls_wrong_host",
+        "tls_unknown_ca",
+        "tls_failed",
     ]
 
 

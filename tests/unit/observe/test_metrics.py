@@ -212,7 +212,7 @@ def test_a_bound_that_is_off_has_no_series() -> None:
 def test_retries_and_connects_are_there_before_the_first() -> None:
     cluster = _cluster()
     cluster.stats.retries[Reason.CONNECT_TIMEOUT] = [5, 6]
-    cluster.stats.connects = [7, 8, 9]
+    cluster.stats.connects = [7, 8, 9, 10]
     found = _scrape(cluster)
     retries = {(dict(k)["reason"], dict(k)["result"]): v for k, v in found["sidecar_retries_total"].items()}
     assert retries == {
@@ -228,7 +228,7 @@ def test_retries_and_connects_are_there_before_the_first() -> None:
         ("reset_before_headers", "succeeded"): 0,
     }
     results = {dict(k)["result"]: v for k, v in found["sidecar_connections_opened_total"].items()}
-    assert results == {"established": 7, "refused": 8, "timeout": 9}
+    assert results == {"established": 7, "refused": 8, "timeout": 9, "tls": 10}
 
 
 def test_attempts_and_connections_are_per_endpoint() -> None:
@@ -384,7 +384,7 @@ def test_the_size_of_a_scrape_has_a_bound() -> None:
         clusters.append(cluster)
     samples = sum(len(series) for series in _scrape(*clusters).values())
     # Per endpoint: outcomes, one connection gauge, three states. Per upstream: well under a hundred.
-    assert 50 * 20 * 15 <= samples <= 50 * (20 * 16 + 100)
+    assert 50 * 20 * 15 <= samples <= 50 * (20 * 20 + 100)
 
 
 def test_health_checks_are_counted_where_there_are_any_from_the_start() -> None:

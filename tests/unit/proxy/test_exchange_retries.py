@@ -36,7 +36,7 @@ def test_a_refused_connect_moves_to_another_endpoint(make_proxy: MakeProxy) -> N
 
     assert client.data == ok()
     assert proxy.counted == [("POST", "2xx", "none", 1)]
-    assert proxy.cluster.stats.connects == [1, 2, 0]
+    assert proxy.cluster.stats.connects == [1, 2, 0, 0]
     assert proxy.cluster.stats.retries[Reason.CONNECT_REFUSED] == [1, 1]
     assert [state.breaker.failures for state in proxy.states] == [1, 1, 0]
 

@@ -52,5 +52,6 @@ def test_every_reason_that_is_answered_has_a_status_and_says_something(reason: R
     """16. CLIENT_GONE has nobody to be told; RESET_AFTER_HEADERS has its answer begun already."""
     status = STATUS_BY_REASON[reason]
     told = json.loads(error_response(status, reason, "api").partition(b"\r\n\r\n")[2])
-    assert 500 <= status <= 599
+    ours = reason in (Reason.NO_ROUTE, Reason.RATE_LIMITED)  # the client asks for what is not to be had here
+    assert (400 if ours else 500) <= status <= (499 if ours else 599)
     assert told["message"] or reason is Reason.RESET_AFTER_HEADERS

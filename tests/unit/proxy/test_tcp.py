@@ -88,7 +88,7 @@ def test_a_failed_connect_goes_on_to_the_next_endpoint_unnoticed(make_tcp: MakeP
     assert proxy.accept().data == b"hello"
 
     assert not client.closing
-    assert proxy.cluster.stats.connects == [1, 1, 1]
+    assert proxy.cluster.stats.connects == [1, 1, 1, 0]
     assert [state.breaker.failures for state in proxy.states] == [1, 1, 0]
     assert [state.in_flight for state in proxy.states] == [0, 0, 1]
 
@@ -100,7 +100,7 @@ def test_the_only_endpoint_is_tried_again_while_retries_last(make_tcp: MakeProxy
         assert not client.closing
         proxy.refuse()
     assert client.aborted
-    assert proxy.cluster.stats.connects == [0, 3, 0]
+    assert proxy.cluster.stats.connects == [0, 3, 0, 0]
     assert proxy.sessions == {"connect_failed": 1}
 
 
