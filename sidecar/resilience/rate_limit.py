@@ -10,7 +10,7 @@ from __future__ import annotations
 
 __all__ = ["TokenBucket"]
 
-_ROUNDING = 1e-9  # tokens: ten times a tenth of a second's worth is less than one, and is to be one
+_ROUNDING = 1e-9  # tokens: who comes evenly, at just the rate, would be turned away every other time by sums of floats
 
 
 class TokenBucket:

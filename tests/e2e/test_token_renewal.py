@@ -46,13 +46,17 @@ def test_no_request_fails_and_the_new_one_comes(tmp_path: Path, workers: int) ->
 def test_workers_have_a_share_each(tmp_path: Path) -> None:
     port = free_port()
     with ScriptedEndpoint(respond(*[ok()] * 40)) as endpoint:
-        limit = "rate_limit: {requests: 4, per: 3600, burst: 10}"
+        limit = (
+            "rate_limit: {requests: 4, per: 3600, burst: 10},"
+            " headers: {request: {add: {X-A: [b, c]}, remove: Accept}}"
+        )
         text = configuration(port, [endpoint.port], policy=limit, sidecar="workers: 2")
         with Sidecar(tmp_path, text):
             statuses = [get(port).status for _ in range(40)]
     assert set(statuses) == {200, 429}
     assert statuses.count(200) <= 10, "both together"
     assert len(endpoint.requests) == statuses.count(200)
+    assert all(one.headers.count("X-A: b") == one.headers.count("X-A: c") == 1 for one in endpoint.requests)
 
 
 def test_workers_that_would_have_no_token_are_not_started(tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ UPSTREAMS: Final = {
             ),
             "continue_timeout": "How long `Expect: 100-continue` waits for the endpoint's word.",
             "tunnel_idle_timeout": "How long a connection that has switched protocols may be silent.",
-            "retries": "How many attempts there may be after the first.",
+            "retries": (
+                "How many attempts there may be after the first; a refused connect moves on to an endpoint not "
+                "tried yet without spending one, unless all are down."
+            ),
             "circuit_breaker": "When an endpoint is left alone, and for how long.",
             "circuit_breaker_threshold": "The same as `circuit_breaker.consecutive_failures`.",
             "circuit_breaker_timeout": (
@@ -94,10 +97,14 @@ UPSTREAMS: Final = {
             "limits": "How much there may be of anything.",
             "host_header": "What endpoints get as Host: their own address, what the application sent, or this.",
             "deadline_header": "The header in which a request says how many milliseconds it may take.",
-            "per_try_timeout": "How long one attempt may take, from the request's end to the response's head.",
+            "per_try_timeout": (
+                "How long one attempt may take, from the request's end to the response's head; then it is tried "
+                "elsewhere, and what may not be is 504."
+            ),
             "retry_on": "What is tried again, of idempotent requests whose body is still there (64 KiB).",
             "hedge_after": (
-                "After how long without an answer another endpoint is asked too, once, for idempotent requests."
+                "After how long without an answer another endpoint is asked too, once, as one of `retries`; the "
+                "first answer counts that is no failure. For idempotent requests."
             ),
             "retry_backoff": (
                 "How long an endpoint that has failed is left alone before the same request asks it again."
@@ -108,7 +115,10 @@ UPSTREAMS: Final = {
             "close_on_unhealthy": (
                 "Sessions and tunnels end when their endpoint leaves the rotation, but for a drain alone."
             ),
-            "slow_start": "How long a new or recovered endpoint takes to get its whole share.",
+            "slow_start": (
+                "How long a new or recovered endpoint takes to get its whole share; not with `ring_hash`, whose "
+                "keys would move twice."
+            ),
             "headers": "Header fields that are set, added or removed.",
             "bearer_token_env": (
                 "Where the token is that requests carry as `Authorization: Bearer`, whatever the application "
@@ -154,7 +164,7 @@ UPSTREAMS: Final = {
             "connections": "Connections to all endpoints together.",
             "connections_per_endpoint": "Connections to each, which is passed over while it has as many.",
             "pending": "How many may wait for a connection.",
-            "pending_timeout": "How long they may wait.",
+            "pending_timeout": "How long they may wait, at most `timeout`.",
             "in_flight": "Requests, sessions and tunnels at once, those that wait included.",
             "request_head": "How long a request's line and headers may be.",
             "response_head": "The same of a response.",
@@ -246,20 +256,29 @@ UPSTREAMS: Final = {
         "A path, `true`, `false`, or a mapping. An endpoint that fails its checks leaves the rotation.",
         {
             "type": "What is asked. | by the scheme: `http`, `redis`, else `tcp`",
-            "path": "What an http check asks for. | the `health_endpoint`, else `/health`",
+            "path": (
+                "What an http check asks for, with Host as requests have it; no redirection is followed. | the "
+                "`health_endpoint`, else `/health`"
+            ),
             "interval": "How long between two checks of an endpoint, ±20 % by chance.",
             "timeout": "How long one may take.",
             "rise": "How many good ones in a row bring it back.",
             "fall": "How many bad ones in a row take it out; a first bad one counts at once.",
             "expect_status": "Which statuses are fine.",
-            "expect_body": "What the body has to hold in its first 64 KiB. | anything",
+            "expect_body": (
+                "Text that the body holds in its first 64 KiB, or an expression in its first 4 KiB: "
+                '`/"up"\\s*:\\s*true/` is quick, `/.*up.*/` is refused. | anything'
+            ),
             "expect_json": (
                 "Fields of a JSON answer by their way (`database.up`), and the value or values that each may "
                 "have. | anything"
             ),
             "username": "Whom a redis check logs in as.",
             "password_env": "Where a redis check's password is.",
-            "password_file": "The same of a file; a relative name is one of the folder that the sidecar runs in.",
+            "password_file": (
+                "The same of a regular file, or a link to one; a relative name is one of the folder that the "
+                "sidecar runs in."
+            ),
             "role": "What a redis endpoint has to be. | either",
         },
         "services:\n"

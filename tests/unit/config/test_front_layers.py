@@ -1,6 +1,7 @@
 """Header rules, bearer tokens and rate limits as a file says them: layers, findings, and what is noted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from sidecar.config import Settings, load_settings
 from sidecar.config.doors import HeaderEdits, HeaderSettings, RateSettings
 from sidecar.config.field_rules import MAX_VALUE
+from sidecar.config.front import token_notes
 from sidecar.errors import ConfigurationError
 
 Load = Callable[[str], Settings]
@@ -170,6 +172,12 @@ def test_a_token_that_everybody_can_read_is_noted(load: Load, upstream: str, not
     notes = [note for note in load(upstream).notes if "bearer token" in note]
     assert len(notes) == noted
     assert all(note.startswith("web: its bearer token goes over plain http") for note in notes)
+
+
+def test_over_tls_nobody_can(load: Load) -> None:
+    upstream = load("services: {web: {host: web.example, port: 80, bearer_token_env: A}}").upstream("web")
+    assert token_notes([upstream])
+    assert not token_notes([replace(upstream, scheme="https")])
 
 
 # Rate limits

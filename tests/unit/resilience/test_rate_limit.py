@@ -24,10 +24,10 @@ def test_it_holds_no_more_than_its_burst() -> None:
     assert admitted(bucket, NOW + 3600.0) == 3
 
 
-def test_tenths_add_up() -> None:
-    bucket = TokenBucket(1, 1.0, 1, NOW)
-    assert bucket.admit(NOW)
-    assert [bucket.admit(NOW + tenth / 10) for tenth in range(1, 11)] == [False] * 9 + [True]
+@pytest.mark.parametrize(("requests", "per"), [(10, 1.0), (3, 1.0), (7, 1.0), (1, 0.7)])
+def test_who_comes_evenly_at_the_rate_always_passes(requests: int, per: float) -> None:
+    bucket = TokenBucket(requests, per, 1, NOW)
+    assert all(bucket.admit(NOW + number * per / requests) for number in range(500))
 
 
 def test_a_bucket_holds_one_at_least() -> None:
@@ -41,6 +41,7 @@ def test_time_that_stands_still_or_goes_back_brings_nothing() -> None:
     assert admitted(bucket, NOW - 60.0) == 0
     assert admitted(bucket, NOW + 0.05) == 0, "what was before is not counted twice"
     assert admitted(bucket, NOW + 0.1) == 1
+    assert admitted(TokenBucket(10, 1.0, 2, NOW), NOW - 60.0) == 2
 
 
 @pytest.mark.parametrize(("passed", "wait"), [(0.0, 0.5), (0.3, 0.2), (0.5, 0.0), (9.0, 0.0)])
