@@ -58,6 +58,7 @@ def test_close_reasons_index_arrays_and_are_labels() -> None:
         "idle_timeout",
         "draining",
         "endpoint_unhealthy",
+        "rate_limited",
     ]
 
 
@@ -69,6 +70,7 @@ def test_which_sessions_let_their_application_down() -> None:
         "connect_failed",
         "overflow",
         "draining",
+        "rate_limited",
     }
 
 
