@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sidecar.admin.server import AdminServer
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
+    from sidecar.config.doors import RateSettings
     from sidecar.config.settings import Address, Settings
     from sidecar.model import AdminCounts, EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
@@ -213,7 +214,13 @@ class Answering(ABC):
         """What `/explain/NAME` shows. Raises `UnknownUpstreamError`."""
         cluster = cluster_called(self.clusters, name)
         now = self.clock.monotonic()
-        return explain_view(cluster, self.clock, [next_of(cluster, now)], cluster.budget.totals(now))
+        spent = cluster.budget.totals(now)
+        return explain_view(cluster, self.clock, [next_of(cluster, now)], spent, self._rate_limit(name))
+
+    def _rate_limit(self, name: str) -> RateSettings | None:
+        """That of an upstream; None for one that is not configured any more."""
+        found = (one.policy.rate_limit for one in self.settings.upstreams if one.name == name)
+        return next(found, None)
 
     def control(self, action: str, name: str, address: str | None) -> list[str]:
         """Do `action` to the endpoint at `address` of an upstream, or to all; where it was done.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.fronts import Fronts
+from sidecar.proxy.front import Front
 from sidecar.rotation import Rotation
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
-    from sidecar.config.settings import Settings
+    from sidecar.config.settings import Settings, UpstreamSettings
     from sidecar.proxy import ProxyContext
     from sidecar.rotation import Rotating
 
@@ -32,20 +34,32 @@ class Doors:
         self._context = context
         self._clock = clock
         self._rotation = Rotation()
+        self._fronts = Fronts(clock)
 
     def prepare(self, settings: Settings) -> None:
         """Load what `settings` names and may not be there; takes its time. Raises StartError: nothing changes then."""
+        self._fronts.prepare(settings)
 
     def follow(self, settings: Settings, clusters: Mapping[str, Cluster]) -> None:
         """Have `clusters` go by `settings`, whose upstreams they are; `prepare` has been called."""
+        self._fronts.follow(settings)
         for upstream in settings.upstreams:
             cluster = clusters[upstream.name]
             cluster.proxy_protocol = upstream.policy.proxy_protocol
+            cluster.front = self._front(upstream)
+            token = self._fronts.token(upstream)
+            if token is not None:
+                token.count_in(cluster.stats)
         self._rotation.follow(self._rotating())
 
     def _rotating(self) -> list[Rotating]:
         """What is made of files that may be renewed."""
-        return []
+        return [*self._fronts.tokens()]
+
+    def _front(self, upstream: UpstreamSettings) -> Front | None:
+        """What its requests pass first; None where that is nothing."""
+        rate, rules = self._fronts.rate(upstream), self._fronts.rules(upstream)
+        return None if rate is None and rules is None else Front(rate, rules)
 
     def close(self) -> None:
         """Look at no file any more."""

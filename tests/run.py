@@ -61,6 +61,7 @@ ONCE = [
         "reload",
         "retry_storm",
         "trace_collectors",
+        "token_renewal",
         "top",
         "workers",
     )

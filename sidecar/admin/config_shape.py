@@ -9,7 +9,17 @@ from sidecar.config.check_rules import NoSecret
 from sidecar.config.record import fields
 from sidecar.config.registry_rules import SourceNames
 from sidecar.config.rules import Bytes, Flag, Later, Seconds, Share, Whole
-from sidecar.config.schema import HealthCheck, JsonFields, Named, Ports, Root, Section, Several, Short
+from sidecar.config.schema import (
+    HeaderFields,
+    HealthCheck,
+    JsonFields,
+    Named,
+    Ports,
+    Root,
+    Section,
+    Several,
+    Short,
+)
 
 __all__ = ["config_shape"]
 
@@ -57,6 +67,13 @@ def _shape(rule: Any) -> Shape:
         return listed(_shape(rule.item))
     if isinstance(rule, JsonFields):
         return {"type": "object", "additionalProperties": listed(_PLAIN)}
+    if isinstance(rule, HeaderFields):
+        value = (
+            {"anyOf": [{"type": "string"}, listed({"type": "string"})]}
+            if rule.several
+            else {"type": "string"}
+        )
+        return {"type": "object", "additionalProperties": value}
     if isinstance(rule, Ports):
         return {"type": "object", "additionalProperties": {"type": "string"}}
     if isinstance(rule, Flag):

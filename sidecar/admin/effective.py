@@ -17,6 +17,7 @@ from sidecar.config.schema import Sidecar
 from sidecar.config.settings import Address, UpstreamKind
 
 if TYPE_CHECKING:
+    from sidecar.config.doors import HeaderEdits, HeaderSettings, RateSettings
     from sidecar.config.settings import (
         BreakerSettings,
         HealthSettings,
@@ -107,6 +108,7 @@ def _policy(policy: PolicySettings, *, http: bool) -> dict[str, Any]:
         "close_on_unhealthy": policy.close_on_unhealthy,
         **_breaker(policy.breaker, http=http),
         "outlier": asdict(policy.outlier),
+        "rate_limit": _rate_limit(policy.rate_limit),
         "limits": asdict(policy.limits),
     }
     if http:
@@ -116,7 +118,29 @@ def _policy(policy: PolicySettings, *, http: bool) -> dict[str, Any]:
         found["host_header"] = policy.host_header
         if policy.deadline_header:
             found["deadline_header"] = policy.deadline_header
+        found |= _headers(policy.headers)
     return found
+
+
+def _rate_limit(rate: RateSettings) -> dict[str, Any]:
+    return _given(asdict(rate)) if rate.requests else {"requests": 0}
+
+
+def _headers(headers: HeaderSettings) -> dict[str, Any]:
+    token = {"bearer_token_env": headers.bearer_env, "bearer_token_file": headers.bearer_file}
+    edits = {
+        way: found
+        for way, found in (("request", _edits(headers.request)), ("response", _edits(headers.response)))
+        if found
+    }
+    return _given({**token, "headers": edits})
+
+
+def _edits(edits: HeaderEdits) -> dict[str, Any]:
+    added: dict[str, list[str]] = {}
+    for name, value in edits.add:
+        added.setdefault(name, []).append(value)
+    return _given({"set": dict(edits.set), "add": added, "remove": edits.remove})
 
 
 def _breaker(breaker: BreakerSettings, *, http: bool) -> dict[str, Any]:
@@ -222,5 +246,5 @@ def _given(found: dict[str, Any]) -> dict[str, Any]:
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in found.items()
-        if value not in ("", (), [])
+        if value not in ("", (), [], {})
     }

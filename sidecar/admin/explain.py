@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.views import moment
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
+    from sidecar.config.doors import RateSettings
     from sidecar.model import EndpointState
     from sidecar.model.policy import UpstreamPolicy
     from sidecar.resilience import Breaker
@@ -41,12 +43,14 @@ def explain_view(
     clock: Clock,
     next_picks: Sequence[Mapping[str, Any]],
     budget: tuple[int, int],
+    rate: RateSettings | None = None,
 ) -> dict[str, Any]:
-    """One upstream: `{name, strategy, choice, panic, endpoints: [...], next: [...], retries: {...}}`.
+    """One upstream: `{name, strategy, choice, panic, endpoints: [...], next: [...], retries: {...}, rate_limit}`.
 
     endpoints: `{address, zone, weight, in_rotation, state, since, why, in_flight}`, why being one sentence.
     next: see `next_of`, one for each process. retries: `{attempts, on, elsewhere, per_try_timeout, budget}` with the
     budget's requests and retries of its window, and what is left of it. budget: those two, of all processes.
+    rate_limit: `{requests, per, burst}` of `rate`, of all processes together; null where there is none.
     """
     now = clock.monotonic()
     epoch = clock.wall() - now
@@ -60,6 +64,7 @@ def explain_view(
         "endpoints": [_endpoint(cluster, state, now, epoch) for state in cluster.endpoints.values()],
         "next": list(next_picks),
         "retries": _retries(policy, *budget) if cluster.per_request else _dials(policy),
+        "rate_limit": asdict(rate) if rate is not None and rate.requests else None,
     }
 
 

@@ -230,6 +230,7 @@ def _of_calls() -> dict[str, Shape]:
         "in_flight": COUNT,
     }
     budget = closed({"ratio": SHARE, "min": COUNT, "requests": COUNT, "retries": COUNT})
+    rate = closed({"requests": COUNT, "per": AMOUNT, "burst": COUNT})
     retries = {
         "attempts": COUNT,
         "on": listed(TEXT),
@@ -248,6 +249,7 @@ def _of_calls() -> dict[str, Shape]:
                 "endpoints": listed(closed(reasons)),
                 "next": listed(closed({"endpoint": _or_null(TEXT), "why": TEXT}, {"worker": COUNT})),
                 "retries": closed(retries),
+                "rate_limit": {**rate, "type": ["object", "null"]},
             },
             about="next: of each process; endpoint is null where it is up to chance, or to the request.",
         ),

@@ -10,10 +10,22 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sidecar.config.check_rules import JsonValue, NoSecret
+from sidecar.config.field_rules import FieldName, FieldValue
 from sidecar.config.findings import Findings, KeyPath, meant, shown
 from sidecar.config.record import fields
 from sidecar.config.rules import Authority, Later, Rule, Unusable, UpstreamName, later
-from sidecar.config.schema import PORT, Host, JsonFields, Named, Ports, Root, Section, Several, Short
+from sidecar.config.schema import (
+    PORT,
+    HeaderFields,
+    Host,
+    JsonFields,
+    Named,
+    Ports,
+    Root,
+    Section,
+    Several,
+    Short,
+)
 from sidecar.config.settings import Address, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
@@ -23,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["decode"]
 
 S = TypeVar("S")
-Kind = Rule[object] | Section | Named | Several | Ports | Short | JsonFields | Later
+Kind = Rule[object] | Section | Named | Several | Ports | Short | JsonFields | HeaderFields | Later
 
 
 def decode(document: Document, findings: Findings) -> Root:
@@ -80,6 +92,8 @@ class _Decoder:
             return self._read(kind.rule, value, path)
         if isinstance(kind, JsonFields):
             return self._json_fields(kind, value, path)
+        if isinstance(kind, HeaderFields):
+            return self._header_fields(kind, value, path)
         return self._read(kind, value, path)
 
     def _read(self, rule: Rule[object], value: object, path: KeyPath) -> object:
@@ -182,6 +196,37 @@ class _Decoder:
         places = [(*path, index) for index in range(len(values))] if isinstance(value, list) else [path]
         read = [self._value(JsonValue(), item, place) for item, place in zip(values, places, strict=True)]
         return JsonField(name, tuple(text for text in read if isinstance(text, str)))
+
+    def _header_fields(self, kind: HeaderFields, value: object, path: KeyPath) -> object:
+        entries = self._entries(value, path)
+        if entries is None:
+            return UNSET
+        found: list[tuple[str, str]] = []
+        spelt: dict[str, str] = {}
+        for name, item in entries.items():
+            place = (*path, name)
+            try:
+                read = FieldName(valued=True).from_text(name)
+            except Unusable as problem:
+                self._say(place, str(problem))
+                continue
+            before = spelt.setdefault(name.lower(), name)
+            if before != name:
+                self._say(place, f"is the same header as {shown(before)} before it; write it once")
+            found += [(read, text) for text in self._header_values(kind, item, place)]
+        if len(found) > kind.most:
+            self._say(path, f"has {len(found)} values; {kind.most} is the most")
+        return tuple(found)
+
+    def _header_values(self, kind: HeaderFields, value: object, path: KeyPath) -> list[str]:
+        if not isinstance(value, list):
+            read = self._value(FieldValue(), value, path)
+            return [read] if isinstance(read, str) else []
+        if not kind.several:
+            self._say(path, "is a list; give one value, or put them under `add`")
+            return []
+        texts = [self._value(FieldValue(), item, (*path, index)) for index, item in enumerate(value)]
+        return [text for text in texts if isinstance(text, str)]
 
     def _entries(self, value: object, path: KeyPath) -> dict[str, object] | None:
         if isinstance(value, dict):

@@ -10,6 +10,7 @@ from sidecar.config.decode import decode
 from sidecar.config.environment import Environment
 from sidecar.config.files import read_bounded
 from sidecar.config.findings import Findings
+from sidecar.config.front import token_notes
 from sidecar.config.listeners import ListenerPlan, check_own_servers
 from sidecar.config.marks import Document, Mark
 from sidecar.config.modes import built_in_services, default_domain, detect_mode, in_container, mode_file
@@ -108,7 +109,7 @@ def load_settings(
         sidecar=sidecar,
         log_level=environment.log_level(),
         registry_debug=environment.flag("AUTOBOT_SERVICE_REGISTRY_DEBUG"),
-        notes=(*notes, *environment.notes),
+        notes=(*notes, *environment.notes, *token_notes(upstreams)),
         mode_reason=reason,
         overrides=tuple(environment.used),
         registries=tuple(registries.settings),

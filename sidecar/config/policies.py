@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from sidecar.config.front import OF_HTTP, check_front, merge_headers, rate_settings
 from sidecar.config.record import Record
 from sidecar.config.schema import Breaker, Defaults, LoadBalancer, Policy
 from sidecar.config.settings import (
@@ -52,6 +53,7 @@ def check_layer(layer: Layer, document: Document, findings: Findings) -> None:
             ("circuit_breaker_timeout", key, timed and getattr(long, key) is not UNSET)
             for key in ("open_for", "max_open_for")
         )
+    check_front(layer.keys, layer.path, document, findings)
     for one, other, both in pairs:
         if both:
             inside = other if other == "host_header" else f"circuit_breaker.{other}"
@@ -84,6 +86,7 @@ def merge_policy(
             "retry_on",
             "retry_budget",
             "deadline_header",
+            *OF_HTTP,
         ):
             if getattr(keys, name) is not UNSET and not http and not shared:
                 problem = f"means nothing for {scheme}, which is not read as HTTP; remove it"
@@ -111,6 +114,8 @@ def merge_policy(
             per_try_timeout=_last(policy.per_try_timeout, keys.per_try_timeout),
             deadline_header=_last(policy.deadline_header, keys.deadline_header),
             retry=_merge_retry(policy.retry, layer, document, findings),
+            headers=merge_headers(policy.headers, keys, document.file) if http else policy.headers,
+            rate_limit=rate_settings(policy.rate_limit, keys.rate_limit),
             breaker=_merge_breaker(policy.breaker, layer, document, findings),
             outlier=_merge_outlier(policy.outlier, keys),
             limits=_merge_limits(policy.limits, keys),

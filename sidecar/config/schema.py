@@ -20,6 +20,7 @@ from sidecar.config.check_rules import (
     Statuses,
     VariableName,
 )
+from sidecar.config.field_rules import FieldName
 from sidecar.config.record import Record
 from sidecar.config.registry_rules import PortChoice, RegistryHost, ServiceName, SourceNames
 from sidecar.config.rules import (
@@ -55,6 +56,9 @@ __all__ = [
     "Defaults",
     "Deployment",
     "ExternalRegistry",
+    "HeaderEdits",
+    "HeaderFields",
+    "Headers",
     "HealthCheck",
     "Host",
     "JsonFields",
@@ -64,6 +68,7 @@ __all__ = [
     "Named",
     "Policy",
     "Ports",
+    "RateLimit",
     "Registration",
     "Root",
     "Section",
@@ -121,6 +126,13 @@ class JsonFields(Record):
     most: int
 
 
+class HeaderFields(Record):
+    """A mapping from names of header fields to what they hold, up to `most` values. several: of one name as a list."""
+
+    most: int
+    several: bool = False
+
+
 class Ports(Record):
     """A mapping from port numbers to upstream names."""
 
@@ -153,6 +165,33 @@ class Breaker(Record):
     min_requests: Annotated[int | UnsetType, THRESHOLD] = UNSET
     failure_statuses: Annotated[tuple[str, ...] | UnsetType, Several(FailureStatus(), 16, "statuses")] = UNSET
     observe_only: Annotated[bool | UnsetType, Flag()] = UNSET
+
+
+# Thirty-two: a rule is looked at for every field of every head; who needs more needs a program.
+_RULES: Final = 32
+
+
+class HeaderEdits(Record):
+    """`headers.request` and `headers.response`."""
+
+    set: Annotated[tuple[tuple[str, str], ...] | UnsetType, HeaderFields(_RULES)] = UNSET
+    add: Annotated[tuple[tuple[str, str], ...] | UnsetType, HeaderFields(_RULES, several=True)] = UNSET
+    remove: Annotated[tuple[str, ...] | UnsetType, Several(FieldName(), _RULES, "names")] = UNSET
+
+
+class Headers(Record):
+    """`headers`."""
+
+    request: Annotated[HeaderEdits | UnsetType, Section(HeaderEdits)] = UNSET
+    response: Annotated[HeaderEdits | UnsetType, Section(HeaderEdits)] = UNSET
+
+
+class RateLimit(Record):
+    """`rate_limit`."""
+
+    requests: Annotated[int | UnsetType, OPTIONAL_COUNT] = UNSET
+    per: Annotated[float | UnsetType, SECONDS] = UNSET
+    burst: Annotated[int | UnsetType, COUNT] = UNSET
 
 
 class Outlier(Record):
@@ -280,6 +319,11 @@ class Policy(Record):
     health_check: Annotated[HealthCheck | str | bool | UnsetType, Short(HealthCheck, HealthShort())] = UNSET
     close_on_unhealthy: Annotated[bool | UnsetType, Flag()] = UNSET
     slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
+    headers: Annotated[Headers | UnsetType, Section(Headers)] = UNSET
+    bearer_token: Annotated[UnsetType, NoSecret("bearer_token")] = UNSET
+    bearer_token_env: Annotated[str | UnsetType, VariableName()] = UNSET
+    bearer_token_file: Annotated[str | UnsetType, FileName()] = UNSET
+    rate_limit: Annotated[RateLimit | UnsetType, Section(RateLimit)] = UNSET
     tls: Annotated[UnsetType, Later(_TLS)] = UNSET
     source: Annotated[SourceChoice | tuple[str, ...] | UnsetType, Short(SourceChoice, SourceNames())] = UNSET
 

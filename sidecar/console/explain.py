@@ -50,7 +50,7 @@ def show_reasons(
 def _drawn(view: Mapping[str, Any], output: TextIO) -> str:
     console = make_console(output)
     panic = [Text(f"panic: {view['panic']}.", style=PANIC)] if view["panic"] else []
-    plan = [*_next(view["next"]), *_retries(view["retries"])]
+    plan = [*_next(view["next"]), *_retries(view["retries"]), *_rate(view)]
     picture = Group(
         Text(clean(f"{view['name']} ({view['scheme']}), {view['strategy']}: {view['choice']}.")),
         *panic,
@@ -110,3 +110,13 @@ def _retries(retries: Mapping[str, Any]) -> list[str]:
             f"now {budget['retries']} for {budget['requests']} requests"
         )
     return lines
+
+
+def _rate(view: Mapping[str, Any]) -> list[str]:
+    rate = view["rate_limit"]
+    if rate is None:
+        return []
+    beyond = "429" if view["retries"]["budget"] else "sessions are closed"
+    return [
+        f"rate limit: {rate['requests']} in {rate['per']:g} s, {rate['burst']} at once; beyond it {beyond}"
+    ]

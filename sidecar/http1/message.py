@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.http1.fields import CONTENT_LENGTH, TRANSFER_ENCODING, classify
 from sidecar.model.stats import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "CHUNKED",
@@ -126,6 +129,12 @@ class RequestHead:
             if at < self._host:
                 self._host -= 1
 
+    def edit(self, fixed: Mapping[bytes, bytes | None], added: Sequence[bytes]) -> None:
+        """Change the fields of an unpacked head, see `_edited`. Host is not among them."""
+        host = self._lines[self._host]
+        self._lines = _edited(self._lines, fixed, added)
+        self._host = self._lines.index(host)
+
     def values(self, places: list[int]) -> list[bytes]:
         """The values of the fields at these places of an unpacked head."""
         return [self._lines[at].partition(b":")[2].strip(b" \t") for at in places]
@@ -172,6 +181,11 @@ class ResponseHead:
         self.passes_whole = minor == 1
         self.extras = NO_EXTRAS
 
+    def edit(self, fixed: Mapping[bytes, bytes | None], added: Sequence[bytes]) -> None:
+        """Change its fields, see `_edited`."""
+        self._lines = _edited(self._lines, fixed, added)
+        self.passes_whole = False
+
     def drop_coding(self) -> None:
         """Take Transfer-Encoding out: HTTP/1.0 clients know none, also where there is no body (RFC 9112 6.1)."""
         kept = [line for line in self._lines if classify(line.partition(b":")[0]) != TRANSFER_ENCODING]
@@ -192,3 +206,24 @@ class ResponseHead:
         extra: header lines of our own hop, each with its line end, for example `Connection: close`.
         """
         return b"%b\r\n%b\r\n%b" % (b"\r\n".join(self._lines), extra, data[at:])
+
+
+def _edited(lines: list[bytes], fixed: Mapping[bytes, bytes | None], added: Sequence[bytes]) -> list[bytes]:
+    """A head's lines with other fields.
+
+    fixed: by name in lower case, the line in place of the first field called so, or at the end where there is none;
+    None is no line. added: lines at the end.
+    """
+    kept = [lines[0]]
+    left = dict(fixed)
+    for line in lines[1:]:
+        name = line.partition(b":")[0].lower()
+        if name not in fixed:
+            kept.append(line)
+            continue
+        instead = left.pop(name, None)
+        if instead is not None:
+            kept.append(instead)
+    kept += [line for line in left.values() if line is not None]
+    kept += added
+    return kept

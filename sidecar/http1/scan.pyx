@@ -377,6 +377,11 @@ cdef class ScannedResponse(ResponseHead):
         self._unpack()
         ResponseHead.drop_framing(self)
 
+    def edit(self, fixed, added):
+        """See `ResponseHead.edit`."""
+        self._unpack()
+        ResponseHead.edit(self, fixed, added)
+
     cdef _unpack(self):
         """Give it lines: somebody wants to take some of them out."""
         if self._lines is None:

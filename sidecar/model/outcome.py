@@ -65,6 +65,7 @@ class CloseReason(IntEnum):
     IDLE_TIMEOUT = 8
     DRAINING = 9
     ENDPOINT_UNHEALTHY = 10
+    RATE_LIMITED = 11
 
     @property
     def label(self) -> str:
@@ -86,5 +87,6 @@ _FAILURES = frozenset(
         CloseReason.CONNECT_FAILED,
         CloseReason.OVERFLOW,
         CloseReason.DRAINING,
+        CloseReason.RATE_LIMITED,
     )
 )

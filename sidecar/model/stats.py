@@ -77,6 +77,7 @@ class UpstreamStats:
     sessions: ended TCP sessions, and tunnels that HTTP requests have become, by `CloseReason`; bytes_sent goes to
         endpoints, bytes_received comes back.
     checks: health checks by result: failed, succeeded, could not be made.
+    secret_loads: how often its bearer token was read, [failed, succeeded].
     in_flight and sessions_active are gauges.
     """
 
@@ -100,6 +101,7 @@ class UpstreamStats:
         "retries_active",
         "retries_refused",
         "reuse_failures",
+        "secret_loads",
         "sessions",
         "sessions_active",
         "transitions",
@@ -127,6 +129,7 @@ class UpstreamStats:
         self.overflows = [0] * len(Limit)
         self.sessions = [0] * len(CloseReason)
         self.checks = [0, 0, 0]
+        self.secret_loads = [0, 0]
         self.bytes_sent = 0
         self.bytes_received = 0
         self.in_flight = 0

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from sidecar.cluster import Cluster
 
-__all__ = ["bounds", "connections", "per_upstream", "requests", "sessions"]
+__all__ = ["bounds", "connections", "per_upstream", "requests", "secrets", "sessions"]
 
 # Those that are there before the first retry, then all others, which are there from the first on.
 SHOWN_REASONS = (*RETRY_REASONS, *(reason for reason in Reason if reason not in RETRY_REASONS))
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
 HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
+SECRET_RESULTS = ("failed", "succeeded")  # the order of `UpstreamStats.secret_loads`
 CONNECT_RESULTS = ("established", "refused", "timeout", "tls")  # the order of `UpstreamStats.connects`
 
 
@@ -121,6 +122,21 @@ def requests(clusters: list[Cluster], *, methods: bool) -> Iterator[Family]:
         "Reused connections that closed without a response byte (the idle race).",
         clusters,
         lambda cluster: cluster.stats.reuse_failures,
+    )
+
+
+def secrets(clusters: list[Cluster]) -> Iterator[Family]:
+    """Of upstreams whose requests carry a token."""
+    yield counter(
+        "secret_loads_total",
+        "How often the bearer token of an upstream was read: at first, and when its file had changed.",
+        ("upstream", "result"),
+        (
+            ((cluster.name, result), count)
+            for cluster in clusters
+            if any(cluster.stats.secret_loads)
+            for result, count in zip(SECRET_RESULTS, cluster.stats.secret_loads, strict=True)
+        ),
     )
 
 

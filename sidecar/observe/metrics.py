@@ -104,6 +104,7 @@ class Metrics:
             cluster for cluster in clusters if not cluster.per_request or cluster.stats.has_sessions
         ]
         yield from of_upstreams.requests(per_request, methods=detail != "low")
+        yield from of_upstreams.secrets(per_request)
         yield from of_upstreams.sessions(per_session)
         yield from of_upstreams.bounds(clusters)
         yield from of_upstreams.connections(clusters)

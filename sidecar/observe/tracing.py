@@ -103,7 +103,8 @@ class Tracer:
         trace.made += 1
         trace.under_way.append(attempt)
         head = exchange.head
-        head.put(head.places(TRACEPARENT)[0], render_traceparent(trace.trace_id, span_id, trace.flags))
+        for place in head.places(TRACEPARENT)[:1]:  # header rules may have taken it out
+            head.put(place, render_traceparent(trace.trace_id, span_id, trace.flags))
 
     def attempt_over(
         self, exchange: RecordedExchange, endpoint: EndpointState, outcome: Outcome, began: float, now: float

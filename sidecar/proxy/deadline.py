@@ -40,8 +40,9 @@ ROUNDING = 0.001
 class TimedExchange(Exchange):
     """An exchange that ends when its client's time is over."""
 
-    __slots__ = ("_due", "_place", "_problem")
+    __slots__ = ("_due", "_name", "_place", "_problem")
 
+    _name: bytes
     _place: int  # where the header stands in the head, of a request that has time
 
     def __init__(self, context: ProxyContext, cluster: Cluster, client: DownstreamConnection) -> None:
@@ -63,6 +64,7 @@ class TimedExchange(Exchange):
             milliseconds = _number(value)
             if milliseconds and len(places) == 1:
                 self._due = (began or self._context.monotonic()) + milliseconds / 1000.0
+                self._name = name
                 self._place = places[0]
             else:
                 shown = name.decode("ascii")
@@ -85,7 +87,12 @@ class TimedExchange(Exchange):
             if self._due <= now:
                 self._leave(connection, now)
                 return
-            self.head.put(self._place, b"%d" % max(1, int((self._due - now) * 1000.0)))
+            left = b"%d" % max(1, int((self._due - now) * 1000.0))
+            if self.cluster.front is None:
+                self.head.put(self._place, left)
+            else:  # header rules may have moved it, or taken it out
+                for place in self.head.places(self._name)[:1]:
+                    self.head.put(place, left)
         Exchange._send(self, connection)
 
     def _leave(self, connection: UpstreamConnection, now: float) -> None:

@@ -283,13 +283,19 @@ class DownstreamConnection(Receiver):
             return b"" if self.keep_alive else CLOSE
         return KEEP_ALIVE if self.keep_alive else b""
 
-    def answer(self, status: int, reason: Reason, message: str = "") -> None:
-        """Answer the exchange that is going on with the proxy's own response."""
+    def answer(self, status: int, reason: Reason, message: str = "", retry_after: int = 0) -> None:
+        """Answer the exchange that is going on with the proxy's own response. retry_after: see `error_response`."""
         connection = self.connection_line()
         bodiless = self.exchange.head.method == HEAD_METHOD
         self.transport.write(
             error_response(
-                status, reason, self.cluster.name, message, connection=connection, bodiless=bodiless
+                status,
+                reason,
+                self.cluster.name,
+                message,
+                connection=connection,
+                bodiless=bodiless,
+                retry_after=retry_after,
             )
         )
 

@@ -96,12 +96,12 @@ class Exchange(Attempts):
         self._try_due = NEVER
         self._started = self._context.monotonic()
         self.cluster.stats.in_flight += 1
-        self.cluster.budget.deposit(self._started)
         front = self.cluster.front
         if front is not None:
             if not front.enter(self):
                 return
             head = self.head
+        self.cluster.budget.deposit(self._started)  # who is turned away before pays for no retries
         self._key = request_key(head, self.client, self.cluster) if self.cluster.hashes else 0
         if self.cluster.limit.max_in_flight and self.cluster.is_overfull:
             self._overflow(Limit.IN_FLIGHT)
@@ -445,15 +445,17 @@ class Exchange(Attempts):
             self._end(self._status, reason, now)
             self.client.abort()  # never a fake clean end
             return
+        self._answer(status or STATUS_BY_REASON[reason], reason, message, 0, now)
+
+    def refuse(self, reason: Reason, message: str = "", retry_after: int = 0) -> None:
+        """Answer a request that has just begun, and is sent to nobody. retry_after: whole seconds, 0 says nothing."""
+        self._answer(STATUS_BY_REASON[reason], reason, message, retry_after, self._context.monotonic())
+
+    def _answer(self, status: int, reason: Reason, message: str, retry_after: int, now: float) -> None:
         self._whole()
-        status = status or STATUS_BY_REASON[reason]
-        self.client.answer(status, reason, message)
+        self.client.answer(status, reason, message, retry_after)
         self._end(status, reason, now)
         self.client.exchange_over()
-
-    def refuse(self, reason: Reason, message: str = "") -> None:
-        """Answer a request that has just begun, and is sent to nobody."""
-        self._fail(reason, message=message)
 
     def _whole(self) -> None:
         """A whole response of the proxy's own: the request's end is no longer waited for."""

@@ -8,6 +8,7 @@ An upstream that asks for none of it has no `Front`, and its requests pay one co
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.errors import Reason
@@ -24,6 +25,9 @@ class RateLimit(Protocol):
 
     def admit(self, now: float) -> bool:
         """Whether one more may pass at `now`, monotonic seconds; it is counted then."""
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next may."""
 
 
 class HeaderRules(Protocol):
@@ -60,14 +64,20 @@ class Front:
 
     def enter(self, exchange: Exchange) -> bool:
         """A request begins; False when it has been answered and goes no further."""
-        if self.rate is not None and not self.rate.admit(exchange.client.context.monotonic()):
-            exchange.refuse(Reason.RATE_LIMITED)
-            return False
+        if self.rate is not None:
+            now = exchange.client.context.monotonic()
+            if not self.rate.admit(now):
+                exchange.refuse(Reason.RATE_LIMITED, retry_after=max(1, ceil(self.rate.wait(now))))
+                return False
         if self.rules is not None:
             exchange.head = self.rules.edit_request(exchange.head)
         if self.mirror is not None:
             self.mirror.reflect(exchange)
         return True
+
+    def admits(self, now: float) -> bool:
+        """Whether a session may begin; it is counted then."""
+        return self.rate is None or self.rate.admit(now)
 
     def leave(self, _exchange: Exchange, head: ResponseHead) -> None:
         """A response's final head goes to the client."""

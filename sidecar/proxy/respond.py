@@ -96,11 +96,13 @@ def error_response(
     *,
     connection: bytes = CLOSE,
     bodiless: bool = False,
+    retry_after: int = 0,
 ) -> bytes:
     """A whole response.
 
     connection: the Connection line to send, with its line end, or nothing.
     bodiless: the request was a HEAD: everything but the body.
+    retry_after: whole seconds after which it is worth asking again (RFC 9110 section 10.2.3); 0 says nothing.
     """
     body = json.dumps(
         {
@@ -116,6 +118,8 @@ def error_response(
         f"Content-Length: {len(body)}\r\n"
         f"x-sidecar-error: {reason.label}\r\n"
     )
+    if retry_after:
+        head += f"Retry-After: {retry_after}\r\n"
     return b"%b%b\r\n%b" % (head.encode(), connection, b"" if bodiless else body)
 
 

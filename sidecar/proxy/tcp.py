@@ -73,6 +73,8 @@ class TcpSession(Session):
         if context.clients > context.max_clients:
             context.refused += 1
             self._end(CloseReason.OVERFLOW)
+        elif self.cluster.front is not None and not self.cluster.front.admits(context.monotonic()):
+            self._end(CloseReason.RATE_LIMITED)
         elif self.cluster.limit.max_in_flight and self.cluster.is_overfull:
             self._overflow(Limit.IN_FLIGHT)
         else:

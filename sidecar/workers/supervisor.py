@@ -17,6 +17,7 @@ from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
 from sidecar.admin.server import metrics_app
 from sidecar.app import OWN_DESCRIPTORS, App
+from sidecar.doors import Doors
 from sidecar.ending import DRAIN_POLL, LAST_CALL
 from sidecar.errors import StartError
 from sidecar.model import Snapshot, WorkerCounts
@@ -121,6 +122,8 @@ class Supervisor(App):
         # Only to find out at a reload what workers would fail at: here nothing is told of.
         self._recording = Recording(self.clock, context.recording, os.environ, settings.mode.value)
         self._recording.assume(settings.sidecar)
+        self._doors = Doors(context, self.clock)  # for the same: nothing follows it here
+        self._doors.prepare(settings)
         self._show(settings)
         self._ask_registries()
         await self._bind_own()
@@ -335,7 +338,7 @@ class Supervisor(App):
         picks = [{"worker": number, **values["next"][name]} for number, values in said]
         spent = [values["gauges"]["upstreams"][name]["budget"] for _, values in said]
         requests, retries = (sum(one) for one in zip(*spent, strict=True)) if spent else (0, 0)
-        return explain_view(cluster, self.clock, picks, (requests, retries))
+        return explain_view(cluster, self.clock, picks, (requests, retries), self._rate_limit(name))
 
     async def refresh(self) -> None:
         """Have the clusters show what all workers have counted by now."""

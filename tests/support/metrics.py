@@ -73,6 +73,7 @@ def _requests(clock: Any) -> Cluster:
     for _ in range(3):
         cluster.report(second, Outcome.SUCCESS, NOW, second.breaker.permit, 0.5)
     cluster.drain([third], NOW)
+    cluster.stats.secret_loads[1] = 1
     cluster.limit.used = first.pool.open = 4
     cluster.stats.retries[Reason.CONNECT_REFUSED][1] = 4
     cluster.stats.hedges[1] = 2

@@ -38,7 +38,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "config"
 ENDPOINTS = CONFIG / "registries" / "endpoints.yml"  # what file.yml names, and no configuration
 FOR_OTHERS = ("grafana", "prometheus")  # folders of files that are read by those
 SHIPPED = sorted(
-    file for file in CONFIG.rglob("*.*") if file != ENDPOINTS and file.parent.name not in FOR_OTHERS
+    file for file in CONFIG.rglob("*.yml") if file != ENDPOINTS and file.parent.name not in FOR_OTHERS
 )
 GOOD = """\
 services:

@@ -46,6 +46,10 @@ load_balancers:
     hedge_after: 1
     slow_start: 10
     host_header: preserve
+    headers: {request: {set: {X-From: here}, add: {X-A: [a, b], X-B: c}, remove: [Cookie]},
+      response: {set: {Cache-Control: no-store}, remove: [Server]}}
+    bearer_token_file: api.token
+    rate_limit: {requests: 100, per: 2s, burst: 7}
     health_check: {path: /up, interval: 1, timeout: 0.5, rise: 3, fall: 4, expect_status: [204, 200-299],
       expect_body: /ok|fine/, expect_json: {status: [ok, true, 1.5], deep.er: "no"}}
   queue: {hosts: ["q.example:5672"], scheme: tcp, idle_timeout: 5m, health_check: {type: tcp}}
@@ -84,7 +88,8 @@ deployment: {mode: distributed, domain: corp.example}
 defaults: {timeout: 7, health_check: {interval: 3}}
 services:
   web: {host: web.example, port: 8080, health_endpoint: /well, connect_timeout: 2, idle_timeout: 44,
-    continue_timeout: 3, tunnel_idle_timeout: 9m, circuit_breaker: {consecutive_failures: 9}}
+    bearer_token_env: WEB_TOKEN, continue_timeout: 3, tunnel_idle_timeout: 9m,
+    circuit_breaker: {consecutive_failures: 9}}
   db: {scheme: redis, host: db.example, port: 6379, health_check: {password_env: DB_PASSWORD}}
 load_balancers:
   pods: {source: {use: [here], namespace: shop, port: "8080"}, circuit_breaker_threshold: 6,

@@ -9,12 +9,25 @@ from hypothesis import strategies as st
 
 from sidecar.config import Settings, load_settings
 from sidecar.config.record import fields
-from sidecar.config.schema import Defaults, LoadBalancer, Root, Service, Sidecar
+from sidecar.config.schema import (
+    Defaults,
+    HeaderEdits,
+    Headers,
+    LoadBalancer,
+    RateLimit,
+    Root,
+    Service,
+    Sidecar,
+)
 from sidecar.config.schema import HealthCheck as Check
 from sidecar.errors import ConfigurationError
 
 WORDS = sorted(
-    {key for kind in (Root, Service, LoadBalancer, Defaults, Check, Sidecar) for key in fields(kind)}
+    {
+        key
+        for kind in (Root, Service, LoadBalancer, Defaults, Check, Headers, HeaderEdits, RateLimit, Sidecar)
+        for key in fields(kind)
+    }
 )
 VALUES = (
     "redis",

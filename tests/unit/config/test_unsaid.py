@@ -64,7 +64,7 @@ def test_a_password_in_a_url_is_not_repeated(section: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in keys(Root) if path[-1] in ("token", "password", "admin_token")]
+    "path", [path for path in keys(Root) if path[-1] in ("token", "password", "admin_token", "bearer_token")]
 )
 def test_a_secret_in_the_file_is_refused_and_not_repeated(
     path: tuple[str | int, ...], tmp_path: Path

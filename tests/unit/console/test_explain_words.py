@@ -36,6 +36,7 @@ VIEW: dict[str, Any] = {
         "per_try_timeout": 0.5,
         "budget": {"ratio": 0.2, "min": 3, "requests": 50, "retries": 4},
     },
+    "rate_limit": None,
 }
 
 
@@ -68,6 +69,14 @@ def test_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
         "each attempt: 0.5 s from the request's end to the response's head",
         "retry budget: 20% of the requests of the last 10 s, at least 3 a second; now 4 for 50 requests",
     ]
+
+
+@pytest.mark.parametrize(("budget", "beyond"), [({}, "429"), ({"budget": None}, "sessions are closed")])
+def test_a_rate_limit_is_told(monkeypatch: pytest.MonkeyPatch, budget: dict[str, Any], beyond: str) -> None:
+    rate = {"requests": 100, "per": 0.5, "burst": 200}
+    retries = {**VIEW["retries"], **budget}
+    _, text, _ = shown(monkeypatch, (200, {**VIEW, "retries": retries, "rate_limit": rate}))
+    assert text.splitlines()[-1].rstrip() == f"rate limit: 100 in 0.5 s, 200 at once; beyond it {beyond}"
 
 
 def test_as_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,7 @@ def test_close_reasons_index_arrays_and_are_labels() -> None:
         "idle_timeout",
         "draining",
         "endpoint_unhealthy",
+        "rate_limited",
     ]
 
 
@@ -77,6 +78,7 @@ def test_which_sessions_let_their_application_down() -> None:
         "connect_failed",
         "overflow",
         "draining",
+        "rate_limited",
     }
 
 

@@ -21,6 +21,8 @@ from sidecar.observe.recorder import ExchangeRecorder
 from sidecar.observe.request_ids import RequestIds
 from sidecar.observe.spans import MAX_ATTEMPTS, MAX_PATH, Span, url_of
 from sidecar.observe.tracing import MAX_STATE, Tracer
+from sidecar.proxy.front import Front
+from sidecar.proxy.header_rules import Edits, FieldRules
 
 CALLER = TraceParent(b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331", 3)
 SAMPLED = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03"
@@ -544,3 +546,15 @@ def _exchange_at(proxy: Proxy, host: str, peer: tuple[str, int] | None) -> tuple
     state = proxy.cluster.endpoints[host, 80]
     transport = MemoryTransport(peername=peer)
     return exchange, SimpleNamespace(endpoint=state, served=1, transport=transport)
+
+
+def test_header_rules_may_take_the_context_out_and_move_it(traced: MakeTraced) -> None:
+    for rules, passes in ((Edits(removed=("traceparent",)), False), (Edits(removed=("z",)), True)):
+        one = traced(sample=1.0)
+        one.proxy.cluster.front = Front(None, FieldRules(rules, Edits()))
+        client = one.proxy.client(request("GET /", "z: 1", SAMPLED))
+        endpoint = one.proxy.accept()
+        assert (b"\r\ntraceparent: " in endpoint.data) is passes
+        endpoint.feed(ok())
+        assert client.data == ok()
+        assert len(one.spans) == 2, "it is traced all the same"

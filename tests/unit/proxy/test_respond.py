@@ -25,6 +25,14 @@ def test_a_whole_response() -> None:
     }
 
 
+def test_when_to_ask_again() -> None:
+    head, _, body = error_response(429, Reason.RATE_LIMITED, "api", retry_after=7).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+    assert b"\r\nRetry-After: 7\r\n" in head
+    assert json.loads(body)["message"] == "the upstream's rate limit is reached"
+    assert b"Retry-After" not in error_response(429, Reason.RATE_LIMITED, "api")
+
+
 @pytest.mark.parametrize("connection", [b"", CLOSE, KEEP_ALIVE])
 def test_the_connection_line_is_the_callers(connection: bytes) -> None:
     head, blank, _ = error_response(502, Reason.BAD_RESPONSE, "api", connection=connection).partition(
