@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.config.settings import Settings
     from sidecar.proxy import ProxyContext
+    from sidecar.proxy.secure import ServerTls
     from sidecar.rotation import Rotating
 
 __all__ = ["Doors"]
@@ -42,6 +43,10 @@ class Doors:
             cluster = clusters[upstream.name]
             cluster.proxy_protocol = upstream.policy.proxy_protocol
         self._rotation.follow(self._rotating())
+
+    def server_tls(self, _name: str) -> ServerTls | None:
+        """How clients of the upstream's listener are spoken to; None in the clear."""
+        return None
 
     def _rotating(self) -> list[Rotating]:
         """What is made of files that may be renewed."""
