@@ -16,5 +16,6 @@ cdef class TlsTransport(Receiver):
     cpdef write(self, bytes data)
     @cython.locals(first=bytes)
     cdef bytes _decrypt(self, bytes data)
+    cdef _pass_on(self, bytes plain)
     @cython.locals(receiver=Receiver)
     cdef _deliver(self, bytes data)

@@ -126,12 +126,13 @@ class TlsTransport(Receiver):
             self._shake_failed(error)
             return
         self._established = True
+        # What has come with the end of the handshake is decrypted first: its protocol may have nothing to say but
+        # goodbye, and see `_say_goodbye`.
+        plain = self._decrypt(b"") if self.incoming.pending else b""
         owner.secured(self)
-        # What it says first leaves together with the end of the handshake.
         if not self._closing:
-            self._flush()
-            if self.incoming.pending:  # what came with the end of the handshake
-                self.data_received(b"")
+            self._flush()  # what its protocol has said at once has left together with the end of the handshake
+            self._pass_on(plain)
 
     def _shake_failed(self, error: Exception) -> None:
         owner, self._owner = self._owner, None
@@ -160,7 +161,10 @@ class TlsTransport(Receiver):
             return
         if self._closing or self._read_ended:  # RFC 8446 6.1: what comes behind close_notify is ignored
             return
-        plain = self._decrypt(data)
+        self._pass_on(self._decrypt(data))
+
+    def _pass_on(self, plain: bytes) -> None:
+        """Deliver, or hold, what was decrypted, and its end."""
         if plain:
             if self._owner is not None:
                 owner, self._owner = self._owner, None
@@ -317,7 +321,11 @@ class TlsTransport(Receiver):
         return True
 
     def _say_goodbye(self) -> None:
-        """Send close_notify. What has come is decrypted already: OpenSSL would take it for a fault here."""
+        """Send close_notify.
+
+        All that has come was decrypted before: `unwrap` looks for the other side's close_notify as well, and takes data
+        for a fault.
+        """
         if self._established and not self._write_ended:
             self._write_ended = True
             with suppress(OSError, ValueError):  # as a rule: the other side's close_notify has not come
