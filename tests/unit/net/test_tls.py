@@ -121,6 +121,7 @@ class Side:
         return received
 
 
+BODY = bytes(range(251)) * 100  # no period that a lost or doubled part would fit into
 SIDES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
@@ -246,6 +247,7 @@ def test_who_has_heard_all_goes_on_writing(client: bool) -> None:
     side.tls.write(b"answer")
     side.wire.feed(b"behind the end")  # RFC 8446 6.1: ignored
     assert side.line.data == b"all"
+    assert side.line.events == ["eof"]
     assert side.wire.data
     side.tls.close()
     assert not side.wire.feed_eof()
@@ -433,6 +435,7 @@ def test_giving_up_during_the_handshake_is_told_to_nobody() -> None:
     side.tls.abort()
     assert side.wire.aborted
     side.tls.data_received(side.peer.records())
+    side.wire.feed_eof()
     side.wire.lose()
     assert side.told == []
     side.tls.resume_reading()
@@ -451,6 +454,28 @@ def test_what_comes_before_the_start_waits_for_it() -> None:
     assert not side.wire.writes
     side.connected(side.tls)
     assert side.wire.writes
+
+
+def test_what_openssl_takes_in_parts_arrives_whole() -> None:
+    class Parts:
+        def __init__(self, tls: ssl.SSLObject) -> None:
+            self._tls = tls
+
+        def write(self, data: bytes) -> int:
+            return self._tls.write(data[:1000])
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._tls, name)
+
+    class Slow(Side):
+        def connected(self, tls: TlsTransport) -> None:
+            made = client_context().wrap_bio(tls.incoming, tls.outgoing, server_hostname="service.example")
+            tls.start(Parts(made))  # type: ignore[arg-type] # a double
+
+    side = Slow()
+    side.shake()
+    side.tls.write(BODY)
+    assert side.sent() == BODY
 
 
 def test_an_answer_in_clear() -> None:

@@ -195,6 +195,20 @@ def test_an_end_during_the_handshake_is_told_once(make_proxy: MakeProxy, secure:
     assert proxy.cluster.stats.connects[3] == 1
 
 
+def test_an_end_before_the_handshake_is_a_refused_connect(
+    make_proxy: MakeProxy, secure: ClientDouble
+) -> None:
+    proxy = make_proxy(retries=0)
+    proxy.cluster.tls = secure
+    client = proxy.client(request())
+    wire = proxy.connecting[0].establish()
+    wire.feed_eof()
+    proxy.connecting[0].hand_over()
+    wire.lose()
+    assert error_of(client.data) == (503, "connect_refused")
+    assert not secure.failures
+
+
 def test_what_no_handshake_can_be_made_for(make_proxy: MakeProxy, secure: ClientDouble) -> None:
     def wrap(*_: object) -> None:
         raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
