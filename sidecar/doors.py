@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.config.settings import Settings, UpstreamSettings
     from sidecar.proxy import ProxyContext
+    from sidecar.proxy.secure import ServerTls
     from sidecar.rotation import Rotating
 
 __all__ = ["Doors"]
@@ -51,6 +52,10 @@ class Doors:
             if token is not None:
                 token.count_in(cluster.stats)
         self._rotation.follow(self._rotating())
+
+    def server_tls(self, _name: str) -> ServerTls | None:
+        """How clients of the upstream's listener are spoken to; None in the clear."""
+        return None
 
     def _rotating(self) -> list[Rotating]:
         """What is made of files that may be renewed."""

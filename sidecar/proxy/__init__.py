@@ -12,7 +12,8 @@
     session     two connections joined: after 101, and for redis and tcp
     tcp         how a connection to a redis or tcp port gets its endpoint
 
-and beside them `context` (what all connections share), `dial` (opening a connection), `follow` (what open
+and beside them `context` (what all connections share), `dial` (opening a connection), `secure` (TLS as the data path
+knows it), `handshake` and `entrance` (its beginning with an endpoint and with a client), `follow` (what open
 connections are told of another configuration), `hash_key` (what ring_hash goes by), `hedge_timer` (when to ask a second
 endpoint), `resolve` (names) and `sweep` (deadlines). Everything but `dial` and
 `resolve` is a callback on a protocol object: no task, future, timer or closure per request (but for one timer of all

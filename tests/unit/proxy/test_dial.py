@@ -32,6 +32,7 @@ class Asker:
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.cluster = Cluster("api", "tcp", UpstreamPolicy(), FakeClock())  # type: ignore[arg-type]
 
     def on_connected(self, dial: Dial, connection: Any) -> None:
         self.answer.set_result(connection)
