@@ -304,9 +304,12 @@ class Cluster:
 
     @property
     def refusal(self) -> Reason:
-        """Why `pick` gave None: nobody serves this upstream, all are drained, or every breaker is open."""
+        """Why `pick` gave None: nobody serves this upstream, all are drained, or every breaker is open.
+
+        A listener that shares its requests out has no endpoints itself: what is left to it fits none of its routes.
+        """
         if not self.endpoints:
-            return Reason.NO_ENDPOINTS
+            return Reason.NO_ENDPOINTS if self.router is None else Reason.NO_ROUTE
         drained = all(state.drained for state in self.endpoints.values())
         return Reason.DRAINING if drained else Reason.ALL_OPEN
 

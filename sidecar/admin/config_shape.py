@@ -6,10 +6,11 @@ from typing import Any
 
 from sidecar.admin.shapes import Shape, closed, listed
 from sidecar.config.check_rules import NoSecret
+from sidecar.config.containers import JsonFields, Mapped, Named, Ports, Section, Several, Short
 from sidecar.config.record import fields
 from sidecar.config.registry_rules import SourceNames
 from sidecar.config.rules import Bytes, Flag, Later, Seconds, Share, Whole
-from sidecar.config.schema import HealthCheck, JsonFields, Named, Ports, Root, Section, Several, Short
+from sidecar.config.schema import HealthCheck, Root
 
 __all__ = ["config_shape"]
 
@@ -57,6 +58,8 @@ def _shape(rule: Any) -> Shape:
         return listed(_shape(rule.item))
     if isinstance(rule, JsonFields):
         return {"type": "object", "additionalProperties": listed(_PLAIN)}
+    if isinstance(rule, Mapped):
+        return {"type": "object", "additionalProperties": _shape(rule.value)}
     if isinstance(rule, Ports):
         return {"type": "object", "additionalProperties": {"type": "string"}}
     if isinstance(rule, Flag):

@@ -8,7 +8,7 @@ into a rule.
 
 # Annotations are read at run time by the decoder, so they must not be postponed to strings.
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from sidecar.config.check_rules import (
     BodyText,
@@ -20,6 +20,7 @@ from sidecar.config.check_rules import (
     Statuses,
     VariableName,
 )
+from sidecar.config.containers import JsonFields, Named, Ports, Section, Several, Short
 from sidecar.config.record import Record
 from sidecar.config.registry_rules import PortChoice, RegistryHost, ServiceName, SourceNames
 from sidecar.config.rules import (
@@ -36,7 +37,6 @@ from sidecar.config.rules import (
     Later,
     Mode,
     RetryOn,
-    Rule,
     Seconds,
     Share,
     UpstreamName,
@@ -44,6 +44,7 @@ from sidecar.config.rules import (
     Whole,
     ZoneName,
 )
+from sidecar.config.schema_routes import Mirror, Router
 from sidecar.config.settings import DETAILS, Address, DeploymentMode, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
@@ -80,49 +81,6 @@ MAX_UPSTREAMS: Final = (
     1000  # each may take two listening sockets: past this the descriptor limit is the bound
 )
 MAX_HOSTS: Final = 1000  # of one load balancer: metrics keep some dozen series for each
-
-
-class Section(Record):
-    """A mapping with the fixed keys of `kind`."""
-
-    kind: type[Any]
-
-
-class Named(Record):
-    """A mapping from upstream names to sections of `kind`."""
-
-    kind: type[Any]
-
-
-class Several(Record):
-    """A list of up to `most` items, called `noun`. An item that is a section may be `host:port` text instead.
-
-    required: keys that each section must have. numbers: one number needs no list either. sections: nor one section.
-    """
-
-    item: Rule[object] | Section
-    most: int
-    noun: str
-    required: tuple[str, ...] = ()
-    numbers: bool = False
-    sections: bool = False
-
-
-class Short(Record):
-    """A section of `kind`, or one value of `rule` that stands for it."""
-
-    kind: type[Any]
-    rule: Rule[object]
-
-
-class JsonFields(Record):
-    """A mapping from the ways to fields of a JSON document to the value, or a list of values, that each may have."""
-
-    most: int
-
-
-class Ports(Record):
-    """A mapping from port numbers to upstream names."""
 
 
 PORT: Final = Whole(1, 65535)
@@ -280,6 +238,7 @@ class Policy(Record):
     health_check: Annotated[HealthCheck | str | bool | UnsetType, Short(HealthCheck, HealthShort())] = UNSET
     close_on_unhealthy: Annotated[bool | UnsetType, Flag()] = UNSET
     slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
+    mirror: Annotated[Mirror | UnsetType, Section(Mirror)] = UNSET
     tls: Annotated[UnsetType, Later(_TLS)] = UNSET
     source: Annotated[SourceChoice | tuple[str, ...] | UnsetType, Short(SourceChoice, SourceNames())] = UNSET
 
@@ -423,6 +382,7 @@ class Root(Record):
     deployment: Annotated[Deployment | UnsetType, Section(Deployment)] = UNSET
     services: Annotated[Mapping[str, Service] | UnsetType, Named(Service)] = UNSET
     load_balancers: Annotated[Mapping[str, LoadBalancer] | UnsetType, Named(LoadBalancer)] = UNSET
+    routers: Annotated[Mapping[str, Router] | UnsetType, Named(Router)] = UNSET
     defaults: Annotated[Defaults | UnsetType, Section(Defaults)] = UNSET
     sidecar: Annotated[Sidecar | UnsetType, Section(Sidecar)] = UNSET
     external_registry: Annotated[tuple[ExternalRegistry, ...] | UnsetType, REGISTRIES] = UNSET

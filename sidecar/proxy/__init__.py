@@ -2,6 +2,7 @@
 
     listener    a localhost port, and what is made of a connection to it
     downstream  the application's connection: request heads, pipelining, keep-alive, lingering close
+    router      which upstream's exchange it is to have, where a listener is shared
     attempt     how it gets to an endpoint: picking, connecting, sending, trying again
     exchange    one request and its response, and its one end
     deadline    the same where the client says how long it may take
