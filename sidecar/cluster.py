@@ -265,6 +265,8 @@ class Cluster:
         due = min(self._enabled(), key=lambda state: state.breaker.probe_at, default=None)
         if due is not None and due.breaker.probe_at <= now and not self.policy.observe_only:
             return due, "its probe is due"
+        if self.router is not None:
+            return None, "up to the request's route"
         if not self.picker.endpoints:
             return None, "nobody is in rotation" if self.endpoints else "it has no endpoints"
         state = self.picker.peek()

@@ -108,13 +108,11 @@ class RequestHead:
 
     def copy(self) -> RequestHead:
         """The same head, unpacked: of what is changed in it, this one knows nothing."""
-        head = self.unpacked()
-        if head is self:
-            head = RequestHead(list(self._lines), self.method, self.target, self.minor, self.size)
-            head._host = self._host
-            head.length = self.length
-            head.keep_alive = self.keep_alive
-            head.extras = self.extras
+        head = RequestHead(list(self._lines), self.method, self.target, self.minor, self.size)
+        head._host = self._host
+        head.length = self.length
+        head.keep_alive = self.keep_alive
+        head.extras = self.extras
         return head
 
     def places(self, name: bytes) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.model import CloseReason, Limit
-from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, RETRY_REASONS
+from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, MIRRORED, RETRY_REASONS
 from sidecar.observe.exposition import Family, Histogram, counter, gauge
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sidecar.cluster import Cluster
 
-__all__ = ["bounds", "connections", "per_upstream", "requests", "sessions"]
+__all__ = ["bounds", "connections", "per_upstream", "requests", "routing", "sessions"]
 
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
 HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
@@ -117,6 +117,31 @@ def requests(clusters: list[Cluster], *, methods: bool) -> Iterator[Family]:
         "Reused connections that closed without a response byte (the idle race).",
         clusters,
         lambda cluster: cluster.stats.reuse_failures,
+    )
+
+
+def routing(clusters: list[Cluster]) -> Iterator[Family]:
+    """Where routers have sent requests, and of how many a copy went to a mirror."""
+    yield counter(
+        "routed_requests_total",
+        "Requests that a router has sent to an upstream, by the position of the route in the configuration, from 0.",
+        ("router", "route", "upstream"),
+        (
+            ((cluster.name, str(route), name), count)
+            for cluster in clusters
+            for (route, name), count in cluster.stats.routed.items()
+        ),
+    )
+    yield counter(
+        "mirrored_requests_total",
+        "Requests of an upstream that a copy of was to be made of, by what became of it.",
+        ("upstream", "result"),
+        (
+            ((cluster.name, result), count)
+            for cluster in clusters
+            if any(cluster.stats.mirrored) or (cluster.front is not None and cluster.front.mirror is not None)
+            for result, count in zip(MIRRORED, cluster.stats.mirrored, strict=True)
+        ),
     )
 
 

@@ -55,7 +55,8 @@ routers:
     port: 8100
     limits: {request_head: 4KiB}
     routes:
-      - {host: "*.Shop.example", path: /v1/, methods: [GET, POST], headers: {X-Canary: "yes"}, to: {api: 95, ai-stack: 5}}
+      - {host: "*.Shop.example", path: /v1/, methods: [GET, POST], headers: {X-Canary: "yes"},
+         to: {api: 95, ai-stack: 5}}
       - {to: api}
 external_registry:
   - {type: consul, host: "consul.example:8500", token_env: CONSUL_TOKEN, stale_after: 30,
