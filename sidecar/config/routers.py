@@ -52,14 +52,15 @@ class RouterResolver:
 
     def _router(self, name: str, router: Router) -> Draft:
         path: KeyPath = ("routers", name)
-        for section in _SECTIONS:
-            if self._document.has((section, name)):
-                line = self._document.line((section, name))
-                self._say(path, f"is the name of an upstream on line {line} too; rename one")
+        other = next(((one, name) for one in _SECTIONS if self._document.has((one, name))), None)
+        if other is not None:
+            problem = f"is the name of an upstream on line {self._document.line(other)} too; rename one"
+            self._say(path, problem)
+        else:
+            self._check_port(name, router)
         if isinstance(router.routes, UnsetType) and not self._document.has((*path, "routes")):
             self._say(path, "has no routes; list them under `routes`, such as `- {path: /, to: api}`")
         routes = self._routes(_or(router.routes, ()), (*path, "routes"))
-        self._check_port(name, router)
         head = PolicySettings().limits.request_head
         defaults: Defaults | UnsetType = self._root.defaults
         for limits in ((defaults.limits,) if not isinstance(defaults, UnsetType) else ()) + (router.limits,):
