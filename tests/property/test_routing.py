@@ -5,10 +5,13 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clock import FakeClock
 from unit.proxy.harness import ok
 from unit.proxy.routed import Routed
 
+from sidecar.cluster import Cluster
 from sidecar.http1.scan import scan_request
+from sidecar.model import UpstreamPolicy
 from sidecar.proxy.router import Route, authority_host
 
 NAMES = ("a", "b", "c")
@@ -95,11 +98,12 @@ def answer(proxy: Routed, asked: list[str]) -> None:
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=6).filter(any))
 def test_shares_are_those_of_the_weights(weights: list[int]) -> None:
     """Over chances that are spread evenly each upstream gets its weight, exactly."""
-    names = [object() for _ in weights]
-    route = Route(0, list(zip(names, weights, strict=True)))  # type: ignore[arg-type] # chosen, and nothing else
+    clock: Any = FakeClock()
+    clusters = [Cluster(str(number), "http", UpstreamPolicy(), clock) for number in range(len(weights))]
+    route = Route(0, list(zip(clusters, weights, strict=True)))
     total = sum(weights)
     chosen = [route.choose(lambda number=number: (number + 0.5) / total) for number in range(total)]  # type: ignore[misc]
-    assert [chosen.count(name) for name in names] == weights  # type: ignore[arg-type]
+    assert [chosen.count(cluster) for cluster in clusters] == weights
 
 
 @given(HOSTS)

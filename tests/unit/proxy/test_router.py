@@ -1,6 +1,7 @@
 """Requests of one listener that go to several upstreams: by host, path, method and header, and by weight."""
 
 from collections import Counter
+from random import Random
 from typing import Any
 
 import pytest
@@ -156,6 +157,16 @@ def test_weights_are_shares_of_chance(chance: float, wanted: str) -> None:
     proxy = Routed("one two", {"targets": [("one", 95), ("two", 5)]}, chances=(chance,))
     assert proxy.served_by(proxy.client(), request(), answer=ok()) == wanted
     proxy.finish()
+
+
+def test_a_canary_gets_its_share() -> None:
+    """5 % of 10,000 are 500, give or take 22; six times that is not met by chance in a lifetime."""
+    proxy = Routed("one two")
+    route = Route(0, [(proxy.others["one"], 95), (proxy.others["two"], 5)])
+    chance = Random(20)
+    chosen = Counter(route.choose(chance.random).name for _ in range(10_000))
+    assert chosen.total() == 10_000
+    assert abs(chosen["two"] - 500) < 6 * 22
 
 
 def test_who_weighs_nothing_gets_nothing() -> None:
