@@ -139,14 +139,17 @@ def test_a_canary_grows_under_load_and_takes_over(tmp_path: Path) -> None:
 
 def test_copies_reach_the_mirror_and_its_troubles_nobody(tmp_path: Path) -> None:
     front = free_port()
+    log = tmp_path / "access.jsonl"
 
-    def slow(conversation: Conversation) -> None:
-        conversation.read_request()
+    def once(conversation: Conversation) -> None:
+        if conversation.number == 0:
+            conversation.read_request()
+            conversation.send(ok(b"next"))
         hang(conversation)
 
     with (
         ScriptedEndpoint(respond(ok(b"web"))) as web,
-        ScriptedEndpoint(respond(ok(b"next")), slow) as shadow,
+        ScriptedEndpoint(once) as shadow,
         Sidecar(
             tmp_path,
             routed(
@@ -154,6 +157,7 @@ def test_copies_reach_the_mirror_and_its_troubles_nobody(tmp_path: Path) -> None
                 "{to: web}",
                 one("web", web, "mirror: {to: next, max_in_flight: 2}"),
                 one("next", shadow, "timeout: 30"),
+                more=f"watch: false, access_log: {log.name}",
             ),
         ) as running,
         HttpClient(front) as client,
@@ -166,6 +170,12 @@ def test_copies_reach_the_mirror_and_its_troubles_nobody(tmp_path: Path) -> None
         assert copy.header("x-sidecar-mirrored") == "1"
         assert copy.header("host") == f"127.0.0.1:{shadow.port}"
         assert web.requests[0].header("x-sidecar-mirrored") is None
+        wait_until(lambda: log.exists() and log.read_text().count("\n") == 2, "two lines of the access log")
+        logged = [json.loads(line) for line in log.read_text().splitlines()]
+        assert {(line["upstream"], line["status"], line["path"]) for line in logged} == {
+            ("web", 200, "/a"),
+            ("next", 200, "/a"),
+        }
         # From here on it takes requests and does not answer: two are under way, the others are not sent.
         wait_until(lambda: running.upstream("next")["in_flight"] == 0, "the end of the first copy")
         for _ in range(12):
@@ -179,8 +189,31 @@ def test_copies_reach_the_mirror_and_its_troubles_nobody(tmp_path: Path) -> None
         assert running.end(seconds=8.0) == 0
 
 
-def test_each_door_is_checked_before_it_opens(tmp_path: Path) -> None:
-    """A router's port that somebody has is told of like any other."""
+def test_an_upstream_becomes_a_router_and_is_one_no_more(tmp_path: Path) -> None:
+    """Under the same name and on the same port; clients stay connected."""
+    front = free_port()
+    with ExitStack() as stack:
+        web = stack.enter_context(ScriptedEndpoint(respond(ok(b"web"))))
+        new = stack.enter_context(ScriptedEndpoint(respond(ok(b"new"))))
+        plain = routed(front, "", one("front", web), one("new", new)).replace(
+            "routers:\n  front: {routes: []}\n", ""
+        )
+        running = stack.enter_context(Sidecar(tmp_path, plain))
+        with Load(front, 2) as load:
+            load.wait_for_more(100)
+            rewritten(running, routed(front, "{to: new}", one("web", web), one("new", new)))
+            load.wait_for(lambda load: load.bodies["new"] >= 100, "answers by the route")
+            assert running.upstream("front")["endpoints"] == []
+            rewritten(running, plain)
+            before = load.bodies["web"]
+            load.wait_for(lambda load: load.bodies["web"] >= before + 100, "answers without a route")
+            assert "routes" not in running.upstream("front")
+        assert load.errors == []
+        assert set(load.statuses) == {200}
+        assert load.reconnects == 0
+
+
+def test_a_router_moves_to_another_port(tmp_path: Path) -> None:
     front = free_port()
     with (
         ScriptedEndpoint(respond(ok(b"web"))) as web,
