@@ -175,6 +175,8 @@ def test_who_weighs_nothing_gets_nothing() -> None:
         assert proxy.served_by(proxy.client(), request(), answer=ok()) == "one"
         assert proxy.cluster.stats.routed == {(0, "no"): 0, (0, "one"): 1, (0, "none"): 0}
         proxy.finish()
+    targets = [(proxy.others["one"], 1), (proxy.others["no"], 1), (proxy.others["none"], 0)]
+    assert Route(0, targets).choose(lambda: 1.0).name == "no"  # what rounding could make of a chance
 
 
 def test_pipelined_requests_are_answered_in_order_by_different_upstreams() -> None:
@@ -233,6 +235,17 @@ def test_an_exchange_is_of_the_kind_that_its_upstream_asks_for_now() -> None:
     assert isinstance(connection.exchange, HedgedExchange)
     assert len(connection._routed) == 1
     proxy.busy[-1].feed(ok())
+    proxy.finish()
+
+
+def test_an_exchange_of_another_kind_outdates_nothing_of_home() -> None:
+    proxy = Routed("one", to("one"), policies={"one": {"hedge_after": 1.0}})
+    client = proxy.client(request())
+    connection: Any = client.protocol
+    assert isinstance(connection.exchange, HedgedExchange)
+    follow_policy(proxy.context, [proxy.cluster])
+    assert not connection.outdated
+    proxy.accept().feed(ok())
     proxy.finish()
 
 
