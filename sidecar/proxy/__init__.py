@@ -15,7 +15,7 @@
 
 and beside them `context` (what all connections share), `dial` (opening a connection), `follow` (what open
 connections are told of another configuration), `hash_key` (what ring_hash goes by), `hedge_timer` (when to ask a second
-endpoint), `resolve` (names) and `sweep` (deadlines). Everything but `dial` and
+endpoint), `mirror` (copies of requests), `resolve` (names) and `sweep` (deadlines). Everything but `dial` and
 `resolve` is a callback on a protocol object: no task, future, timer or closure per request (but for one timer of all
 hedges of an upstream, and a wait before an endpoint is asked again).
 """
