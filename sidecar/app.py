@@ -181,7 +181,9 @@ class App(Ending, Answering, Following):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
     def _descriptors_wanted(self) -> int:
-        connections = sum(upstream.policy.limits.connections for upstream in self.settings.upstreams)
+        connections = sum(
+            upstream.policy.limits.connections for upstream in self.settings.upstreams if not upstream.routes
+        )
         checks = (
             CHECK_DESCRIPTORS if any(upstream.health.active for upstream in self.settings.upstreams) else 0
         )
@@ -356,6 +358,8 @@ class App(Ending, Answering, Following):
             elif upstream.name in places:
                 there = [state.endpoint.address for state in self.clusters[upstream.name].endpoints.values()]
                 source = "" if upstream.source.is_static else f" ({', '.join(upstream.source.use)})"
+                if upstream.routes:
+                    there = list(dict.fromkeys(name for route in upstream.routes for name, _ in route.to))
                 endpoints = ", ".join(there[:SHOWN_ENDPOINTS]) or "none yet"
                 if len(there) > SHOWN_ENDPOINTS:
                     endpoints += f" and {len(there) - SHOWN_ENDPOINTS} more"

@@ -265,6 +265,8 @@ class Cluster:
         due = min(self._enabled(), key=lambda state: state.breaker.probe_at, default=None)
         if due is not None and due.breaker.probe_at <= now and not self.policy.observe_only:
             return due, "its probe is due"
+        if self.router is not None:
+            return None, "up to the request's route"
         if not self.picker.endpoints:
             return None, "nobody is in rotation" if self.endpoints else "it has no endpoints"
         state = self.picker.peek()
@@ -304,9 +306,12 @@ class Cluster:
 
     @property
     def refusal(self) -> Reason:
-        """Why `pick` gave None: nobody serves this upstream, all are drained, or every breaker is open."""
+        """Why `pick` gave None: nobody serves this upstream, all are drained, or every breaker is open.
+
+        A listener that shares its requests out has no endpoints itself: what is left to it fits none of its routes.
+        """
         if not self.endpoints:
-            return Reason.NO_ENDPOINTS
+            return Reason.NO_ENDPOINTS if self.router is None else Reason.NO_ROUTE
         drained = all(state.drained for state in self.endpoints.values())
         return Reason.DRAINING if drained else Reason.ALL_OPEN
 

@@ -129,8 +129,11 @@ class Ending(ABC):
         return bool(busy)
 
     def _in_flight(self) -> int:
+        """Requests and sessions that somebody waits for: of those that mirrors get, nobody does."""
         clusters = {*self.clusters.values(), *(self._leaving or ())}
-        return sum(cluster.stats.in_flight + cluster.stats.sessions_active for cluster in clusters)
+        copies = 0 if self._context is None else self._context.copies
+        going_on: int = sum(cluster.stats.in_flight + cluster.stats.sessions_active for cluster in clusters)
+        return going_on - copies
 
     def _handled(self) -> int:
         return sum(

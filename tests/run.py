@@ -60,6 +60,7 @@ ONCE = [
         "registry_restarts",
         "reload",
         "retry_storm",
+        "routing_workers",
         "trace_collectors",
         "token_renewal",
         "top",

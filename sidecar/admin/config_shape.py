@@ -6,20 +6,11 @@ from typing import Any
 
 from sidecar.admin.shapes import Shape, closed, listed
 from sidecar.config.check_rules import NoSecret
+from sidecar.config.containers import HeaderFields, JsonFields, Mapped, Named, Ports, Section, Several, Short
 from sidecar.config.record import fields
 from sidecar.config.registry_rules import SourceNames
 from sidecar.config.rules import Bytes, Flag, Later, Seconds, Share, Whole
-from sidecar.config.schema import (
-    HeaderFields,
-    HealthCheck,
-    JsonFields,
-    Named,
-    Ports,
-    Root,
-    Section,
-    Several,
-    Short,
-)
+from sidecar.config.schema import HealthCheck, Root
 
 __all__ = ["config_shape"]
 
@@ -74,6 +65,8 @@ def _shape(rule: Any) -> Shape:
             else {"type": "string"}
         )
         return {"type": "object", "additionalProperties": value}
+    if isinstance(rule, Mapped):
+        return {"type": "object", "additionalProperties": _shape(rule.value)}
     if isinstance(rule, Ports):
         return {"type": "object", "additionalProperties": {"type": "string"}}
     if isinstance(rule, Flag):

@@ -51,6 +51,9 @@ def config_view(settings: Settings) -> dict[str, Any]:
         document["services"] = Entries((one.name, _service(one)) for one in services)
     if balancers:
         document["load_balancers"] = Entries((one.name, _balancer(one)) for one in balancers)
+    routers = [one for one in settings.upstreams if one.kind is UpstreamKind.ROUTER]
+    if routers:
+        document["routers"] = Entries((one.name, _router(one)) for one in routers)
     document["sidecar"] = _sidecar(settings)
     if settings.registries:
         document["external_registry"] = [_registry(one) for one in settings.registries]
@@ -86,6 +89,17 @@ def _balancer(upstream: UpstreamSettings) -> dict[str, Any]:
     return {**found, **_shared(upstream)}
 
 
+def _router(upstream: UpstreamSettings) -> dict[str, Any]:
+    """Its port is under `sidecar.ports`, as all are."""
+    return {
+        "routes": [
+            _given({**asdict(route), "headers": dict(route.headers) or (), "to": dict(route.to)})
+            for route in upstream.routes
+        ],
+        "limits": {"request_head": upstream.policy.limits.request_head},
+    }
+
+
 def _shared(upstream: UpstreamSettings) -> dict[str, Any]:
     """What services and load balancers both have."""
     health = _health(upstream.health) if upstream.health.active else False
@@ -116,6 +130,8 @@ def _policy(policy: PolicySettings, *, http: bool) -> dict[str, Any]:
         found["retry_on"] = list(retry.on)
         found["retry_budget"] = {"ratio": retry.ratio, "min": retry.least}
         found["host_header"] = policy.host_header
+        if policy.mirror.to:
+            found["mirror"] = asdict(policy.mirror)
         if policy.deadline_header:
             found["deadline_header"] = policy.deadline_header
         found |= _headers(policy.headers)

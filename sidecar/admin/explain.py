@@ -70,6 +70,8 @@ def explain_view(
 
 def _choice(cluster: Cluster) -> str:
     policy = cluster.policy
+    if cluster.router is not None:
+        return "the first of its routes that fits, and there by weight; what fits none is answered 404"
     text = _CHOICE[policy.strategy].format(hash_on=policy.hash_on)
     if policy.zone:
         text += f"; the zone {policy.zone} first, others for what it cannot carry"

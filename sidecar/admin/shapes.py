@@ -122,8 +122,18 @@ def _of_upstreams() -> dict[str, Shape]:
         ),
         "Upstream": closed(
             upstream,
-            {"registries": listed(ref("Registry"))},
-            "leaving: not configured any more, it finishes what it has.",
+            {"registries": listed(ref("Registry")), "routes": listed(ref("Route"))},
+            "routes: of a router, which has no endpoints. leaving: not configured any more, it finishes what it has.",
+        ),
+        "Route": closed(
+            {
+                "host": TEXT,
+                "path": TEXT,
+                "methods": listed(TEXT),
+                "headers": listed(TEXT),
+                "to": listed(closed({"upstream": TEXT, "weight": COUNT, "requests": COUNT})),
+            },
+            about="What a request has to have, empty for any, and where it goes then; of headers only the names.",
         ),
         "Limits": closed(
             {

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sidecar.model import CloseReason, Limit, Outcome
+from sidecar.model.stats import METHODS
 from sidecar.resilience import BreakerState
 from sidecar.version import __version__
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.model import CheckResult, EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, RegistrationStatus
+    from sidecar.proxy.router import Route
     from sidecar.resilience import Breaker, Transition
 
 __all__ = ["endpoint_view", "moment", "registrations_view", "upstream_view", "upstreams_view", "workers_view"]
@@ -55,7 +57,7 @@ def upstreams_view(
     recent: of about the last five seconds, null before it is known: `{seconds, requests, errors, p50, p99, sessions,
     bytes_sent, bytes_received}`, per second, but errors is a ratio and p50 and p99 are seconds (`observe.readings`).
     With `feeds`, upstreams that registries are asked for have `registries` (`_feed`). Where services are announced,
-    there is `registrations` (`_registration`).
+    there is `registrations` (`_registration`). Routers have `routes` (`_route`), and no endpoints.
     With `workers` there is `workers: {configured, running, leaving, silent, restarts}` too; all else is of all of them.
     lazy: `upstreams` is an iterator, that looks at each when it is its turn: ten thousand endpoints take 0.1 s.
     """
@@ -200,10 +202,34 @@ def upstream_view(
         "recent": recent,
         "endpoints": endpoints if lazy else list(endpoints),
     }
+    if cluster.router is not None:
+        view["routes"] = [_route(route, cluster) for route in cluster.router.routes]
     registries = [_feed(feed, now, epoch) for feed in feeds]
     if registries:
         view["registries"] = registries
     return view
+
+
+def _route(route: Route, cluster: Cluster) -> dict[str, Any]:
+    """One route of a router: what has to be true of a request, as in the configuration, and where it goes then.
+
+    headers: names alone, as a value may be a key. requests: that have gone there by this route.
+    """
+    counts = cluster.stats.routed
+    return {
+        "host": route.host.decode("ascii"),
+        "path": route.path.decode("ascii"),
+        "methods": [METHODS[method] for method in sorted(route.methods)],
+        "headers": [name.decode("ascii") for name, _ in route.fields],
+        "to": [
+            {
+                "upstream": target.name,
+                "weight": weight,
+                "requests": counts.get((route.position, target.name), 0),
+            }
+            for target, weight in route.targets
+        ],
+    }
 
 
 def _limits(cluster: Cluster) -> dict[str, Any]:

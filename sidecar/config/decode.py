@@ -10,22 +10,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sidecar.config.check_rules import JsonValue, NoSecret
+from sidecar.config.containers import HeaderFields, JsonFields, Mapped, Named, Ports, Section, Several, Short
 from sidecar.config.field_rules import FieldName, FieldValue
 from sidecar.config.findings import Findings, KeyPath, meant, shown
 from sidecar.config.record import fields
 from sidecar.config.rules import Authority, Later, Rule, Unusable, UpstreamName, later
-from sidecar.config.schema import (
-    PORT,
-    HeaderFields,
-    Host,
-    JsonFields,
-    Named,
-    Ports,
-    Root,
-    Section,
-    Several,
-    Short,
-)
+from sidecar.config.schema import PORT, Host, Root
 from sidecar.config.settings import Address, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
@@ -35,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["decode"]
 
 S = TypeVar("S")
-Kind = Rule[object] | Section | Named | Several | Ports | Short | JsonFields | HeaderFields | Later
+Kind = Rule[object] | Section | Named | Several | Ports | Short | JsonFields | HeaderFields | Mapped | Later
 
 
 def decode(document: Document, findings: Findings) -> Root:
@@ -94,6 +84,8 @@ class _Decoder:
             return self._json_fields(kind, value, path)
         if isinstance(kind, HeaderFields):
             return self._header_fields(kind, value, path)
+        if isinstance(kind, Mapped):
+            return self._mapped(kind, value, path)
         return self._read(kind, value, path)
 
     def _read(self, rule: Rule[object], value: object, path: KeyPath) -> object:
@@ -175,6 +167,29 @@ class _Decoder:
             if name is not UNSET:
                 decoded[port] = name
         return decoded
+
+    def _mapped(self, kind: Mapped, value: object, path: KeyPath) -> object:
+        if kind.alone is not None and not isinstance(value, dict | list):
+            key = self._read(kind.key, value, path)
+            return UNSET if key is UNSET else ((key, kind.alone),)
+        entries = self._entries(value, path)
+        if entries is None:
+            return UNSET
+        if not 0 < len(entries) <= kind.most:
+            self._say(path, f"names {len(entries)} {kind.noun}; use 1 to {kind.most}")
+            return UNSET
+        decoded: list[tuple[object, object]] = []
+        for name, item in entries.items():
+            place = (*path, name)
+            try:
+                key = kind.key.from_text(name)
+            except Unusable as problem:
+                self._say(place, str(problem))
+                continue
+            found = self._value(kind.value, item, place)
+            if found is not UNSET:
+                decoded.append((key, found))
+        return tuple(decoded)
 
     def _json_fields(self, kind: JsonFields, value: object, path: KeyPath) -> object:
         entries = self._entries(value, path)

@@ -99,20 +99,27 @@ class RateSettings:
 
 @dataclass(frozen=True, slots=True)
 class MirrorSettings:
-    """The upstream that gets copies, empty for none, and of what share of the requests, 0 to 1."""
+    """The upstream that gets copies, empty for none, and of what share of the requests, 0 to 1.
+
+    max_in_flight: copies that are under way at once; beyond it none are made.
+    """
 
     to: str = ""
     share: float = 1.0
+    max_in_flight: int = 64
 
 
 @dataclass(frozen=True, slots=True)
 class RouteSettings:
     """One route of a router; the first that fits is the one.
 
-    host: of the Host field, without port, `*.example.org` for any below; empty for any. path: a prefix of whole
-    segments. to: (upstream, weight), several share the requests by weight.
+    host: of the Host field, in lower case and without port, `*.example.org` for any below; empty for any. path: a
+    prefix of whole segments. methods: empty for any. headers: (name in lower case, value) of fields that must be there.
+    to: (upstream, weight), several share the requests by weight.
     """
 
     to: tuple[tuple[str, int], ...]
     host: str = ""
     path: str = "/"
+    methods: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()

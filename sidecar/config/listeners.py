@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["ListenerPlan", "check_own_servers"]
 
 
+_SECTIONS = ("services", "load_balancers", "routers")
+
+
 class ListenerPlan(Record):
     """Gives drafts their ports. settings: the addresses they are bound to, and the sidecar's own servers."""
 
@@ -54,10 +57,12 @@ class ListenerPlan(Record):
 
     def _own_port(self, draft: Draft) -> tuple[int | None, KeyPath]:
         """The port of an upstream's endpoints, when they have one in common."""
-        service = draft.upstream.kind is UpstreamKind.SERVICE
-        path: KeyPath = (*draft.path, "port" if service else "hosts")
+        several = draft.upstream.kind is UpstreamKind.LOAD_BALANCER
+        path: KeyPath = (*draft.path, "hosts" if several else "port")
         if len(draft.ports) == 1:
             return draft.ports[0], path
+        if draft.upstream.kind is UpstreamKind.ROUTER:  # that it has none is told already
+            return None, draft.path
         if not draft.ports:
             example = f"`8080: {draft.upstream.name}`"
             problem = (
@@ -86,10 +91,13 @@ class ListenerPlan(Record):
                 self.document.report(self.findings, path, problem)
             elif name in names:
                 chosen[name] = (port, path)
-            elif not any(self.document.has((section, name)) for section in ("services", "load_balancers")):
+            elif not any(self.document.has((section, name)) for section in _SECTIONS):
                 hint = meant(name, names) or f"; known are: {', '.join(names)}"
                 problem = f"no service or load balancer is called `{name}`{hint}"
                 self.document.report(self.findings, path, problem)
+        for draft in drafts:  # a router's port is a listener's and nothing else
+            if draft.upstream.kind is UpstreamKind.ROUTER and draft.upstream.name not in chosen:
+                chosen[draft.upstream.name] = self._own_port(draft)
         return chosen
 
     def _check_clash(self, name: str, port: int, path: KeyPath, owners: dict[int, str]) -> None:

@@ -16,6 +16,7 @@ from sidecar.config.marks import Document, Mark
 from sidecar.config.modes import built_in_services, default_domain, detect_mode, in_container, mode_file
 from sidecar.config.observing import access_log_settings, check_token, secret_file, tracing_settings
 from sidecar.config.registries import Registrations, Registries
+from sidecar.config.routers import RouterResolver, check_mirrors
 from sidecar.config.rules import IpAddress, Unusable
 from sidecar.config.schema import Deployment, LastGood, Registration, Root, Sidecar
 from sidecar.config.settings import DeploymentMode, LastGoodSettings, Settings, SidecarSettings
@@ -99,6 +100,8 @@ def load_settings(
     registries = _registries(root, document, external_registry, near, findings)
     built_ins = built_in_services(known_mode, domain)
     drafts = UpstreamResolver(root, document, built_ins, environment, registries, findings).resolve()
+    drafts += RouterResolver(root, document, drafts, findings).resolve()
+    check_mirrors([draft.upstream for draft in drafts], root, document, findings)
     check_own_servers(sidecar, document, findings)
     upstreams = ListenerPlan(spec, sidecar, document, findings).place(drafts)
     settings = Settings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from sidecar.config.doors import MirrorSettings
 from sidecar.config.front import OF_HTTP, check_front, merge_headers, rate_settings
 from sidecar.config.record import Record
 from sidecar.config.schema import Breaker, Defaults, LoadBalancer, Policy
@@ -87,6 +88,7 @@ def merge_policy(
             "retry_budget",
             "deadline_header",
             *OF_HTTP,
+            "mirror",
         ):
             if getattr(keys, name) is not UNSET and not http and not shared:
                 problem = f"means nothing for {scheme}, which is not read as HTTP; remove it"
@@ -119,6 +121,7 @@ def merge_policy(
             breaker=_merge_breaker(policy.breaker, layer, document, findings),
             outlier=_merge_outlier(policy.outlier, keys),
             limits=_merge_limits(policy.limits, keys),
+            mirror=_merge_mirror(policy.mirror, layer, document, findings) if http else policy.mirror,
         )
         _check_times(policy, layer, document, findings)
     return policy
@@ -208,6 +211,20 @@ def _merge_limits(limits: LimitSettings, keys: Policy) -> LimitSettings:
     if isinstance(keys.limits, UnsetType):
         return limits
     return replace(limits, **{key: value for key, value in vars(keys.limits).items() if value is not UNSET})
+
+
+def _merge_mirror(
+    mirror: MirrorSettings, layer: Layer, document: Document, findings: Findings
+) -> MirrorSettings:
+    keys = layer.keys.mirror
+    if isinstance(keys, UnsetType):
+        return mirror
+    to = _last(mirror.to, keys.to)
+    if not to and not document.has((*layer.path, "mirror", "to")):
+        document.report(findings, (*layer.path, "mirror"), "has no upstream to send to; name one as `to`")
+    return MirrorSettings(
+        to, _last(mirror.share, keys.share), _last(mirror.max_in_flight, keys.max_in_flight)
+    )
 
 
 def _host_header(keys: Policy) -> str | UnsetType:

@@ -8,7 +8,7 @@ into a rule.
 
 # Annotations are read at run time by the decoder, so they must not be postponed to strings.
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from sidecar.config.check_rules import (
     BodyText,
@@ -20,6 +20,7 @@ from sidecar.config.check_rules import (
     Statuses,
     VariableName,
 )
+from sidecar.config.containers import HeaderFields, JsonFields, Named, Ports, Section, Several, Short
 from sidecar.config.field_rules import FieldName
 from sidecar.config.record import Record
 from sidecar.config.registry_rules import PortChoice, RegistryHost, ServiceName, SourceNames
@@ -37,7 +38,6 @@ from sidecar.config.rules import (
     Later,
     Mode,
     RetryOn,
-    Rule,
     Seconds,
     Share,
     UpstreamName,
@@ -45,6 +45,7 @@ from sidecar.config.rules import (
     Whole,
     ZoneName,
 )
+from sidecar.config.schema_routes import Mirror, Router
 from sidecar.config.settings import DETAILS, Address, DeploymentMode, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
@@ -85,56 +86,6 @@ MAX_UPSTREAMS: Final = (
     1000  # each may take two listening sockets: past this the descriptor limit is the bound
 )
 MAX_HOSTS: Final = 1000  # of one load balancer: metrics keep some dozen series for each
-
-
-class Section(Record):
-    """A mapping with the fixed keys of `kind`."""
-
-    kind: type[Any]
-
-
-class Named(Record):
-    """A mapping from upstream names to sections of `kind`."""
-
-    kind: type[Any]
-
-
-class Several(Record):
-    """A list of up to `most` items, called `noun`. An item that is a section may be `host:port` text instead.
-
-    required: keys that each section must have. numbers: one number needs no list either. sections: nor one section.
-    """
-
-    item: Rule[object] | Section
-    most: int
-    noun: str
-    required: tuple[str, ...] = ()
-    numbers: bool = False
-    sections: bool = False
-
-
-class Short(Record):
-    """A section of `kind`, or one value of `rule` that stands for it."""
-
-    kind: type[Any]
-    rule: Rule[object]
-
-
-class JsonFields(Record):
-    """A mapping from the ways to fields of a JSON document to the value, or a list of values, that each may have."""
-
-    most: int
-
-
-class HeaderFields(Record):
-    """A mapping from names of header fields to what they hold, up to `most` values. several: of one name as a list."""
-
-    most: int
-    several: bool = False
-
-
-class Ports(Record):
-    """A mapping from port numbers to upstream names."""
 
 
 PORT: Final = Whole(1, 65535)
@@ -324,6 +275,7 @@ class Policy(Record):
     bearer_token_env: Annotated[str | UnsetType, VariableName()] = UNSET
     bearer_token_file: Annotated[str | UnsetType, FileName()] = UNSET
     rate_limit: Annotated[RateLimit | UnsetType, Section(RateLimit)] = UNSET
+    mirror: Annotated[Mirror | UnsetType, Section(Mirror)] = UNSET
     tls: Annotated[UnsetType, Later(_TLS)] = UNSET
     source: Annotated[SourceChoice | tuple[str, ...] | UnsetType, Short(SourceChoice, SourceNames())] = UNSET
 
@@ -467,6 +419,7 @@ class Root(Record):
     deployment: Annotated[Deployment | UnsetType, Section(Deployment)] = UNSET
     services: Annotated[Mapping[str, Service] | UnsetType, Named(Service)] = UNSET
     load_balancers: Annotated[Mapping[str, LoadBalancer] | UnsetType, Named(LoadBalancer)] = UNSET
+    routers: Annotated[Mapping[str, Router] | UnsetType, Named(Router)] = UNSET
     defaults: Annotated[Defaults | UnsetType, Section(Defaults)] = UNSET
     sidecar: Annotated[Sidecar | UnsetType, Section(Sidecar)] = UNSET
     external_registry: Annotated[tuple[ExternalRegistry, ...] | UnsetType, REGISTRIES] = UNSET

@@ -489,7 +489,7 @@ class Settings:
 
     domain: what the built-in host names end in; empty in docker_local.
     origin: the file as it was given, or `built-in defaults (local)`.
-    upstreams: services, then load balancers, in file order.
+    upstreams: services, then load balancers, then routers, in file order.
     log_level: a standard level name in capitals.
     notes: sentences worth saying at start that are no errors.
     mode_reason: what decided the mode, such as `AUTOBOT_DEPLOYMENT_MODE`.

@@ -47,7 +47,8 @@ class UpstreamFacts:
     state: well, idle, degraded, failing, panic or drained. rate: requests per second, of TCP the sessions that ended.
     errors: ratio of 0 to 1. p50, p99: seconds. active: requests and sessions under way. sent, received: bytes per
     second of sessions. up, total: endpoints whose
-    breakers are closed and that are not drained, and all. endpoints: their JSON.
+    breakers are closed and that are not drained, and all. routes: of a router, which has no endpoints; 0 of others.
+    endpoints: their JSON.
     None is what is not known.
     """
 
@@ -65,6 +66,7 @@ class UpstreamFacts:
     received: float | None
     up: int
     total: int
+    routes: int
     leaving: bool
     endpoints: list[Mapping[str, Any]]
 
@@ -116,6 +118,7 @@ def upstream_facts(upstream: Mapping[str, Any]) -> UpstreamFacts:
         received=number_of(recent, "bytes_received"),
         up=up,
         total=len(endpoints) + max(0, hidden),
+        routes=len(mappings_of(upstream, "routes")),
         leaving=upstream.get("leaving") is True,
         endpoints=endpoints,
     )
@@ -140,7 +143,11 @@ def _upstream_state(
         return "drained"
     if upstream.get("panic") is True:
         return "panic"
-    if not up and not any(_in_rotation(endpoint) for endpoint in present):
+    if (
+        not up
+        and not mappings_of(upstream, "routes")
+        and not any(_in_rotation(endpoint) for endpoint in present)
+    ):
         return "failing"
     if errors is not None and errors >= FAILING and (rate or 0.0) >= ENOUGH:
         return "failing"

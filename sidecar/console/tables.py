@@ -110,7 +110,13 @@ def columns_within(width: int, name_width: int, rows: Iterable[UpstreamFacts]) -
 def cells(facts: UpstreamFacts, look: Look) -> dict[str, Text]:
     """What stands in each column of an upstream's row, by the column's key."""
     errors = facts.errors or 0.0
-    some_down = "" if facts.up == facts.total and facts.total else "yellow" if facts.up else looks.PANIC
+    some_down = (
+        ""
+        if facts.up == facts.total and (facts.total or facts.routes)
+        else "yellow"
+        if facts.up
+        else looks.PANIC
+    )
     return {
         "state": look.state(facts.state),
         "rate": Text(looks.figure(facts.rate)),
@@ -127,6 +133,8 @@ def cells(facts: UpstreamFacts, look: Look) -> dict[str, Text]:
 
 
 def _up(facts: UpstreamFacts) -> str:
+    if facts.routes:
+        return f"{facts.routes} route{'s' * (facts.routes > 1)}"
     return f"{facts.up}/{facts.total}"
 
 
@@ -198,7 +206,7 @@ def _endpoints(
     for upstream, row in zip(mappings_of(view, "upstreams"), rows, strict=True):
         panic = upstream.get("panic") is True
         chosen = row.endpoints if every else [one for one in row.endpoints if not is_up(one)]
-        if not chosen and row.total:
+        if not chosen and (row.total or row.routes):
             continue
         most = len(chosen) if every else min(MAX_ILL, room)
         if most <= 0 and not every:

@@ -109,6 +109,15 @@ class RequestHead:
         """The same head with its lines, for who changes one: itself, but for what the compiled scan has found."""
         return self
 
+    def copy(self) -> RequestHead:
+        """The same head, unpacked: of what is changed in it, this one knows nothing."""
+        head = RequestHead(list(self._lines), self.method, self.target, self.minor, self.size)
+        head._host = self._host
+        head.length = self.length
+        head.keep_alive = self.keep_alive
+        head.extras = self.extras
+        return head
+
     def places(self, name: bytes) -> list[int]:
         """Where the fields called `name`, which is in lower case, stand in an unpacked head."""
         lines = self._lines

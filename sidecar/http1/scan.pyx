@@ -297,6 +297,10 @@ cdef class ScannedRequest(RequestHead):
         head._host = head.places(b"host")[0]
         return head
 
+    def copy(self):
+        """See `RequestHead.copy`."""
+        return self.unpacked()
+
     cpdef bytes render(self, bytes authority, bytes body=b""):
         """See `RequestHead.render`."""
         cdef const char* text = PyBytes_AS_STRING(self._data)

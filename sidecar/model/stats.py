@@ -14,7 +14,7 @@ from sidecar.errors import Reason
 from sidecar.model.limit import Limit
 from sidecar.model.outcome import CloseReason, Outcome
 
-__all__ = ["CODE_CLASSES", "DURATION_BUCKETS", "METHODS", "RETRY_REASONS", "UpstreamStats"]
+__all__ = ["CODE_CLASSES", "DURATION_BUCKETS", "METHODS", "MIRRORED", "RETRY_REASONS", "UpstreamStats"]
 
 # The nine methods of RFC 9110 section 9 and RFC 5789; any other is OTHER, so that a client cannot make series.
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "OTHER")
@@ -42,6 +42,10 @@ RETRY_REASONS = (
     Reason.REQUEST_TIMEOUT,
     Reason.BAD_RESPONSE,  # a status of `retry_on`
 )
+
+# What became of the copy of a request that is to be mirrored: sent; none, as too many were under way; none, as its body
+# is long or had not come.
+MIRRORED = ("sent", "dropped", "skipped")
 
 _CLASSES = CODE_CLASSES  # what `count_request` reads is the module's own, a C number when compiled
 _REASONS = len(Reason)
@@ -78,6 +82,8 @@ class UpstreamStats:
         endpoints, bytes_received comes back.
     checks: health checks by result: failed, succeeded, could not be made.
     secret_loads: how often its bearer token was read, [failed, succeeded].
+    routed: requests of a router by (position of the route, upstream), of those that are configured and no others.
+    mirrored: requests that a copy of was to be made of, by `MIRRORED`.
     in_flight and sessions_active are gauges.
     """
 
@@ -95,12 +101,14 @@ class UpstreamStats:
         "durations",
         "hedges",
         "in_flight",
+        "mirrored",
         "overflows",
         "requests",
         "retries",
         "retries_active",
         "retries_refused",
         "reuse_failures",
+        "routed",
         "secret_loads",
         "sessions",
         "sessions_active",
@@ -130,6 +138,8 @@ class UpstreamStats:
         self.sessions = [0] * len(CloseReason)
         self.checks = [0, 0, 0]
         self.secret_loads = [0, 0]
+        self.routed: dict[tuple[int, str], int] = {}
+        self.mirrored = [0] * len(MIRRORED)
         self.bytes_sent = 0
         self.bytes_received = 0
         self.in_flight = 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import Reason
 from sidecar.model import CloseReason, Limit
-from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, RETRY_REASONS
+from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, MIRRORED, RETRY_REASONS
 from sidecar.observe.exposition import Family, Histogram, counter, gauge
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sidecar.cluster import Cluster
 
-__all__ = ["bounds", "connections", "per_upstream", "requests", "secrets", "sessions"]
+__all__ = ["bounds", "connections", "per_upstream", "requests", "routing", "secrets", "sessions"]
 
 # Those that are there before the first retry, then all others, which are there from the first on.
 SHOWN_REASONS = (*RETRY_REASONS, *(reason for reason in Reason if reason not in RETRY_REASONS))
@@ -136,6 +136,31 @@ def secrets(clusters: list[Cluster]) -> Iterator[Family]:
             for cluster in clusters
             if any(cluster.stats.secret_loads)
             for result, count in zip(SECRET_RESULTS, cluster.stats.secret_loads, strict=True)
+        ),
+    )
+
+
+def routing(clusters: list[Cluster]) -> Iterator[Family]:
+    """Where routers have sent requests, and of how many a copy went to a mirror."""
+    yield counter(
+        "routed_requests_total",
+        "Requests that a router has sent to an upstream, by the position of the route in the configuration, from 0.",
+        ("router", "route", "upstream"),
+        (
+            ((cluster.name, str(route), name), count)
+            for cluster in clusters
+            for (route, name), count in cluster.stats.routed.items()
+        ),
+    )
+    yield counter(
+        "mirrored_requests_total",
+        "Requests of an upstream that a copy of was to be made of, by what became of it.",
+        ("upstream", "result"),
+        (
+            ((cluster.name, result), count)
+            for cluster in clusters
+            if any(cluster.stats.mirrored) or (cluster.front is not None and cluster.front.mirror is not None)
+            for result, count in zip(MIRRORED, cluster.stats.mirrored, strict=True)
         ),
     )
 

@@ -99,23 +99,23 @@ class Metrics:
         """Each once, in the order in which a request meets what they count."""
         detail = "normal" if self._detail is None else self._detail()
         clusters = list(self._clusters.values())
+        served = [cluster for cluster in clusters if cluster.router is None]  # the others have no endpoints
         per_request = [cluster for cluster in clusters if cluster.per_request]
-        per_session = [
-            cluster for cluster in clusters if not cluster.per_request or cluster.stats.has_sessions
-        ]
+        per_session = [cluster for cluster in served if not cluster.per_request or cluster.stats.has_sessions]
         yield from of_upstreams.requests(per_request, methods=detail != "low")
         yield from of_upstreams.secrets(per_request)
+        yield from of_upstreams.routing(clusters)
         yield from of_upstreams.sessions(per_session)
-        yield from of_upstreams.bounds(clusters)
-        yield from of_upstreams.connections(clusters)
+        yield from of_upstreams.bounds(served)
+        yield from of_upstreams.connections(served)
         if detail == "low":
-            yield from of_endpoints.without_endpoints(clusters)
+            yield from of_endpoints.without_endpoints(served)
         else:
-            yield from of_endpoints.endpoints(clusters)
-        yield from of_endpoints.rotation(clusters)
+            yield from of_endpoints.endpoints(served)
+        yield from of_endpoints.rotation(served)
         if detail == "endpoint":
-            yield from of_endpoints.endpoints_closely(clusters)
-        yield from self._others(clusters)
+            yield from of_endpoints.endpoints_closely(served)
+        yield from self._others(served)
 
     def _others(self, clusters: list[Cluster]) -> Iterator[Family]:
         context = self._context

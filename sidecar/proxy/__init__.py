@@ -2,6 +2,7 @@
 
     listener    a localhost port, and what is made of a connection to it
     downstream  the application's connection: request heads, pipelining, keep-alive, lingering close
+    router      which upstream's exchange it is to have, where a listener is shared
     attempt     how it gets to an endpoint: picking, connecting, sending, trying again
     exchange    one request and its response, and its one end
     deadline    the same where the client says how long it may take
@@ -15,7 +16,7 @@
 and beside them `context` (what all connections share), `dial` (opening a connection), `secure` (TLS as the data path
 knows it), `handshake` and `entrance` (its beginning with an endpoint and with a client), `follow` (what open
 connections are told of another configuration), `hash_key` (what ring_hash goes by), `hedge_timer` (when to ask a second
-endpoint), `resolve` (names) and `sweep` (deadlines). Everything but `dial` and
+endpoint), `mirror` (copies of requests), `resolve` (names) and `sweep` (deadlines). Everything but `dial` and
 `resolve` is a callback on a protocol object: no task, future, timer or closure per request (but for one timer of all
 hedges of an upstream, and a wait before an endpoint is asked again).
 """

@@ -30,6 +30,7 @@ class ProxyContext:
     min_body_rate: bytes per second that a request body must bring; 0 asks for none.
     max_clients: connections accepted at once by all listeners together; clients: of these now;
     refused: closed at once because of it.
+    copies: of requests, that mirrors are being sent; nobody waits for them.
     draining: responses close their connections from now on.
     hedge_timers: by upstream. recorder: told of each exchange and session at its end; None where nobody asks.
     recording: what it has counted.
@@ -41,6 +42,7 @@ class ProxyContext:
         "checks",
         "clients",
         "clock",
+        "copies",
         "draining",
         "head_timeout",
         "hedge_timers",
@@ -81,6 +83,7 @@ class ProxyContext:
         self.max_clients = max_clients
         self.clients = 0
         self.refused = 0
+        self.copies = 0
         self.draining = False
         self.checks = CheckCounts()
         self.resolver = Resolver(loop, clock)

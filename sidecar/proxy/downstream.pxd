@@ -16,6 +16,8 @@ cdef class DownstreamConnection(Receiver):
     cdef public Cluster cluster, home
     cdef public Exchange exchange
     cdef public ReadGate gate
+    cdef public Exchange _parked
+    cdef public list _routed
     cdef public object transport, peer, _reader
     cdef public bytes _held
     cdef public int state, _empty_lines
@@ -29,5 +31,9 @@ cdef class DownstreamConnection(Receiver):
     cdef _start_requests(self, bytes data)
     @cython.locals(length=cython.longlong, size=Py_ssize_t, body=bytes)
     cdef Py_ssize_t _start_exchange(self, RequestHead head, bytes data, Py_ssize_t at) except -1
+    @cython.locals(exchange=Exchange, found=Exchange, routed=list)
+    cpdef take(self, Cluster cluster)
+    @cython.locals(own=Exchange)
+    cdef _go_home(self)
     cpdef bytes connection_line(self)
     cpdef exchange_over(self)

@@ -55,6 +55,10 @@ RETIRE_QUIET = 0.2  # seconds
 # Empty lines before a request, which RFC 9112 2.2 asks a server to overlook: old clients send one behind a body.
 MAX_EMPTY_LINES = 16
 
+# Exchanges that a connection keeps beside home's own, where home has a router: a client that alternates between a few
+# upstreams needs no new one for each request. Each is some 400 bytes, for as long as the connection is open.
+MAX_ROUTED = 4
+
 _CR = 13
 _LF = 10
 _OTHER_METHOD = len(METHODS) - 1
@@ -64,7 +68,8 @@ _NOTHING_OPEN = State.IDLE  # of the exchange; looked up for every request, wher
 class DownstreamConnection(Receiver):
     """One client connection to one upstream's port.
 
-    home: the cluster of the port. cluster: of the request that is going on; another one only where home has a router.
+    home: the cluster of the port. cluster, exchange: of the request that is going on; another's than home's only where
+    home has a router, and only until it is over.
     peer: (host, port) of the client as a PROXY header names it; None where the transport's own is the one.
     keep_alive: the connection may live on after the exchange that is going on.
     deadline: for the sweep. write_full: the client does not read as fast as it is written to.
@@ -76,7 +81,9 @@ class DownstreamConnection(Receiver):
         "_empty_lines",
         "_held",
         "_lingered",
+        "_parked",
         "_reader",
+        "_routed",
         "_starting",
         "cluster",
         "context",
@@ -113,6 +120,8 @@ class DownstreamConnection(Receiver):
         self._starting = False
         self._empty_lines = 0  # before the request that comes next
         self._lingered = 0
+        self._parked: Exchange | None = None  # home's own exchange, while another cluster's goes on
+        self._routed: list[Exchange] = []  # of other clusters, the last used at the end
 
     # Reading
 
@@ -154,7 +163,7 @@ class DownstreamConnection(Receiver):
         """Begin the exchange of the first request in `data`, and of the next ones while answers come at once."""
         at = 0
         size = len(data)
-        limit = self.cluster.policy.max_request_head
+        limit = self.home.policy.max_request_head
         while at < size and not self.write_full:
             if data[at] == _CR:
                 if size - at == 1:
@@ -211,7 +220,7 @@ class DownstreamConnection(Receiver):
         if self.outdated:
             self._renew_exchange()
         if self.home.router is not None:
-            self.home.router.direct(self, head)
+            self.home.router.direct(self, head)  # may `take` another cluster
         self._starting = True
         self.exchange.begin(head, body, self._reader is None)
         self._starting = False
@@ -250,7 +259,7 @@ class DownstreamConnection(Receiver):
     def _hold(self, data: bytes) -> None:
         """Keep requests that came before their turn, up to the size of one head."""
         self._held += data
-        if len(self._held) >= self.cluster.policy.max_request_head:
+        if len(self._held) >= self.home.policy.max_request_head:
             self.gate.hold(PIPELINE_FULL)
 
     def _begin_head(self, begun: bytes) -> None:
@@ -263,9 +272,44 @@ class DownstreamConnection(Receiver):
         self._check_held_head()
 
     def _check_held_head(self) -> None:
-        limit = self.cluster.policy.max_request_head
+        limit = self.home.policy.max_request_head
         if len(self._held) > limit:
             self._refuse(too_large(self._held, 0, limit), _OTHER_METHOD)
+
+    # Another cluster than home's
+
+    def take(self, cluster: Cluster) -> None:
+        """The request that begins now is for `cluster`: called by home's router, between two exchanges.
+
+        Whoever calls may be called by an exchange at its end, so that one that is let go lives a turn longer.
+        """
+        kind = _exchange_kind(self.context, cluster)
+        routed = self._routed
+        found = None
+        for exchange in routed:
+            if exchange.cluster is cluster:
+                found = exchange
+                break
+        if found is not None and routed[-1] is not found:
+            routed.remove(found)
+            routed.append(found)
+        if found is None or type(found) is not kind:
+            if found is not None:
+                self.context.loop.call_soon(_let_go, routed.pop())
+            elif len(routed) == MAX_ROUTED:
+                self.context.loop.call_soon(_let_go, routed.pop(0))
+            found = kind(self.context, cluster, self)
+            routed.append(found)
+        self._parked = self.exchange
+        self.exchange = found
+        self.cluster = cluster
+
+    def _go_home(self) -> None:
+        own = self._parked
+        assert own is not None
+        self._parked = None
+        self.exchange = own
+        self.cluster = self.home
 
     # Answering
 
@@ -277,7 +321,7 @@ class DownstreamConnection(Receiver):
 
     def connection_line(self) -> bytes:
         """The Connection line of a response that begins now, and the decision it tells."""
-        if self.context.draining or self.cluster.leaving:
+        if self.context.draining or self.home.leaving:
             self.keep_alive = False
         if self.exchange.head.minor:
             return b"" if self.keep_alive else CLOSE
@@ -306,6 +350,8 @@ class DownstreamConnection(Receiver):
         if not self.keep_alive or self.exchange.state != _NOTHING_OPEN:
             self._finish()
             return
+        if self._parked is not None:
+            self._go_home()
         self.state = IDLE
         self.deadline = self.context.sweep.soon + self.context.idle_timeout
         if self._held and not self._starting:
@@ -315,7 +361,7 @@ class DownstreamConnection(Receiver):
         """Start what was held."""
         held, self._held = self._held, b""
         self._start_requests(held)
-        if len(self._held) < self.cluster.policy.max_request_head:
+        if len(self._held) < self.home.policy.max_request_head:
             self.gate.release(PIPELINE_FULL)
 
     def _refuse(self, error: ProtocolError, method: int) -> None:
@@ -367,7 +413,8 @@ class DownstreamConnection(Receiver):
 
     def follow_policy(self) -> None:
         """The upstream's policy is another one, or who wants to know: from the next request on."""
-        self.outdated = type(self.exchange) is not _exchange_kind(self.context, self.cluster)
+        own = self.exchange if self._parked is None else self._parked
+        self.outdated = type(own) is not _exchange_kind(self.context, self.home)
 
     def _renew_exchange(self) -> None:
         """Between two requests. The exchange before may be who calls, at its end, so that it lives a turn longer."""

@@ -23,12 +23,20 @@ Client = DownstreamConnection | Session
 
 
 def clients_of(context: ProxyContext, clusters: Iterable[Cluster]) -> dict[Cluster, list[Client]]:
-    """The applications' connections to each of `clusters`; those that have none are not in it."""
+    """The applications' connections to each of `clusters`; those that have none are not in it.
+
+    One that came by the port of one cluster and has a request going on at another is of both.
+    """
     wanted = set(clusters)
     found: dict[Cluster, list[Client]] = {}
     for member in tuple(context.sweep.members):
-        if isinstance(member, DownstreamConnection | Session) and member.cluster in wanted:
+        if not isinstance(member, DownstreamConnection | Session):
+            continue
+        if member.cluster in wanted:
             found.setdefault(member.cluster, []).append(member)
+        home = member.home if isinstance(member, DownstreamConnection) else member.cluster
+        if home is not member.cluster and home in wanted:
+            found.setdefault(home, []).append(member)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.balance.round_robin import lay_out
 from sidecar.config import EndpointSettings, load_settings
-from sidecar.config.settings import STATIC
+from sidecar.config.settings import STATIC, UpstreamKind
 from sidecar.registry.service import ServiceConfig, ServiceStatus
 
 if TYPE_CHECKING:
@@ -53,9 +53,10 @@ class ServiceRegistry:
         quiet: bool = False,
     ) -> None:
         self._environ = os.environ if environ is None else environ
-        self._settings = load_settings(
-            config_file, environ=self._environ, external_registry=external_registry
-        )
+        settings = load_settings(config_file, environ=self._environ, external_registry=external_registry)
+        # A router is a port of the sidecar's, and nothing that anybody else serves.
+        services = tuple(one for one in settings.upstreams if one.kind is not UpstreamKind.ROUTER)
+        self._settings = replace(settings, upstreams=services)
         self._checks: ServiceChecks | None = None
         self._checks_lock = Lock()
         # next() on a cycle is one step of the interpreter, so threads share a rotation without a lock.

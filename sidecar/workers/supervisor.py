@@ -17,7 +17,7 @@ from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
 from sidecar.admin.server import metrics_app
 from sidecar.app import OWN_DESCRIPTORS, App
-from sidecar.doors import Doors
+from sidecar.doors import Doors, Routers
 from sidecar.ending import DRAIN_POLL, LAST_CALL
 from sidecar.errors import StartError
 from sidecar.model import Snapshot, WorkerCounts
@@ -110,6 +110,7 @@ class Supervisor(App):
         self._whole = Whole()
         self._readings = SummedReadings()
         self._standing = Standing()
+        self._routers = Routers(self.clock)  # nobody is routed here: they say what is shown
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
 
@@ -173,6 +174,7 @@ class Supervisor(App):
         self.clusters.clear()
         for upstream in settings.upstreams:
             self._add_upstream(upstream)
+        self._routers.follow(settings, self.clusters)
         for snapshot in known:
             super().apply(snapshot)
         self._standing.show(self.clusters)

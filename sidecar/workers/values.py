@@ -45,7 +45,16 @@ _TELLING = (BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.CLOSED)
 PART = 300
 
 _PLAIN_COUNTERS = ("reuse_failures", "deadlines_exceeded", "retries_refused", "bytes_sent", "bytes_received")
-_LIST_COUNTERS = ("checks", "connects", "hedges", "retries", "secret_loads", "sessions", "overflows")
+_LIST_COUNTERS = (
+    "checks",
+    "connects",
+    "hedges",
+    "mirrored",
+    "retries",
+    "secret_loads",
+    "sessions",
+    "overflows",
+)
 _ARRAY_COUNTERS = ("attempts", "durations", "duration_sums")
 
 
@@ -113,6 +122,7 @@ def _counters(cluster: Cluster) -> Tree:
         for key, state in cluster.endpoints.items()
     }
     found["transitions"] = _moves(stats.transitions)
+    found["routed"] = {f"{route} {name}": count for (route, name), count in stats.routed.items()}
     return found
 
 
@@ -312,6 +322,9 @@ def _show_counters(cluster: Cluster, counted: Tree) -> None:
         state.attempt_seconds = of_endpoint.get("seconds", 0.0)
         state.breaker.transitions = _moved(of_endpoint)
     stats.transitions = _moved(counted)
+    routed = counted.get("routed", {})
+    for route, name in stats.routed:  # those of routes that are configured no more are told nobody
+        stats.routed[route, name] = routed.get(f"{route} {name}", 0)
 
 
 def _moved(counted: Tree) -> Moves:

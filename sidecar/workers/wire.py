@@ -105,8 +105,10 @@ def _read(kind: Any, value: Any) -> Any:
         return kind(**{name: _read(hint, value[name]) for name, hint in _hints(kind)})
     origin = typing.get_origin(kind)
     if origin is tuple:
-        inner = typing.get_args(kind)[0]  # all of ours are tuple[X, ...]
-        return tuple(_read(inner, item) for item in value)
+        inner = typing.get_args(kind)
+        if inner[-1] is Ellipsis:
+            return tuple(_read(inner[0], item) for item in value)
+        return tuple(_read(one, item) for one, item in zip(inner, value, strict=True))
     if origin is types.UnionType:
         if value is None:
             return None

@@ -397,6 +397,35 @@ def test_who_is_used_though_its_breaker_is_open(browser: Browser, background: Ba
         ).to_be_visible()
 
 
+def test_a_router_says_where_requests_go_and_is_not_down(browser: Browser, background: Background) -> None:
+    routes = [
+        {
+            "host": "api.example",
+            "path": "/v1",
+            "methods": ["GET", "POST"],
+            "headers": ["x-team"],
+            "to": [{"upstream": "api", "weight": 1, "requests": 7}],
+        },
+        {
+            "host": "",
+            "path": "/",
+            "methods": [],
+            "headers": [],
+            "to": [
+                {"upstream": "web", "weight": 95, "requests": 3},
+                {"upstream": "canary", "weight": 5, "requests": 0},
+            ],
+        },
+    ]
+    stub = stubbed(background, upstream_view("front", routes=routes))
+    with visit(browser, stub.port) as page:
+        front = card(page, "front")
+        expect(front.get_by_text("well", exact=True)).to_be_visible()
+        expect(
+            front.get_by_text("GET or POST api.example/v1 with x-team → api; / → web 95, canary 5")
+        ).to_be_visible()
+
+
 def test_the_title_tells_where_no_frame_is_drawn(browser: Browser, background: Background) -> None:
     stub = stubbed(background, upstream_view("api", endpoint_view("10.0.0.1:80")))
     with visit(browser, stub.port) as page:

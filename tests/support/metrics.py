@@ -19,6 +19,7 @@ from sidecar.model import (
 from sidecar.model.registry import Registered, RegistrationStatus, SourceStatus
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy import ProxyContext
+from sidecar.proxy.router import Route, Routes
 from support.clock import FakeClock
 
 __all__ = ["everything", "many"]
@@ -39,7 +40,7 @@ def everything(detail: str = "normal") -> Metrics:
     workers = WorkerCounts(2)
     workers.running, workers.restarts = 2, 1
     return Metrics(
-        {"api": _requests(clock), "redis": _sessions(clock)},
+        {"api": _requests(clock), "redis": _sessions(clock), "front": _router(clock)},
         context,
         compiled=False,
         workers=workers,
@@ -50,6 +51,15 @@ def everything(detail: str = "normal") -> Metrics:
         admin_counts=AdminCounts(),
         detail=lambda: detail,
     )
+
+
+def _router(clock: Any) -> Cluster:
+    cluster = Cluster("front", "http", UpstreamPolicy(), clock)
+    other = Cluster("api", "http", UpstreamPolicy(), clock)
+    cluster.router = Routes(cluster, [Route(0, [(other, 1)], path=b"/v1")], clock.uniform)
+    cluster.stats.routed[0, "api"] = 8
+    cluster.stats.count_request(0, 404, Reason.NO_ROUTE, 0.001)
+    return cluster
 
 
 def _requests(clock: Any) -> Cluster:
@@ -77,6 +87,7 @@ def _requests(clock: Any) -> Cluster:
     cluster.limit.used = first.pool.open = 4
     cluster.stats.retries[Reason.CONNECT_REFUSED][1] = 4
     cluster.stats.hedges[1] = 2
+    cluster.stats.mirrored[0] = 9
     cluster.stats.overflows[Limit.PENDING] = 1_234_567
     first.last_check = CheckResult(NOW - 1.0, False, 0.02, "refused", 3)
     second.last_check = CheckResult(NOW - 1.0, True, 0.01, "", 9)

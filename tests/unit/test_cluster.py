@@ -10,6 +10,7 @@ from sidecar.cluster import REMEMBERED, Cluster
 from sidecar.errors import Reason
 from sidecar.model import Endpoint, EndpointState, Outcome, Snapshot, UpstreamPolicy
 from sidecar.pool import Admission, EndpointPool, PooledConnection
+from sidecar.proxy.router import Routes
 from sidecar.resilience import BreakerState
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
@@ -1059,3 +1060,13 @@ def test_what_has_left_is_remembered_within_bounds() -> None:
     cluster.apply(snapshot())
     assert len(cluster._left) == REMEMBERED
     assert ("h2-0", 80) in cluster._left
+
+
+def test_what_a_router_does_not_route_is_told_apart_from_lack_of_endpoints() -> None:
+    clock: Any = FakeClock()
+    router = Cluster("front", "http", UpstreamPolicy(), clock)
+    assert router.pick(clock.monotonic()) is None
+    assert router.refusal is Reason.NO_ENDPOINTS
+    router.router = Routes(router, [], clock.uniform)
+    assert router.refusal is Reason.NO_ROUTE
+    assert router.peek(clock.monotonic()) == (None, "up to the request's route")

@@ -83,6 +83,7 @@ export function verdict(upstream, quiet = 0) {
   if (waiting && waiting >= pending) notes.push("its queue is full");
   const said = (name, ...more) => ({ name, reason: [...more, ...notes].join(", ") });
   if (upstream.leaving) return said("leaving", "not configured any more");
+  if (upstream.routes) return said(notes.length ? "degraded" : "well");
   if (!all) return said("down", "it has no endpoints");
   if (drained === all) return said("down");
   if (!serving) return said("down");

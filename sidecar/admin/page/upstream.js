@@ -57,7 +57,7 @@ export class UpstreamRow {
     setAttribute(this.node, "data-tone", tone);
     setShape(parts.shape, shape);
     setText(parts.verdict, found.name);
-    setText(parts.reason, found.reason || `${upstream.scheme}, ${words(upstream.strategy)}`);
+    setText(parts.reason, found.reason || routesText(upstream) || `${upstream.scheme}, ${words(upstream.strategy)}`);
     const { recent } = upstream;
     setText(parts["rate-label"], isHttp(upstream) ? "Requests" : "Sessions");
     setText(parts.rate, rate(pace(upstream)));
@@ -65,7 +65,7 @@ export class UpstreamRow {
     setAttribute(parts.errors, "data-some", String((recent?.errors ?? 0) > 0));
     setText(parts.p50, seconds(recent?.p50));
     setText(parts.p99, seconds(recent?.p99));
-    setText(parts.serving, `${inRotation(upstream)} of ${total(upstream)}`);
+    setText(parts.serving, upstream.routes ? "–" : `${inRotation(upstream)} of ${total(upstream)}`);
     if (this.points !== model.points) this.drawSparks(upstream, model.history.upstreams[upstream.name]);
     this.points = model.points;
     this.last = [upstream, model];
@@ -120,6 +120,19 @@ function feedFact(feed, clock) {
   if (feed.saved) parts.push("from the last good file");
   if (feed.error) parts.push(feed.error);
   return parts.join(", ");
+}
+
+const matchText = (route) =>
+  [route.methods.join(" or "), route.host + route.path, route.headers.length ? `with ${route.headers.join(", ")}` : ""].filter(Boolean).join(" ");
+
+/** Where a router sends requests, the first route that fits being the one; null of any other upstream. */
+function routesText(upstream) {
+  if (!upstream.routes) return null;
+  const parts = upstream.routes.map((route) => {
+    const share = (one) => (route.to.length > 1 ? `${one.upstream} ${one.weight}` : one.upstream);
+    return `${matchText(route)} → ${route.to.map(share).join(", ")}`;
+  });
+  return parts.length > 3 ? `${parts.slice(0, 3).join("; ")} and ${plural(parts.length - 3, "more route")}` : parts.join("; ");
 }
 
 const used = (now, limit) => (limit === null ? count(now) : `${count(now)} of ${count(limit)}`);

@@ -45,6 +45,7 @@ load_balancers:
     per_try_timeout: 2
     hedge_after: 1
     slow_start: 10
+    mirror: {to: ai-stack, share: 5%, max_in_flight: 9}
     host_header: preserve
     headers: {request: {set: {X-From: here}, add: {X-A: [a, b], X-B: c}, remove: [Cookie]},
       response: {set: {Cache-Control: no-store}, remove: [Server]}}
@@ -53,6 +54,14 @@ load_balancers:
     health_check: {path: /up, interval: 1, timeout: 0.5, rise: 3, fall: 4, expect_status: [204, 200-299],
       expect_body: /ok|fine/, expect_json: {status: [ok, true, 1.5], deep.er: "no"}}
   queue: {hosts: ["q.example:5672"], scheme: tcp, idle_timeout: 5m, health_check: {type: tcp}}
+routers:
+  front:
+    port: 8100
+    limits: {request_head: 4KiB}
+    routes:
+      - {host: "*.Shop.example", path: /v1/, methods: [GET, POST], headers: {X-Canary: "yes"},
+         to: {api: 95, ai-stack: 5}}
+      - {to: api}
 external_registry:
   - {type: consul, host: "consul.example:8500", token_env: CONSUL_TOKEN, stale_after: 30,
      tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: consul}}

@@ -8,6 +8,7 @@ from support.clock import FakeClock
 from sidecar.admin.explain import explain_view, next_of
 from sidecar.cluster import Cluster
 from sidecar.model import Endpoint, EndpointState, Outcome, Snapshot, UpstreamPolicy
+from sidecar.proxy.router import Route, Routes
 
 NOW = 1000.0
 
@@ -197,3 +198,11 @@ def test_since_is_when_it_stopped_serving_not_its_last_probe() -> None:
         cluster.report(state, Outcome.RESET, NOW + late, state.breaker.permit)
     (out, _) = explained(cluster, NOW + 61)["endpoints"]
     assert out["since"] == "2023-11-14T22:30:00.000Z"
+
+
+def test_a_router_chooses_by_its_routes() -> None:
+    router = cluster_of()
+    router.router = Routes(router, [Route(0, [(cluster_of("a"), 1)])], FakeClock(NOW).uniform)
+    found = explained(router)
+    assert found["choice"].startswith("the first of its routes that fits")
+    assert found["next"] == [{"endpoint": None, "why": "up to the request's route"}]

@@ -19,6 +19,7 @@ from sidecar.model import (
     WorkerCounts,
 )
 from sidecar.model.registry import Registered, RegistrationStatus
+from sidecar.proxy.router import Route, Routes
 from sidecar.version import __version__
 
 POLICY = UpstreamPolicy(
@@ -346,3 +347,43 @@ def test_a_lazy_view_looks_at_each_upstream_when_it_is_its_turn() -> None:
     clusters["c"] = clusters.pop("a")
     (second,) = view["upstreams"]
     assert [endpoint["address"] for endpoint in second["endpoints"]] == ["10.0.0.1:80"]
+
+
+def test_a_router_says_where_it_sends_requests() -> None:
+    clock = FakeClock()
+    router, api = Cluster("front", "http", POLICY, clock), _cluster(clock)
+    routes = [
+        Route(
+            0,
+            [(api, 95), (_cluster(clock, "next"), 5)],
+            b"*.example",
+            b"/v1/",
+            [2, 0],
+            [(b"x-key", b"secret")],
+        ),
+        Route(1, [(api, 1)]),
+    ]
+    router.router = Routes(router, routes, clock.uniform)
+    router.stats.routed[0, "next"] = 3
+    view = _view(router, clock)
+    assert view["endpoints"] == []
+    assert view["routes"] == [
+        {
+            "host": "*.example",
+            "path": "/v1/",
+            "methods": ["GET", "POST"],
+            "headers": ["x-key"],
+            "to": [
+                {"upstream": "api", "weight": 95, "requests": 0},
+                {"upstream": "next", "weight": 5, "requests": 3},
+            ],
+        },
+        {
+            "host": "",
+            "path": "/",
+            "methods": [],
+            "headers": [],
+            "to": [{"upstream": "api", "weight": 1, "requests": 0}],
+        },
+    ]
+    assert "routes" not in _view(api, clock)

@@ -13,7 +13,7 @@ from support.screens import Terminal
 from sidecar.admin.explain import explain_view
 from sidecar.admin.views import upstreams_view
 from sidecar.cluster import Cluster
-from sidecar.console.facts import endpoint_facts, mappings_of, upstream_facts
+from sidecar.console.facts import endpoint_facts, is_fine, mappings_of, upstream_facts
 from sidecar.console.look import Look, look_of
 from sidecar.console.tables import columns_within, drawn, make_console, status_picture
 from sidecar.model import Endpoint, Outcome, Snapshot, UpstreamPolicy, WorkerCounts
@@ -368,3 +368,13 @@ def test_what_is_recorded_has_the_shape_of_what_is_answered() -> None:
         (ill["breaker"]["journal"][0], real["endpoints"][0]["breaker"]["journal"][0]),
     ):
         assert set(recorded) - {"recent"} <= set(told)
+
+
+def test_a_router_has_routes_and_lacks_no_endpoints() -> None:
+    shown = view(upstream("api"), {**upstream("front"), "endpoints": [], "routes": [{}, {}]})
+    lines = plain(shown)
+    assert "2 routes" in row(lines, "front")
+    assert "failing" not in row(lines, "front")
+    assert not [line for line in lines if "no endpoints" in line]
+    assert is_fine(upstream_facts({**upstream("front"), "endpoints": [], "routes": [{}]}))
+    assert not is_fine(upstream_facts({**upstream("front"), "endpoints": []}))

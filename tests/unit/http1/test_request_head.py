@@ -227,3 +227,24 @@ def test_host_is_still_found_when_fields_before_or_behind_it_are_taken_out(befor
     head.drop(head.places(b"x"))
     assert head.render(b"e:80").endswith(b"\r\nHost: e:80\r\nY: 2\r\n\r\n")
     assert b"X" not in head.render(b"e:80")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"POST /a HTTP/1.1\r\nA: b\r\nHost: here:80\r\nConnection: close\r\nContent-Length: 3\r\n\r\n",
+        b"GET /a HTTP/1.0\r\nA: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n",
+    ],
+)
+def test_a_copy_is_the_same_and_another(raw: bytes) -> None:
+    head = scan_request(raw, 0, 65536)
+    assert head is not None
+    before = head.render(b"other")
+    copy = head.copy()
+    for name in ("method", "target", "minor", "length", "size", "keep_alive", "extras"):
+        assert getattr(copy, name) == getattr(head, name)
+    assert copy.render(b"other") == before
+    copy.add(b"x", b"y")
+    assert copy.render(b"third") != before
+    assert head.render(b"other") == before

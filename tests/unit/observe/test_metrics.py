@@ -25,6 +25,8 @@ from sidecar.model.registry import Registered, RegistrationStatus
 from sidecar.model.stats import METHODS
 from sidecar.observe.exposition import PART
 from sidecar.observe.metrics import Metrics
+from sidecar.proxy.front import Front
+from sidecar.proxy.router import Route, Routes
 from sidecar.version import __version__
 
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
@@ -62,6 +64,8 @@ CONTRACT = {
     "sidecar_clients_refused_total": set(),
     "sidecar_pipes": set(),
     "sidecar_deadlines_exceeded_total": {"upstream"},
+    "sidecar_routed_requests_total": {"router", "route", "upstream"},
+    "sidecar_mirrored_requests_total": {"upstream", "result"},
     "sidecar_retries_active": {"upstream"},
     "sidecar_retries_refused_total": {"upstream"},
     "sidecar_pipes_limit": set(),
@@ -131,11 +135,20 @@ def _busy() -> tuple[Cluster, Cluster]:
     state = api.endpoints["10.0.0.1", 1]
     api.report(state, Outcome.RESET, 1000.0, state.breaker.permit)
     redis.stats.sessions[CloseReason.CLIENT_CLOSED] = 5
+    api.stats.mirrored[0] = 1
     return api, redis
 
 
+def _router(target: Cluster) -> Cluster:
+    """What shares its requests out, and has nothing else."""
+    router = Cluster("front", "http", UpstreamPolicy(), FakeClock())
+    router.router = Routes(router, [Route(0, [(target, 95)]), Route(1, [(target, 1)])], FakeClock().uniform)
+    return router
+
+
 def test_names_and_labels_are_the_contract() -> None:
-    found = _scrape(*_busy(), context=_context())
+    api, redis = _busy()
+    found = _scrape(api, redis, _router(api), context=_context())
     assert {
         name: {label for label, _ in labels} for name, series in found.items() for labels in series
     } == CONTRACT
@@ -172,6 +185,39 @@ def test_durations_are_cumulative_buckets_with_sum_and_count() -> None:
     assert _value(found, "request_duration_seconds_sum", upstream="api", code_class="2xx") == pytest.approx(
         60.303
     )
+
+
+def test_a_router_has_requests_and_routes_and_nothing_of_endpoints() -> None:
+    api = _cluster()
+    router = _router(api)
+    router.stats.routed[0, "api"] = 7
+    router.stats.count_request(0, 404, Reason.NO_ROUTE, 0.001)
+    found = _scrape(api, router)
+    assert {name for name, series in found.items() if (("upstream", "front"),) in series} == {
+        "sidecar_requests_in_flight",
+        "sidecar_retries_active",
+        "sidecar_retries_refused_total",
+        "sidecar_deadlines_exceeded_total",
+        "sidecar_connection_reuse_failures_total",
+    }
+    for name in ("endpoints", "upstream_panic", "queue_limit", "connections_opened_total", "overflows_total"):
+        assert all(("upstream", "front") not in labels for labels in found[f"sidecar_{name}"])
+    assert _value(found, "routed_requests_total", router="front", route="0", upstream="api") == 7
+    assert _value(found, "routed_requests_total", router="front", route="1", upstream="api") == 0
+
+
+def test_copies_are_told_of_where_there_is_a_mirror() -> None:
+    api, web, redis = _cluster(), _cluster("web"), _cluster("redis")
+    api.front = Front(mirror=SimpleNamespace())  # type: ignore[arg-type] # nobody asks it
+    web.front = Front()
+    redis.stats.mirrored[2] = 4  # as the supervisor of several workers has it, which has no mirrors
+    found = _scrape(api, web, redis)["sidecar_mirrored_requests_total"]
+    assert {(dict(labels)["upstream"], dict(labels)["result"], count) for labels, count in found.items()} == {
+        *(("api", result, 0) for result in ("sent", "dropped", "skipped")),
+        ("redis", "sent", 0),
+        ("redis", "dropped", 0),
+        ("redis", "skipped", 4),
+    }
 
 
 def test_gauges_and_bounds_of_an_upstream() -> None:

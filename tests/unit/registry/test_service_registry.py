@@ -262,3 +262,16 @@ def test_public_names() -> None:
         assert name in dir(sidecar)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = sidecar.nothing
+
+
+def test_a_router_is_no_service(tmp_path: Path) -> None:
+    """It is a port of the sidecar's: whoever looks a service up is told of those behind it."""
+    path = tmp_path / "sidecar.yml"
+    path.write_text(
+        "services: {api: {host: api.example, port: 80}}\nrouters: {front: {port: 8000, routes: [{to: api}]}}\n"
+    )
+    registry = ServiceRegistry(path, environ={})
+    assert registry.list_services() == ["api"]
+    with pytest.raises(UnknownUpstreamError, match="no service or load balancer is called `front`"):
+        registry.get_service_url("front")
+    assert registry.get_deployment_info()["services_count"] == 1

@@ -14,6 +14,7 @@ from sidecar.errors import Reason
 from sidecar.model import CheckResult, CloseReason, Endpoint, Limit, Outcome, Snapshot, UpstreamPolicy
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy import ProxyContext
+from sidecar.proxy.router import Route, Routes
 from sidecar.resilience import BreakerState, Cause
 from sidecar.workers.values import Tree, Whole, add, parts, values_of
 
@@ -57,6 +58,7 @@ class Process:
             stats.checks[0] += 1
             stats.checks[1] += 2
             stats.checks[2] += 3
+            stats.mirrored[1] += 2
             stats.bytes_sent += 10
             stats.bytes_received += 20
             state = self.cluster.endpoints["a", 80]
@@ -364,3 +366,21 @@ def test_parts_together_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_one_part() -> None:
     assert parts({}) == [{}]
+
+
+def routed(process: Process, *weights: int) -> Process:
+    """Its cluster shares requests out, by a route for each weight."""
+    targets = Cluster("web", "http", UpstreamPolicy(), process.clock)
+    routes = [Route(number, [(targets, weight)]) for number, weight in enumerate(weights)]
+    process.cluster.router = Routes(process.cluster, routes, process.clock.uniform)
+    return process
+
+
+def test_requests_of_a_router_add_up_by_route_as_it_is_configured_now() -> None:
+    whole, shown = Whole(), routed(Process(), 1, 1)
+    dead, living = routed(Process(), 1, 1, 1), routed(Process(), 1, 1)
+    dead.cluster.stats.routed.update({(0, "web"): 5, (2, "web"): 9})
+    living.cluster.stats.routed[0, "web"] = 2
+    whole.bury(dead.values())
+    whole.show([living.values()], shown.clusters, shown.context, 2)
+    assert shown.cluster.stats.routed == {(0, "web"): 7, (1, "web"): 0}
