@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sidecar.config.decode import decode
 from sidecar.config.environment import Environment
@@ -12,6 +12,7 @@ from sidecar.config.files import read_bounded
 from sidecar.config.findings import Findings
 from sidecar.config.listeners import ListenerPlan, check_own_servers
 from sidecar.config.marks import Document, Mark
+from sidecar.config.mesh import mesh_settings
 from sidecar.config.modes import built_in_services, default_domain, detect_mode, in_container, mode_file
 from sidecar.config.observing import access_log_settings, check_token, secret_file, tracing_settings
 from sidecar.config.registries import Registrations, Registries
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["load_settings"]
 
 T = TypeVar("T")
+
+_MESH_NOTE: Final = (
+    "kubernetes.service_mesh is what `sidecar export {kind}` says; upstreams here go by their own policies"
+)
 
 
 def load_settings(
@@ -100,6 +105,9 @@ def load_settings(
     drafts = UpstreamResolver(root, document, built_ins, environment, registries, findings).resolve()
     check_own_servers(sidecar, document, findings)
     upstreams = ListenerPlan(spec, sidecar, document, findings).place(drafts)
+    mesh = mesh_settings(root.kubernetes, document, findings)
+    if mesh.enabled:
+        notes.append(_MESH_NOTE.format(kind=mesh.kind))
     settings = Settings(
         mode=known_mode,
         domain=domain,
@@ -113,6 +121,7 @@ def load_settings(
         overrides=tuple(environment.used),
         registries=tuple(registries.settings),
         registrations=_registrations(root, document, registries.settings, register, sidecar.zone, findings),
+        mesh=mesh,
     )
     if findings:
         raise ConfigurationError(findings.lines())

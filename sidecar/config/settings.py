@@ -13,6 +13,7 @@ from sidecar.config.doors import (
     ClientTlsSettings,
     HeaderSettings,
     ListenerSettings,
+    MeshSettings,
     MirrorSettings,
     RateSettings,
     RouteSettings,
@@ -494,7 +495,7 @@ class Settings:
     notes: sentences worth saying at start that are no errors.
     mode_reason: what decided the mode, such as `AUTOBOT_DEPLOYMENT_MODE`.
     overrides: names of the environment variables that changed an upstream, in upstream order.
-    registries: of `external_registry`, in file order. registrations: of `register`.
+    registries: of `external_registry`, in file order. registrations: of `register`. mesh: of `kubernetes.service_mesh`.
     """
 
     mode: DeploymentMode
@@ -509,6 +510,7 @@ class Settings:
     overrides: tuple[str, ...] = ()
     registries: tuple[RegistrySettings, ...] = ()
     registrations: tuple[RegistrationSettings, ...] = ()
+    mesh: MeshSettings = field(default_factory=MeshSettings)
 
     def upstream(self, name: str) -> UpstreamSettings:
         """The upstream called `name`. Raises `UnknownUpstreamError`, which names the known ones."""
