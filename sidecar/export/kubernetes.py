@@ -31,8 +31,8 @@ _NATIVE: Final = (
     "application starts, and drains after it has ended."
 )
 _ABOUT: Final = (
-    "Made of {origin} by `sidecar export kubernetes`. A change of the ConfigMap is followed by running sidecars, without "
-    "a restart."
+    "Made of {origin} by `sidecar export kubernetes`. A change of the ConfigMap is followed by running sidecars, "
+    "without a restart."
 )
 
 

@@ -25,8 +25,8 @@ _ACCRUAL = "balancer.linkerd.io/failure-accrual"
 _CONNECT = "config.linkerd.io/proxy-outbound-connect-timeout"
 _ABOUT = (
     "Linkerd's annotations for the Services of {origin}, which have to be there: `kubectl apply --server-side -f -` "
-    "puts them on. They are for clients in the mesh that call the Services without this sidecar. Where both stand before a "
-    "call both act."
+    "puts them on. They are for clients in the mesh that call the Services without this sidecar. Where both stand "
+    "before a call both act."
 )
 
 
