@@ -130,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="listen on this address instead of sidecar.bind's; may be given several times",
     )
+    command.add_argument(
+        "--expose", action="store_true", help="let --bind and sidecar.bind name addresses beyond loopback"
+    )
     _add_register(command)
     command.add_argument(
         "--log-format",
@@ -303,6 +306,7 @@ def _settings(options: argparse.Namespace, file: str | None = None, *, again: bo
         environ=os.environ,
         mode=DeploymentMode(options.mode) if options.mode else None,
         bind=getattr(options, "bind", ()),
+        expose=getattr(options, "expose", False),
         register=getattr(options, "register", ()),
         again=again,
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sidecar.config.decode import decode
 from sidecar.config.environment import Environment
 from sidecar.config.files import read_bounded
 from sidecar.config.findings import Findings
-from sidecar.config.listeners import ListenerPlan, check_own_servers
+from sidecar.config.listeners import ListenerPlan, check_exposure, check_own_servers
 from sidecar.config.marks import Document, Mark
 from sidecar.config.mesh import mesh_settings
 from sidecar.config.modes import built_in_services, default_domain, detect_mode, in_container, mode_file
@@ -49,6 +50,7 @@ def load_settings(
     external_registry: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     register: Sequence[tuple[str, int]] = (),
     again: bool = False,
+    expose: bool = False,
 ) -> Settings:
     """Read and resolve the configuration.
 
@@ -59,6 +61,7 @@ def load_settings(
     directory: where `config/deployment` is looked for; None is the working directory.
     external_registry: what a program says in place of the file's, in its shape.
     register: (service, port) that flags say, beside what the file says.
+    expose: a flag says that addresses beyond loopback are meant.
     again: a running sidecar goes by it already. A file that is empty, or no regular one, is a finding then: somebody
     is about to write it, or could not, and the built-ins in its place would end all that it has named.
 
@@ -100,6 +103,8 @@ def load_settings(
     near = os.path.dirname(file) if file is not None else ""
     state = environ.get("STATE_DIRECTORY", "")
     sidecar = _sidecar(spec, environment, bind, near, state, document, findings)
+    sidecar = replace(sidecar, expose=expose or sidecar.expose)
+    check_exposure(sidecar, flags=bool(bind), document=document, findings=findings)
     registries = _registries(root, document, external_registry, near, findings)
     built_ins = built_in_services(known_mode, domain)
     drafts = UpstreamResolver(root, document, built_ins, environment, registries, findings).resolve()
@@ -268,6 +273,7 @@ def _sidecar(
         access_log=access_log_settings(spec.access_log, directory, document, findings),
         tracing=tracing_settings(spec.tracing, directory, document, findings),
         request_id=_or(spec.request_id, defaults.request_id),
+        expose=_or(spec.expose, defaults.expose),
     )
 
 

@@ -383,6 +383,7 @@ class Sidecar(Record):
 
     # Sixteen addresses: a machine's loopbacks and a few of its own; each costs a socket per upstream.
     bind: Annotated[tuple[str, ...] | UnsetType, Several(IpAddress(), 16, "addresses")] = UNSET
+    expose: Annotated[bool | UnsetType, Flag()] = UNSET
     ports: Annotated[Mapping[int, str] | UnsetType, Ports()] = UNSET
     admin: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET
     metrics: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET

@@ -447,6 +447,7 @@ class SidecarSettings:
     """The process itself: where it listens, and its times in seconds.
 
     bind: addresses of the upstreams' listeners. Both loopbacks, because `localhost` means both to callers.
+    expose: others than loopbacks may be among them.
     head_timeout: a request head must be complete this long after it could begin.
     idle_timeout: how long an application's idle connection is kept.
     drain_timeout: how long exchanges may take to finish when the process is asked to stop.
@@ -482,6 +483,7 @@ class SidecarSettings:
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
     request_id: bool = False
+    expose: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,6 +311,14 @@ def test_run_hands_the_settings_over(stub_app: type[StubApp], good: str) -> None
     assert settings.sidecar.bind == ("127.0.0.2", "::1")
 
 
+def test_run_exposes_by_name(stub_app: type[StubApp], good: str, capsys: Captured) -> None:
+    assert run(["run", "--config", good, "--bind", "0.0.0.0"]) == 2
+    assert "add --expose if that is meant" in capsys.readouterr().err
+    assert run(["run", "--config", good, "--bind", "0.0.0.0", "--expose"]) == 0
+    (settings,) = stub_app.made
+    assert settings.sidecar.bind == ("0.0.0.0",)
+
+
 def test_it_reads_the_file_that_its_mode_has_named_again(
     stub_app: type[StubApp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,8 @@ register:
      health_check: /health}
   - {name: raw, port: 8001, registry: etcd}
 sidecar:
-  bind: [127.0.0.1]
+  bind: [10.0.0.1]
+  expose: true
   ports: {8001: api, 6379: redis, 8080: ai-stack, 7000: orders}
   admin: 0.0.0.0:9001
   metrics: "[::1]:9002"
