@@ -397,6 +397,8 @@ def _check(options: argparse.Namespace) -> int:
         return NOT_FINE
     for note in settings.notes:
         print(f"note: {note}")
+    for note in _host_notes(settings):
+        print(f"note: here {note}")
     for upstream in settings.upstreams:
         if upstream.skipped:
             print(f"note: {upstream.name} will not listen: {upstream.skipped}")
@@ -407,6 +409,15 @@ def _check(options: argparse.Namespace) -> int:
         print(f"note: {one.name} will be announced in {one.registry} while its check passes ({asked})")
     print(f"{settings.origin}: fine: mode {settings.mode.value}, {len(settings.upstreams)} upstreams")
     return FINE
+
+
+def _host_notes(settings: Settings) -> list[str]:
+    """What this very machine, or container, is short of."""
+    from sidecar.host_limits import descriptors_note, descriptors_wanted, host_notes, read_host_limits
+
+    limits, wanted = read_host_limits(), descriptors_wanted(settings)
+    few = [descriptors_note(wanted, limits.descriptors)] if 0 < limits.descriptors < wanted else []
+    return [*few, *host_notes(settings, limits)]
 
 
 def _registry(options: argparse.Namespace) -> ServiceRegistry:
