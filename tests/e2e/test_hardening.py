@@ -23,8 +23,8 @@ pytestmark = pytest.mark.server("setpriv", "unshare")
 
 NOBODY = 65534
 
-# A mount namespace of its own: everything is read-only but the directory of the last good snapshots. Before that come the
-# mounts that let nobody see Python, lines of a file: `--bind FROM TO`.
+# A mount namespace of its own: everything is read-only but the directory of the last good snapshots. Before that come
+# the mounts that let nobody see Python, lines of a file: `--bind FROM TO`.
 READ_ONLY = """
 set -e
 mount --make-rprivate /
