@@ -27,7 +27,7 @@ external_registry: {type: kubernetes}
 services:
   orders: {port: 8001}
   far: {port: 8002, source: {use: kubernetes, namespace: ml}}
-  also: {port: 8003, source: {use: kubernetes, service: also.ml}}
+  also: {port: 8003, source: {use: kubernetes, service: also.dl}}
 sidecar: {metrics: 0.0.0.0:9902}
 """
 VERSIONS = ("1.29", "1.33")  # native sidecars are on by default from the first on
@@ -121,7 +121,7 @@ def test_names_and_images(exported: Export) -> None:
         application_image="r.example/shop@sha256:1",
         pod_monitor=True,
     )
-    assert {document["metadata"]["namespace"] for document in documents} == {"prod", "ml"}
+    assert {document["metadata"]["namespace"] for document in documents} == {"prod", "ml", "dl"}
     found = by_kind(documents)
     pod = pod_of(documents)
     assert pod["initContainers"][0]["image"] == "r.example/sidecar:2"
@@ -139,17 +139,9 @@ def test_names_and_images(exported: Export) -> None:
 def test_a_registry_is_asked_with_no_more_than_it_takes(exported: Export) -> None:
     text, documents = exported("kubernetes", REGISTRY)
     kinds = [document["kind"] for document in documents]
-    assert kinds == [
-        "ConfigMap",
-        "ServiceAccount",
-        "Role",
-        "RoleBinding",
-        "Role",
-        "RoleBinding",
-        "Deployment",
-    ]
+    assert kinds == ["ConfigMap", "ServiceAccount", *["Role", "RoleBinding"] * 3, "Deployment"]
     roles = [document for document in documents if document["kind"] == "Role"]
-    assert [role["metadata"].get("namespace") for role in roles] == [None, "ml"]
+    assert [role["metadata"].get("namespace") for role in roles] == [None, "ml", "dl"]
     for role in roles:
         assert role["rules"] == [
             {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}

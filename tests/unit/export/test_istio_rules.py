@@ -234,6 +234,21 @@ services:
     assert documents[0]["metadata"] == {"name": "web", "namespace": "shop"}
 
 
+@pytest.mark.parametrize(
+    ("domain", "namespace"),
+    [
+        ("shop.svc.corp.example", "shop"),
+        ("shop.svc", "shop"),
+        ("corp.example", "default"),
+        ("localhost", "default"),
+    ],
+)
+def test_the_namespace_of_a_short_name(exported: Export, domain: str, namespace: str) -> None:
+    text = f"deployment: {{domain: {domain}}}\nservices: {{web: {{host: web, port: 82}}}}\n"
+    _, documents = exported("istio", text)
+    assert documents[0]["metadata"]["namespace"] == namespace
+
+
 def test_services_of_a_registry(exported: Export) -> None:
     text = """
 external_registry: [{type: kubernetes, namespace: prod}, {type: dns}]
