@@ -30,6 +30,7 @@ from sidecar.doors import Doors
 from sidecar.ending import Ending
 from sidecar.following import Following
 from sidecar.garbage import Garbage
+from sidecar.host_limits import descriptors_note, descriptors_wanted, host_notes, read_host_limits
 from sidecar.leaving import Leaving
 from sidecar.model import AdminCounts, Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
@@ -56,10 +57,6 @@ if TYPE_CHECKING:
     from sidecar.reload import Changes, Load
 
 __all__ = ["App", "run_loop"]
-
-# For listeners, files, the event loop, two for each pipe, and `admin.server.MAX_CLIENTS` at each of the own servers.
-OWN_DESCRIPTORS = 512
-CHECK_DESCRIPTORS = 128  # `health.checker.MAX_RUNNING`, which is not loaded where nothing is checked
 
 SHOWN_ENDPOINTS = 20  # of one upstream, in the log of the start
 _log = logging.getLogger("sidecar")
@@ -171,23 +168,13 @@ class App(Ending, Answering, Following):
         wanted = self._descriptors_wanted()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if hard != resource.RLIM_INFINITY and hard < wanted:
+            _log.warning("%s", descriptors_note(wanted, hard))
             wanted = hard
-            _log.info(
-                "the system allows %d open files, fewer than the bounds on connections add up to; "
-                "raise `ulimit -Hn` or lower sidecar.max_clients and limits.connections",
-                hard,
-            )
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
     def _descriptors_wanted(self) -> int:
-        connections = sum(
-            upstream.policy.limits.connections for upstream in self.settings.upstreams if not upstream.routes
-        )
-        checks = (
-            CHECK_DESCRIPTORS if any(upstream.health.active for upstream in self.settings.upstreams) else 0
-        )
-        return self.settings.sidecar.max_clients + connections + checks + OWN_DESCRIPTORS
+        return descriptors_wanted(self.settings)
 
     def _add_upstream(self, upstream: UpstreamSettings) -> None:
         """The upstream's cluster, with the endpoints that the configuration names unless a registry is to be asked."""
@@ -349,6 +336,8 @@ class App(Ending, Answering, Following):
         )
         for note in settings.notes:
             _log.info("%s", note)
+        for note in host_notes(settings, read_host_limits()):
+            _log.warning("%s", note)
         places: dict[str, list[str]] = {}
         for name, address in self.listening:
             places.setdefault(name, []).append(address)

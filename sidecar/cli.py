@@ -68,6 +68,7 @@ def run(arguments: Sequence[str]) -> int:
         "drain": _act,
         "enable": _act,
         "reload": _reload,
+        "export": _export,
         "demo": _demo,
     }[options.command]
     try:
@@ -128,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="listen on this address instead of sidecar.bind's; may be given several times",
+    )
+    command.add_argument(
+        "--expose", action="store_true", help="let --bind and sidecar.bind name addresses beyond loopback"
     )
     _add_register(command)
     command.add_argument(
@@ -216,6 +220,13 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     command = commands.add_parser(
+        "export",
+        parents=[configured],
+        help="print manifests of a configuration, or rules for those who watch or mesh",
+    )
+    _add_export(command)
+
+    command = commands.add_parser(
         "demo", help="see it at work: embedded upstreams, traffic, a failing endpoint"
     )
     command.add_argument("--seconds", type=_seconds, metavar="N", help="end after N seconds; else at Ctrl-C")
@@ -230,6 +241,27 @@ def _add_register(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="announce what listens on PORT here as NAME, beside the file's register; may be given several times",
+    )
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    kinds = ("kubernetes", "compose", "istio", "linkerd", "prometheus-rules")
+    command.add_argument("kind", choices=kinds, help="what is printed, as YAML")
+    command.add_argument("--name", help="of what is made; kubernetes, prometheus-rules")
+    command.add_argument("--namespace", help="where it is, or Services that name none; not compose")
+    command.add_argument("--image", help="of the sidecar; kubernetes, compose")
+    command.add_argument("--application-image", metavar="IMAGE", help="kubernetes")
+    command.add_argument("--service", metavar="NAME", help="whose calls the sidecar takes; compose")
+    command.add_argument("--pod-monitor", action="store_true", help="for the Prometheus Operator; kubernetes")
+    command.add_argument(
+        "--label",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="of the rules; may be given several times",
+    )
+    command.add_argument(
+        "--plain", action="store_true", help="a file for Prometheus itself; prometheus-rules"
     )
 
 
@@ -274,6 +306,7 @@ def _settings(options: argparse.Namespace, file: str | None = None, *, again: bo
         environ=os.environ,
         mode=DeploymentMode(options.mode) if options.mode else None,
         bind=getattr(options, "bind", ()),
+        expose=getattr(options, "expose", False),
         register=getattr(options, "register", ()),
         again=again,
     )
@@ -364,6 +397,8 @@ def _check(options: argparse.Namespace) -> int:
         return NOT_FINE
     for note in settings.notes:
         print(f"note: {note}")
+    for note in _host_notes(settings):
+        print(f"note: here {note}")
     for upstream in settings.upstreams:
         if upstream.skipped:
             print(f"note: {upstream.name} will not listen: {upstream.skipped}")
@@ -374,6 +409,15 @@ def _check(options: argparse.Namespace) -> int:
         print(f"note: {one.name} will be announced in {one.registry} while its check passes ({asked})")
     print(f"{settings.origin}: fine: mode {settings.mode.value}, {len(settings.upstreams)} upstreams")
     return FINE
+
+
+def _host_notes(settings: Settings) -> list[str]:
+    """What this very machine, or container, is short of."""
+    from sidecar.host_limits import descriptors_note, descriptors_wanted, host_notes, read_host_limits
+
+    limits, wanted = read_host_limits(), descriptors_wanted(settings)
+    few = [descriptors_note(wanted, limits.descriptors)] if 0 < limits.descriptors < wanted else []
+    return [*few, *host_notes(settings, limits)]
 
 
 def _registry(options: argparse.Namespace) -> ServiceRegistry:
@@ -457,6 +501,25 @@ def _reload(options: argparse.Namespace) -> int:
     from sidecar.console.reload import reload
 
     return reload(options.admin)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from sidecar.config.load import load_settings
+    from sidecar.config.settings import DeploymentMode
+    from sidecar.export.command import Wishes, export, surroundings
+
+    said: dict[str, Any] = {
+        name: value for name, value in vars(options).items() if name not in ("command", "kind")
+    }
+    wishes = Wishes(**{**said, "label": tuple(options.label)})
+    environ, container = surroundings(options.kind, os.environ)
+
+    def load(file: str | None) -> Settings:
+        mode = DeploymentMode(options.mode) if options.mode else None
+        return load_settings(file, environ=environ, mode=mode, container=container)
+
+    sys.stdout.write(export(options.kind, wishes, load))
+    return FINE
 
 
 def _demo(options: argparse.Namespace) -> int:

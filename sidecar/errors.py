@@ -13,6 +13,7 @@ from typing import Final
 __all__ = [
     "OWN_SHORTAGES",
     "ConfigurationError",
+    "ExportError",
     "NoEndpointsError",
     "ProtocolError",
     "Reason",
@@ -96,6 +97,10 @@ class NoEndpointsError(SourceError, LookupError):
 
 class StartError(SidecarError):
     """The sidecar cannot start: a port is taken, an address does not exist, a permission is missing."""
+
+
+class ExportError(SidecarError):
+    """A configuration cannot be said in the words of what it is exported to."""
 
 
 class ProtocolError(SidecarError):

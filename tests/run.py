@@ -51,6 +51,7 @@ ONCE = [
         "dns",
         "etcd",
         "forking_servers",
+        "hardening",
         "metrics_scraped",
         "live_events",
         "new_user",
@@ -91,6 +92,8 @@ PROGRAMS = {
     "promtool": "prometheus",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
     "wrk": "wrk",
 }
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from sidecar.admin.written import Entries
 from sidecar.config.record import fields
 from sidecar.config.registries import KEYS
-from sidecar.config.schema import Sidecar
+from sidecar.config.schema import MeshBreaker, Sidecar
 from sidecar.config.settings import Address, UpstreamKind
 
 if TYPE_CHECKING:
-    from sidecar.config.doors import HeaderEdits, HeaderSettings, RateSettings
+    from sidecar.config.doors import HeaderEdits, HeaderSettings, MeshSettings, RateSettings
     from sidecar.config.settings import (
         BreakerSettings,
         HealthSettings,
@@ -59,6 +59,8 @@ def config_view(settings: Settings) -> dict[str, Any]:
         document["external_registry"] = [_registry(one) for one in settings.registries]
     if settings.registrations:
         document["register"] = [_registration(one) for one in settings.registrations]
+    if settings.mesh.kind:
+        document["kubernetes"] = {"service_mesh": _mesh(settings.mesh)}
     return {
         "origin": settings.origin,
         "mode_reason": settings.mode_reason,
@@ -255,6 +257,16 @@ def _registration(one: RegistrationSettings) -> dict[str, Any]:
     if one.check.active:
         found["health_check"] = _health(one.check)
     return _given(found)
+
+
+def _mesh(mesh: MeshSettings) -> dict[str, Any]:
+    said = {key: value for key, value in asdict(mesh).items() if value}  # 0 is not said
+    policy = {key: said[key] for key in ("load_balancer",) if key in said}
+    breaker = {key: said[key] for key in fields(MeshBreaker) if key in said}
+    if breaker:
+        policy["circuit_breaker"] = breaker
+    found = {"enabled": mesh.enabled, "type": mesh.kind}
+    return {**found, "traffic_policy": policy} if policy else found
 
 
 def _given(found: dict[str, Any]) -> dict[str, Any]:

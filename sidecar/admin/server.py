@@ -32,8 +32,8 @@ __all__ = ["AdminServer", "Handler", "application", "metrics_app", "nothing"]
 # take longer, and the process's exit is not to wait for it.
 SHUTDOWN_TIMEOUT = 1.0
 
-# Connections to one of the two servers. `app.OWN_DESCRIPTORS` has room for both: whoever opens more, also from other
-# machines where there is a token, takes no descriptor from the applications' requests.
+# Connections to one of the two servers. `host_limits.OWN_DESCRIPTORS` has room for both: whoever opens more, also from
+# other machines where there is a token, takes no descriptor from the applications' requests.
 MAX_CLIENTS = 64
 # Seconds that a connection may take until its first request is there, as `sidecar.head_timeout` by default, and seconds
 # that it may be quiet between two, more than a scraper's usual minute and as nginx has it. Else some that say nothing

@@ -21,7 +21,7 @@ __all__ = ["Difference", "UpstreamChange", "as_far_as_possible", "difference"]
 # worker less would lose the connections in its queue, and what is kept for the next start is that start's business.
 FIXED = ("admin", "metrics", "workers", "last_good", "registry_wait")
 # Of `Settings` beside the upstreams and the process; `origin`, `notes` and the like only tell where it comes from.
-_OTHERS = ("mode", "log_level", "registry_debug", "registries", "registrations")
+_OTHERS = ("mode", "log_level", "registry_debug", "registries", "registrations", "mesh")
 
 _LISTENER = ("listen_port", "skipped")
 

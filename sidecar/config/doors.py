@@ -12,6 +12,7 @@ __all__ = [
     "HeaderEdits",
     "HeaderSettings",
     "ListenerSettings",
+    "MeshSettings",
     "MirrorSettings",
     "RateSettings",
     "RouteSettings",
@@ -107,6 +108,24 @@ class MirrorSettings:
     to: str = ""
     share: float = 1.0
     max_in_flight: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """`kubernetes.service_mesh`: what `sidecar export` tells a mesh in the place of the upstreams' own policies.
+
+    enabled: it does. kind: `istio` or `linkerd`; empty where the file has no such section. load_balancer: one of the
+    strategies; empty for each upstream's own. consecutive_errors, interval, base_ejection_time (seconds),
+    max_ejection_percent: of an endpoint that is left alone; 0 for each upstream's own, or the mesh's.
+    """
+
+    enabled: bool = False
+    kind: str = ""
+    load_balancer: str = ""
+    consecutive_errors: int = 0
+    interval: float = 0.0
+    base_ejection_time: float = 0.0
+    max_ejection_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

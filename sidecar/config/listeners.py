@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sidecar.config.addresses import WILDCARDS, is_loopback, overlap
+from sidecar.config.addresses import WILDCARDS, is_address, is_loopback, overlap
 from sidecar.config.findings import Findings, KeyPath, meant
 from sidecar.config.record import Record
 from sidecar.config.settings import SidecarSettings, UpstreamKind, UpstreamSettings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema import Sidecar
     from sidecar.config.upstreams import Draft
 
-__all__ = ["ListenerPlan", "check_own_servers"]
+__all__ = ["ListenerPlan", "check_exposure", "check_own_servers"]
 
 
 _SECTIONS = ("services", "load_balancers", "routers")
@@ -126,6 +126,26 @@ def check_own_servers(settings: SidecarSettings, document: Document, findings: F
         problem = f"{admin} can be reached from other machines, and the admin API asks for no token"
         advice = "use a loopback address such as 127.0.0.1:9901, or set admin_token_file or admin_token_env"
         document.report(findings, ("sidecar", "admin"), f"{problem}; {advice}")
+
+
+def check_exposure(settings: SidecarSettings, *, flags: bool, document: Document, findings: Findings) -> None:
+    """Nothing is asked of who calls an upstream: other machines are let in only where that is said by name.
+
+    flags: the addresses are those of `--bind`.
+    """
+    if settings.expose:
+        return
+    for address in settings.bind:
+        if is_loopback(address) or not is_address(address):  # what is no address has been reported
+            continue
+        problem = f"`{address}` lets in whoever reaches this machine, and nobody is asked who they are"
+        if flags:
+            findings.add(
+                "flags", 0, "bind", f"{problem}; use a loopback address, or add --expose if that is meant"
+            )
+        else:
+            advice = "use loopback addresses, or add `expose: true` beside it if that is meant"
+            document.report(findings, ("sidecar", "bind"), f"{problem}; {advice}")
 
 
 def _loop(upstream: UpstreamSettings, port: int, bind: Iterable[str]) -> str | None:

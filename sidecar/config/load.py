@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sidecar.config.decode import decode
 from sidecar.config.environment import Environment
 from sidecar.config.files import read_bounded
 from sidecar.config.findings import Findings
 from sidecar.config.front import token_notes
-from sidecar.config.listeners import ListenerPlan, check_own_servers
+from sidecar.config.listeners import ListenerPlan, check_exposure, check_own_servers
 from sidecar.config.marks import Document, Mark
+from sidecar.config.mesh import mesh_settings
 from sidecar.config.modes import built_in_services, default_domain, detect_mode, in_container, mode_file
 from sidecar.config.observing import access_log_settings, check_token, secret_file, tracing_settings
 from sidecar.config.registries import Registrations, Registries
@@ -34,6 +36,10 @@ __all__ = ["load_settings"]
 
 T = TypeVar("T")
 
+_MESH_NOTE: Final = (
+    "kubernetes.service_mesh is what `sidecar export {kind}` says; upstreams here go by their own policies"
+)
+
 
 def load_settings(
     path: str | os.PathLike[str] | None = None,
@@ -46,6 +52,7 @@ def load_settings(
     external_registry: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     register: Sequence[tuple[str, int]] = (),
     again: bool = False,
+    expose: bool = False,
 ) -> Settings:
     """Read and resolve the configuration.
 
@@ -56,6 +63,7 @@ def load_settings(
     directory: where `config/deployment` is looked for; None is the working directory.
     external_registry: what a program says in place of the file's, in its shape.
     register: (service, port) that flags say, beside what the file says.
+    expose: a flag says that addresses beyond loopback are meant.
     again: a running sidecar goes by it already. A file that is empty, or no regular one, is a finding then: somebody
     is about to write it, or could not, and the built-ins in its place would end all that it has named.
 
@@ -97,6 +105,8 @@ def load_settings(
     near = os.path.dirname(file) if file is not None else ""
     state = environ.get("STATE_DIRECTORY", "")
     sidecar = _sidecar(spec, environment, bind, near, state, document, findings)
+    sidecar = replace(sidecar, expose=expose or sidecar.expose)
+    check_exposure(sidecar, flags=bool(bind), document=document, findings=findings)
     registries = _registries(root, document, external_registry, near, findings)
     built_ins = built_in_services(known_mode, domain)
     drafts = UpstreamResolver(root, document, built_ins, environment, registries, findings).resolve()
@@ -104,6 +114,9 @@ def load_settings(
     check_mirrors([draft.upstream for draft in drafts], root, document, findings)
     check_own_servers(sidecar, document, findings)
     upstreams = ListenerPlan(spec, sidecar, document, findings).place(drafts)
+    mesh = mesh_settings(root.kubernetes, document, findings)
+    if mesh.enabled:
+        notes.append(_MESH_NOTE.format(kind=mesh.kind))
     settings = Settings(
         mode=known_mode,
         domain=domain,
@@ -117,6 +130,7 @@ def load_settings(
         overrides=tuple(environment.used),
         registries=tuple(registries.settings),
         registrations=_registrations(root, document, registries.settings, register, sidecar.zone, findings),
+        mesh=mesh,
     )
     if findings:
         raise ConfigurationError(findings.lines())
@@ -263,6 +277,7 @@ def _sidecar(
         access_log=access_log_settings(spec.access_log, directory, document, findings),
         tracing=tracing_settings(spec.tracing, directory, document, findings),
         request_id=_or(spec.request_id, defaults.request_id),
+        expose=_or(spec.expose, defaults.expose),
     )
 
 

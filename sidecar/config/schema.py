@@ -63,9 +63,11 @@ __all__ = [
     "HealthCheck",
     "Host",
     "JsonFields",
+    "Kubernetes",
     "LastGood",
     "Limits",
     "LoadBalancer",
+    "MeshBreaker",
     "Named",
     "Policy",
     "Ports",
@@ -74,12 +76,14 @@ __all__ = [
     "Root",
     "Section",
     "Service",
+    "ServiceMesh",
     "Several",
     "Short",
     "Sidecar",
     "SourceChoice",
     "Tls",
     "Tracing",
+    "TrafficPolicy",
 ]
 
 MAX_UPSTREAMS: Final = (
@@ -103,6 +107,7 @@ STATUSES: Final = Several(Statuses(), 16, "statuses", numbers=True)
 _TLS: Final = "TLS to endpoints"
 SCHEME: Final = Choice(("http", "redis", "tcp"), {"https": _TLS, "rediss": _TLS, "tls": _TLS})
 STRATEGY: Final = Choice(("round_robin", "least_request", "random", "peak_ewma", "ring_hash"))
+MESH_STRATEGY: Final = Choice(("round_robin", "least_request", "random", "peak_ewma"))
 
 
 class Breaker(Record):
@@ -374,6 +379,7 @@ class Sidecar(Record):
 
     # Sixteen addresses: a machine's loopbacks and a few of its own; each costs a socket per upstream.
     bind: Annotated[tuple[str, ...] | UnsetType, Several(IpAddress(), 16, "addresses")] = UNSET
+    expose: Annotated[bool | UnsetType, Flag()] = UNSET
     ports: Annotated[Mapping[int, str] | UnsetType, Ports()] = UNSET
     admin: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET
     metrics: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET
@@ -400,10 +406,34 @@ class Sidecar(Record):
     request_id: Annotated[bool | UnsetType, Flag()] = UNSET
 
 
+class MeshBreaker(Record):
+    """`circuit_breaker` of a mesh's `traffic_policy`, in the seed's words."""
+
+    consecutive_errors: Annotated[int | UnsetType, THRESHOLD] = UNSET
+    interval: Annotated[float | UnsetType, SECONDS] = UNSET
+    base_ejection_time: Annotated[float | UnsetType, SECONDS] = UNSET
+    max_ejection_percent: Annotated[int | UnsetType, Whole(1, 100)] = UNSET
+
+
+class TrafficPolicy(Record):
+    """`traffic_policy` of a mesh. No ring_hash, which has to know what to hash: that is each upstream's own."""
+
+    load_balancer: Annotated[str | UnsetType, MESH_STRATEGY] = UNSET
+    circuit_breaker: Annotated[MeshBreaker | UnsetType, Section(MeshBreaker)] = UNSET
+
+
+class ServiceMesh(Record):
+    """`kubernetes.service_mesh`."""
+
+    enabled: Annotated[bool | UnsetType, Flag()] = UNSET
+    type: Annotated[str | UnsetType, Choice(("istio", "linkerd"))] = UNSET
+    traffic_policy: Annotated[TrafficPolicy | UnsetType, Section(TrafficPolicy)] = UNSET
+
+
 class Kubernetes(Record):
     """`kubernetes`."""
 
-    service_mesh: Annotated[UnsetType, Later("service mesh policies")] = UNSET
+    service_mesh: Annotated[ServiceMesh | UnsetType, Section(ServiceMesh)] = UNSET
 
 
 # Sixteen registries are a company's; a sidecar stands beside one process, which serves some services at most.

@@ -13,6 +13,7 @@ from sidecar.config.doors import (
     ClientTlsSettings,
     HeaderSettings,
     ListenerSettings,
+    MeshSettings,
     MirrorSettings,
     RateSettings,
     RouteSettings,
@@ -446,6 +447,7 @@ class SidecarSettings:
     """The process itself: where it listens, and its times in seconds.
 
     bind: addresses of the upstreams' listeners. Both loopbacks, because `localhost` means both to callers.
+    expose: others than loopbacks may be among them.
     head_timeout: a request head must be complete this long after it could begin.
     idle_timeout: how long an application's idle connection is kept.
     drain_timeout: how long exchanges may take to finish when the process is asked to stop.
@@ -481,6 +483,7 @@ class SidecarSettings:
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
     request_id: bool = False
+    expose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,7 +497,7 @@ class Settings:
     notes: sentences worth saying at start that are no errors.
     mode_reason: what decided the mode, such as `AUTOBOT_DEPLOYMENT_MODE`.
     overrides: names of the environment variables that changed an upstream, in upstream order.
-    registries: of `external_registry`, in file order. registrations: of `register`.
+    registries: of `external_registry`, in file order. registrations: of `register`. mesh: of `kubernetes.service_mesh`.
     """
 
     mode: DeploymentMode
@@ -509,6 +512,7 @@ class Settings:
     overrides: tuple[str, ...] = ()
     registries: tuple[RegistrySettings, ...] = ()
     registrations: tuple[RegistrationSettings, ...] = ()
+    mesh: MeshSettings = field(default_factory=MeshSettings)
 
     def upstream(self, name: str) -> UpstreamSettings:
         """The upstream called `name`. Raises `UnknownUpstreamError`, which names the known ones."""

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
 from sidecar.admin.server import metrics_app
-from sidecar.app import OWN_DESCRIPTORS, App
+from sidecar.app import App
 from sidecar.doors import Doors, Routers
 from sidecar.ending import DRAIN_POLL, LAST_CALL
 from sidecar.errors import StartError
+from sidecar.host_limits import OWN_DESCRIPTORS
 from sidecar.model import Snapshot, WorkerCounts
 from sidecar.observe.recorder import Recording
 from sidecar.ports import Ports

@@ -20,7 +20,7 @@ from support.clock import FakeClock
 
 import sidecar.app
 import sidecar.ending
-from sidecar.app import CHECK_DESCRIPTORS, OWN_DESCRIPTORS, App, run_loop
+from sidecar.app import App, run_loop
 from sidecar.config.settings import (
     Address,
     BreakerSettings,
@@ -39,6 +39,7 @@ from sidecar.config.settings import (
 from sidecar.errors import StartError
 from sidecar.following import LAST_CALL
 from sidecar.health.checker import MAX_RUNNING
+from sidecar.host_limits import CHECK_DESCRIPTORS, OWN_DESCRIPTORS, descriptors_note
 from sidecar.model import UpstreamPolicy
 from sidecar.version import build_name, is_compiled
 
@@ -539,11 +540,7 @@ async def test_the_descriptor_limit_follows_the_bounds(
     await app.start()
     await app.close()
     assert calls == ([] if set_to is None else [(set_to, hard)])
-    too_few = (
-        "the system allows 2000 open files, fewer than the bounds on connections add up to; "
-        "raise `ulimit -Hn` or lower sidecar.max_clients and limits.connections"
-    )
-    assert caplog.messages == ([too_few] if hard == 2000 else [])
+    assert caplog.messages == ([descriptors_note(WANTED, 2000)] if hard == 2000 else [])
     monkeypatch.undo()
 
 

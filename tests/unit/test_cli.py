@@ -29,9 +29,11 @@ import sidecar.console.ready
 import sidecar.console.status
 import sidecar.console.top
 import sidecar.demo
+import sidecar.host_limits
 import sidecar.observe.logs
 from sidecar.cli import run
 from sidecar.errors import ConfigurationError, StartError
+from sidecar.host_limits import HostLimits
 from sidecar.version import __version__, build_name
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -61,7 +63,11 @@ def libuv() -> None:
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No deployment around it, an empty working directory; logging, signals and gc as they were afterwards."""
+    """No deployment around it, an empty working directory, a machine that has enough of everything.
+
+    Logging, signals and gc are as they were afterwards.
+    """
+    monkeypatch.setattr(sidecar.host_limits, "read_host_limits", HostLimits)
     for name in os.environ:
         if name.startswith(
             ("AUTOBOT_", "KUBERNETES_", "REDIS_", "AI_STACK_", "BACKEND_", "FRONTEND_", "NPU_WORKER_")
@@ -309,6 +315,14 @@ def test_run_hands_the_settings_over(stub_app: type[StubApp], good: str) -> None
     assert settings.origin == "good.yml"
     assert settings.mode.value == "kubernetes"
     assert settings.sidecar.bind == ("127.0.0.2", "::1")
+
+
+def test_run_exposes_by_name(stub_app: type[StubApp], good: str, capsys: Captured) -> None:
+    assert run(["run", "--config", good, "--bind", "0.0.0.0"]) == 2
+    assert "add --expose if that is meant" in capsys.readouterr().err
+    assert run(["run", "--config", good, "--bind", "0.0.0.0", "--expose"]) == 0
+    (settings,) = stub_app.made
+    assert settings.sidecar.bind == ("0.0.0.0",)
 
 
 def test_it_reads_the_file_that_its_mode_has_named_again(

@@ -75,7 +75,8 @@ register:
      health_check: /health}
   - {name: raw, port: 8001, registry: etcd}
 sidecar:
-  bind: [127.0.0.1]
+  bind: [10.0.0.1]
+  expose: true
   ports: {8001: api, 6379: redis, 8080: ai-stack, 7000: orders}
   admin: 0.0.0.0:9001
   metrics: "[::1]:9002"
@@ -89,6 +90,13 @@ sidecar:
   metrics_detail: low
   request_id: true
   watch: false
+kubernetes:
+  service_mesh:
+    enabled: false
+    type: istio
+    traffic_policy:
+      load_balancer: random
+      circuit_breaker: {consecutive_errors: 6, interval: 30s, base_ejection_time: 45, max_ejection_percent: 20}
 """
 
 # What cannot be beside it.
@@ -157,6 +165,7 @@ def test_as_a_file_it_says_the_same(text: str, tmp_path: Path) -> None:
     assert again.sidecar == settings.sidecar
     assert again.registries == settings.registries
     assert again.registrations == settings.registrations
+    assert again.mesh == settings.mesh
     assert (again.mode, again.domain) == (settings.mode, settings.domain)
 
 
@@ -164,9 +173,7 @@ def test_nothing_that_a_file_may_say_is_left_out() -> None:
     """The test before this one would not see that a key is shown as it is by default."""
     for text in (EVERYTHING, THE_REST):
         _look(Root, yaml.safe_load(text))
-    left = {
-        f"{kind}.{name}" for kind, names in _MAY_BE.items() for name in names - _SAID.get(kind, set())
-    } - {"Root.kubernetes"}
+    left = {f"{kind}.{name}" for kind, names in _MAY_BE.items() for name in names - _SAID.get(kind, set())}
     assert left == set()
 
 

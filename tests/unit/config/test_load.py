@@ -70,7 +70,7 @@ def load(tmp_path: Path) -> Load:
     def _load(text: str, environ: dict[str, str] | None = None, bind: tuple[str, ...] = ()) -> Settings:
         file = tmp_path / "file.yml"
         file.write_text(text)
-        return load_settings(file, environ=environ or {}, container=False, bind=bind)
+        return load_settings(file, environ=environ or {}, container=False, bind=bind, expose=bool(bind))
 
     return _load
 
@@ -364,6 +364,30 @@ def test_the_sidecar_section(load: Load) -> None:
     assert caught.value.findings == [
         'flags: bind: `eth0` is no IP address; write for example 127.0.0.1 or "::1"'
     ]
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "::", "10.0.0.1", "fd00::1"])
+def test_other_machines_are_let_in_by_name_only(tmp_path: Path, bind: str) -> None:
+    file = tmp_path / "a.yml"
+    text = "services: {api: {host: a.example, port: 80}}\nsidecar:\n"
+    file.write_text(f"{text}  bind: '{bind}'\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(file, environ={}, container=False)
+    (line,) = caught.value.findings
+    assert line.startswith(f"{file}:3: sidecar.bind: `{bind}` lets in whoever reaches this machine")
+    assert "add `expose: true` beside it" in line
+    assert load_settings(file, environ={}, container=False, expose=True).sidecar.expose
+
+    # Flags replace the file's addresses, and are the ones that count.
+    assert load_settings(file, environ={}, container=False, bind=["127.0.0.1"]).sidecar.bind == ("127.0.0.1",)
+    file.write_text(f"{text}  bind: '{bind}'\n  expose: true\n")
+    assert load_settings(file, environ={}, container=False).sidecar.bind == (bind,)
+    file.write_text(f"{text}  expose: false\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(file, environ={}, container=False, bind=[bind, "127.0.0.1"])
+    (line,) = caught.value.findings
+    assert line.startswith(f"flags: bind: `{bind}` lets in whoever")
+    assert "add --expose" in line
 
 
 @pytest.mark.parametrize(

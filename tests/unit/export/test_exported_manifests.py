@@ -1,0 +1,288 @@
+"""Kubernetes and Compose manifests: the API's schemas take them, and the sidecar takes the file that is in them."""
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from support.exports import Export, exporter
+from support.schemas import check_custom
+
+from sidecar.config.load import load_settings
+from sidecar.config.settings import DeploymentMode, Settings
+from sidecar.errors import ExportError
+from sidecar.export.kubernetes import MAX_TEXT, named_files
+
+PLAIN = """\
+# what a reader has written
+services:
+  api: {host: api-service.shop.svc.cluster.local, port: 8001}   # and here
+sidecar:
+  metrics: 0.0.0.0:9902
+  drain_timeout: 20.5
+"""
+REGISTRY = """\
+external_registry: {type: kubernetes}
+services:
+  orders: {port: 8001}
+  far: {port: 8002, source: {use: kubernetes, namespace: ml}}
+  also: {port: 8003, source: {use: kubernetes, service: also.dl}}
+sidecar: {metrics: 0.0.0.0:9902}
+"""
+VERSIONS = ("1.29", "1.33")  # native sidecars are on by default from the first on
+
+
+def by_kind(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The documents, which the API takes; of a kind that there are several of the last."""
+    for document in documents:
+        if document["kind"] == "PodMonitor":
+            check_custom(document)
+            continue
+        for version in VERSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+    return {document["kind"]: document for document in documents}
+
+
+def pod_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = by_kind(documents)["Deployment"]["spec"]["template"]["spec"]
+    return found
+
+
+def again(text: str, directory: Path, mode: DeploymentMode = DeploymentMode.KUBERNETES) -> Settings:
+    file = directory / "again.yml"
+    file.write_text(text)
+    return load_settings(file, environ={}, mode=mode, container=True)
+
+
+# Kubernetes
+
+
+def test_a_pod(exported: Export) -> None:
+    _, documents = exported("kubernetes", PLAIN)
+    assert [document["kind"] for document in documents] == ["ConfigMap", "Deployment"]
+    pod = pod_of(documents)
+    (sidecar,) = pod["initContainers"]
+    assert pod["containers"] == [{"name": "application", "image": "registry.example/application:1"}]
+    assert pod["terminationGracePeriodSeconds"] == 31
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert "securityContext" not in pod
+    assert sidecar["restartPolicy"] == "Always"
+    assert sidecar["args"] == ["run", "--config", "/etc/sidecar/sidecar.yml"]
+    assert sidecar["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "runAsGroup": 10001,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert sidecar["startupProbe"]["exec"] == {"command": ["sidecar", "wait", "--timeout", "1"]}
+    assert sidecar["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "metrics"}
+    assert sidecar["livenessProbe"]["httpGet"] == {"path": "/live", "port": "metrics"}
+    assert sidecar["ports"] == [{"name": "metrics", "containerPort": 9902}]
+    assert "lifecycle" not in sidecar
+    assert [mount["name"] for mount in sidecar["volumeMounts"]] == ["configuration"]
+
+
+@pytest.mark.parametrize("text", [PLAIN, REGISTRY])
+def test_the_file_in_the_config_map_says_the_same(exported: Export, tmp_path: Path, text: str) -> None:
+    _, documents = exported("kubernetes", text)
+    inside = by_kind(documents)["ConfigMap"]["data"]["sidecar.yml"]
+    assert inside == text
+    before, after = again(text, tmp_path), again(inside, tmp_path)
+    assert after == before
+
+
+def test_a_byte_order_mark_stays_outside(exported: Export) -> None:
+    _, documents = exported("kubernetes", "\ufeff" + PLAIN)
+    assert by_kind(documents)["ConfigMap"]["data"]["sidecar.yml"] == PLAIN
+
+
+@pytest.mark.parametrize("mode", [DeploymentMode.KUBERNETES, DeploymentMode.DOCKER_LOCAL])
+def test_without_a_file_it_names_the_mode(tmp_path: Path, mode: DeploymentMode) -> None:
+    _, documents = exporter(tmp_path, mode)("kubernetes")
+    inside = by_kind(documents)["ConfigMap"]["data"]["sidecar.yml"]
+    found = again(inside, tmp_path, mode)
+    alone = load_settings(environ={}, mode=mode, container=True, directory=tmp_path)
+    assert found.upstreams == alone.upstreams
+    assert (found.mode, found.domain) == (alone.mode, alone.domain)
+
+
+def test_names_and_images(exported: Export) -> None:
+    _, documents = exported(
+        "kubernetes",
+        REGISTRY,
+        name="shop",
+        namespace="prod",
+        image="r.example/sidecar:2",
+        application_image="r.example/shop@sha256:1",
+        pod_monitor=True,
+    )
+    assert {document["metadata"]["namespace"] for document in documents} == {"prod", "ml", "dl"}
+    found = by_kind(documents)
+    pod = pod_of(documents)
+    assert pod["initContainers"][0]["image"] == "r.example/sidecar:2"
+    assert pod["containers"][0]["image"] == "r.example/shop@sha256:1"
+    assert found["ConfigMap"]["metadata"]["name"] == pod["volumes"][0]["configMap"]["name"] == "shop-sidecar"
+    labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert found["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    monitor = found["PodMonitor"]["spec"]
+    assert monitor["selector"]["matchLabels"] == labels
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] == pod["initContainers"][0]["ports"][0]["name"]
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "sidecar"}]
+
+
+def test_a_registry_is_asked_with_no_more_than_it_takes(exported: Export) -> None:
+    text, documents = exported("kubernetes", REGISTRY)
+    kinds = [document["kind"] for document in documents]
+    assert kinds == ["ConfigMap", "ServiceAccount", *["Role", "RoleBinding"] * 3, "Deployment"]
+    roles = [document for document in documents if document["kind"] == "Role"]
+    assert [role["metadata"].get("namespace") for role in roles] == [None, "ml", "dl"]
+    for role in roles:
+        assert role["rules"] == [
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
+        ]
+    found = by_kind(documents)
+    pod = pod_of(documents)
+    assert pod["serviceAccountName"] == found["ServiceAccount"]["metadata"]["name"]
+    assert found["ServiceAccount"]["automountServiceAccountToken"] is False
+    assert pod["automountServiceAccountToken"] is True
+    assert found["RoleBinding"]["subjects"] == [
+        {"kind": "ServiceAccount", "name": "application-sidecar", "namespace": "default"}
+    ]
+    assert "--namespace says another" in text
+
+
+@pytest.mark.parametrize(
+    "registry", ["{type: kubernetes, kubeconfig: k.yml}", "{type: consul, host: consul.example}"]
+)
+def test_another_cluster_or_registry_needs_no_account(exported: Export, registry: str) -> None:
+    _, documents = exported("kubernetes", f"external_registry: {registry}\nservices: {{a: {{port: 1}}}}\n")
+    assert [document["kind"] for document in documents] == ["ConfigMap", "Deployment"]
+    assert "serviceAccountName" not in pod_of(documents)
+
+
+def test_what_is_written_has_a_place(exported: Export) -> None:
+    _, documents = exported("kubernetes", REGISTRY)
+    pod = pod_of(documents)
+    (sidecar,) = pod["initContainers"]
+    assert sidecar["env"] == [{"name": "STATE_DIRECTORY", "value": "/var/lib/sidecar"}]
+    assert {"name": "state", "mountPath": "/var/lib/sidecar"} in sidecar["volumeMounts"]
+    assert {"name": "state", "emptyDir": {"sizeLimit": "64Mi"}} in pod["volumes"]
+    settings = load_settings(
+        environ={"STATE_DIRECTORY": "/var/lib/sidecar"}, mode=DeploymentMode.KUBERNETES, container=True
+    )
+    assert settings.sidecar.last_good.file == "/var/lib/sidecar/last-good.json"
+
+
+def test_metrics_that_only_the_pod_reaches(exported: Export) -> None:
+    text, documents = exported(
+        "kubernetes", "services: {a: {host: b, port: 1}}\nsidecar: {metrics: 127.0.0.1:9999}\n"
+    )
+    (sidecar,) = pod_of(documents)["initContainers"]
+    place = ["--metrics", "127.0.0.1:9999"]
+    assert sidecar["startupProbe"]["exec"]["command"] == ["sidecar", "wait", "--timeout", "1", *place]
+    assert sidecar["readinessProbe"]["exec"]["command"] == ["sidecar", "status", "--ready", *place]
+    assert "livenessProbe" not in sidecar
+    assert "ports" not in sidecar
+    assert "With `metrics: 0.0.0.0:9999` both ask it." in text.replace("\n# ", " ")
+    with pytest.raises(ExportError, match=r"write for example `metrics: 0\.0\.0\.0:9902`"):
+        exported("kubernetes", "services: {a: {host: b, port: 1}}\n", pod_monitor=True)
+
+
+def test_low_ports(exported: Export) -> None:
+    text = "services: {a: {host: b, port: 80}, c: {host: d, port: 443}, e: {host: f, port: 1024}}\n"
+    _, documents = exported("kubernetes", text)
+    assert pod_of(documents)["securityContext"] == {
+        "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]
+    }
+
+
+def test_files_that_it_names_are_named(exported: Export, tmp_path: Path) -> None:
+    text = """
+external_registry: [{type: consul, host: c.example, token_file: /run/t, tls: {ca: ca.pem}}, {type: file, path: e.yml}]
+services: {redis: {host: a, port: 1, scheme: redis, health_check: {password_file: p.txt}}}
+sidecar: {admin_token_file: admin.token}
+"""
+    said, _ = exported("kubernetes", text)
+    where = tmp_path / "sidecar.yml"
+    named = [str(where.parent / name) for name in ("ca.pem", "e.yml", "admin.token")]
+    named[1:2] = ["/run/t", named[1], "p.txt"]
+    assert named_files(load_settings(where, environ={}, container=True)) == named
+    assert "admin.token" in said
+
+
+def test_what_a_config_map_cannot_hold(exported: Export, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="larger than a ConfigMap may be"):
+        exported("kubernetes", PLAIN + "# " + "x" * MAX_TEXT)
+
+
+# Compose
+
+
+def test_a_service_of_compose(exported: Export, tmp_path: Path) -> None:
+    text, documents = exported("compose", PLAIN, service="backend", image="r.example/sidecar:2")
+    (document,) = documents
+    assert set(document) == {"services"}
+    sidecar = document["services"]["sidecar"]
+    assert sidecar == {
+        "image": "r.example/sidecar:2",
+        "network_mode": "service:backend",
+        "restart": "unless-stopped",
+        "user": "10001:10001",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "stop_grace_period": "31s",
+        "command": ["run", "--config", "/etc/sidecar/sidecar.yml"],
+        "volumes": [
+            {
+                "type": "bind",
+                "source": str(tmp_path / "sidecar.yml"),
+                "target": "/etc/sidecar/sidecar.yml",
+                "read_only": True,
+            }
+        ],
+        "healthcheck": {
+            "test": ["CMD", "sidecar", "status", "--ready", "--metrics", "127.0.0.1:9902"],
+            "interval": "10s",
+            "timeout": "5s",
+            "start_period": "30s",
+        },
+    }
+    assert "sidecar.metrics is open to the networks of `backend`." in text
+
+
+def test_what_a_registry_says_is_kept_in_a_volume(exported: Export) -> None:
+    text, (document,) = exported("compose", REGISTRY)
+    assert document["volumes"] == {"sidecar-state": {}}
+    sidecar = document["services"]["sidecar"]
+    assert sidecar["environment"] == {"STATE_DIRECTORY": "/var/lib/sidecar"}
+    assert sidecar["volumes"][-1] == {
+        "type": "volume",
+        "source": "sidecar-state",
+        "target": "/var/lib/sidecar",
+    }
+    assert "writable for the user 10001" in text
+
+
+def test_compose_without_a_file(tmp_path: Path) -> None:
+    _, (document,) = exporter(tmp_path, DeploymentMode.DOCKER_LOCAL)("compose")
+    sidecar = document["services"]["sidecar"]
+    assert sidecar["environment"] == {"AUTOBOT_DEPLOYMENT_MODE": "docker_local"}
+    assert "command" not in sidecar
+    assert "volumes" not in sidecar
+
+
+def test_a_relative_file_is_one_beside_the_compose_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here.yml").write_text(PLAIN)
+    found, (document,) = exporter(tmp_path)("compose", config="here.yml")
+    assert document["services"]["sidecar"]["volumes"][0]["source"] == "./here.yml"
+    assert yaml.safe_load(found) == document
