@@ -18,6 +18,7 @@ from sidecar.config.registries import Registrations, Registries
 from sidecar.config.rules import IpAddress, Unusable
 from sidecar.config.schema import Deployment, LastGood, Registration, Root, Sidecar
 from sidecar.config.settings import DeploymentMode, LastGoodSettings, Settings, SidecarSettings
+from sidecar.config.tls import client_tls_notes
 from sidecar.config.unset import UNSET, UnsetType
 from sidecar.config.upstreams import UpstreamResolver
 from sidecar.errors import ConfigurationError, UnreadableError
@@ -97,7 +98,8 @@ def load_settings(
     sidecar = _sidecar(spec, environment, bind, near, state, document, findings)
     registries = _registries(root, document, external_registry, near, findings)
     built_ins = built_in_services(known_mode, domain)
-    drafts = UpstreamResolver(root, document, built_ins, environment, registries, findings).resolve()
+    resolver = UpstreamResolver(root, document, built_ins, environment, registries, findings, near)
+    drafts = resolver.resolve()
     check_own_servers(sidecar, document, findings)
     upstreams = ListenerPlan(spec, sidecar, document, findings).place(drafts)
     settings = Settings(
@@ -108,7 +110,7 @@ def load_settings(
         sidecar=sidecar,
         log_level=environment.log_level(),
         registry_debug=environment.flag("AUTOBOT_SERVICE_REGISTRY_DEBUG"),
-        notes=(*notes, *environment.notes),
+        notes=(*notes, *environment.notes, *client_tls_notes(upstreams)),
         mode_reason=reason,
         overrides=tuple(environment.used),
         registries=tuple(registries.settings),

@@ -44,7 +44,8 @@ from sidecar.config.rules import (
     Whole,
     ZoneName,
 )
-from sidecar.config.settings import DETAILS, Address, DeploymentMode, JsonField
+from sidecar.config.schema_tls import ClientTls
+from sidecar.config.settings import DETAILS, PROTOCOLS, Address, DeploymentMode, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
 __all__ = [
@@ -137,8 +138,7 @@ OPTIONAL_COUNT: Final = Whole(0, 1_000_000)
 HEAD: Final = Bytes(1024, 1024 * 1024)
 CHECKS: Final = Whole(1, 100)  # in a row: beyond that, minutes pass at the usual interval
 STATUSES: Final = Several(Statuses(), 16, "statuses", numbers=True)
-_TLS: Final = "TLS to endpoints"
-SCHEME: Final = Choice(("http", "redis", "tcp"), {"https": _TLS, "rediss": _TLS, "tls": _TLS})
+SCHEME: Final = Choice(tuple(PROTOCOLS))
 STRATEGY: Final = Choice(("round_robin", "least_request", "random", "peak_ewma", "ring_hash"))
 
 
@@ -280,7 +280,7 @@ class Policy(Record):
     health_check: Annotated[HealthCheck | str | bool | UnsetType, Short(HealthCheck, HealthShort())] = UNSET
     close_on_unhealthy: Annotated[bool | UnsetType, Flag()] = UNSET
     slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
-    tls: Annotated[UnsetType, Later(_TLS)] = UNSET
+    tls: Annotated[ClientTls | UnsetType, Section(ClientTls)] = UNSET
     source: Annotated[SourceChoice | tuple[str, ...] | UnsetType, Short(SourceChoice, SourceNames())] = UNSET
 
 

@@ -14,6 +14,10 @@ const FAILURES = [
   "reset",
   "bad_response",
   "outrun",
+  "tls_expired",
+  "tls_wrong_host",
+  "tls_unknown_ca",
+  "tls_failed",
 ];
 
 const CAUSES = {
