@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.rotation import Rotation
+from sidecar.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.config.settings import Settings
     from sidecar.proxy import ProxyContext
+    from sidecar.proxy.secure import ServerTls
     from sidecar.rotation import Rotating
 
 __all__ = ["Doors"]
@@ -32,20 +34,27 @@ class Doors:
         self._context = context
         self._clock = clock
         self._rotation = Rotation()
+        self._certificates = Certificates(context.monotonic, self._rotation.note)
 
     def prepare(self, settings: Settings) -> None:
         """Load what `settings` names and may not be there; takes its time. Raises StartError: nothing changes then."""
+        self._certificates.prepare(settings)
 
     def follow(self, settings: Settings, clusters: Mapping[str, Cluster]) -> None:
         """Have `clusters` go by `settings`, whose upstreams they are; `prepare` has been called."""
         for upstream in settings.upstreams:
             cluster = clusters[upstream.name]
             cluster.proxy_protocol = upstream.policy.proxy_protocol
+        self._certificates.follow({one.name: clusters[one.name] for one in settings.upstreams})
         self._rotation.follow(self._rotating())
 
     def _rotating(self) -> list[Rotating]:
         """What is made of files that may be renewed."""
-        return []
+        return [*self._certificates.rotating()]
+
+    def server_tls(self, name: str) -> ServerTls | None:
+        """How clients of the listener of `name` are spoken to; None in the clear."""
+        return self._certificates.server_tls(name)
 
     def close(self) -> None:
         """Look at no file any more."""

@@ -76,6 +76,9 @@ class UpstreamStats:
     sessions: ended TCP sessions, and tunnels that HTTP requests have become, by `CloseReason`; bytes_sent goes to
         endpoints, bytes_received comes back.
     checks: health checks by result: failed, succeeded, could not be made.
+    tls_failures: handshakes that came to nothing, [with endpoints, with clients] by the outcomes of TLS. tls_reloads:
+        [renewed, failed to be] of the files of each side. tls_expiry: when the own certificate of each side expires,
+        seconds since 1970, a gauge; 0 where there is none.
     in_flight and sessions_active are gauges.
     """
 
@@ -101,6 +104,9 @@ class UpstreamStats:
         "reuse_failures",
         "sessions",
         "sessions_active",
+        "tls_expiry",
+        "tls_failures",
+        "tls_reloads",
         "transitions",
     )
 
@@ -126,6 +132,9 @@ class UpstreamStats:
         self.overflows = [0] * len(Limit)
         self.sessions = [0] * len(CloseReason)
         self.checks = [0, 0, 0]
+        self.tls_failures = [[0, 0, 0, 0], [0, 0, 0, 0]]
+        self.tls_reloads = [[0, 0], [0, 0]]
+        self.tls_expiry = [0.0, 0.0]
         self.bytes_sent = 0
         self.bytes_received = 0
         self.in_flight = 0
