@@ -117,7 +117,8 @@ class Following(ABC):
         if not sockets:
             return
         assert self._context is not None
-        listener = self._listeners[name] = Listener(self._context, self.clusters[name])
+        tls = None if self._doors is None else self._doors.server_tls(name)
+        listener = self._listeners[name] = Listener(self._context, self.clusters[name], tls)
         while sockets:
             await listener.adopt(*sockets.pop(0))
 

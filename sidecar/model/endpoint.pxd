@@ -3,7 +3,7 @@ from sidecar.resilience.breaker cimport Breaker
 
 
 cdef class EndpointState:
-    cdef public object endpoint, attempts, last_check
+    cdef public object endpoint, attempts, last_check, tls_session
     cdef public set sessions
     cdef long long[::1] _attempts, _totals
     cdef public bytes authority

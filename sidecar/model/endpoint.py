@@ -68,6 +68,7 @@ class EndpointState:
     since: when it came, or its breaker closed last, monotonic seconds; minus infinity for those of the start.
     sessions: that end with its place in the rotation (`close_on_unhealthy`).
     last_check: what its last health check found; None before the first, and where none is made.
+    tls_session: of its last full handshake, see `proxy.dial`; None before it, and in the clear.
     latency: of its attempts, seconds, as `peak_ewma` has it; 0 before the first. latency_at: when that was.
     """
 
@@ -89,6 +90,7 @@ class EndpointState:
         "removed",
         "sessions",
         "since",
+        "tls_session",
         "weight",
     )
 
@@ -117,6 +119,7 @@ class EndpointState:
         self.weight = endpoint.weight
         self.since = -inf
         self.last_check: CheckResult | None = None
+        self.tls_session: object = None
         self.latency = 0.0
         self.latency_at = 0.0
 

@@ -3,6 +3,7 @@
     network    what listens and connects, and the loop to run it on
     receiver   what a connection's bytes are given to
     names      from the addresses of a name to a connected socket
+    tls        a transport over another one
 
 and of the compiled build alone:
 

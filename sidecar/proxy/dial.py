@@ -2,22 +2,30 @@
 
 Addresses of a name are tried as RFC 8305 (happy eyeballs) says, because `localhost` and dual-stack names
 mean both families to whoever configured them. uvloop's own create_connection tries them one after another.
+
+    TCP stands ─► leads not back to us ─► TLS, where the upstream has it ─► the protocol is made ─► on_connected
+
+The handshake is within the connect time-out, and takes up the session of the endpoint's last full one, which saves
+both sides their signatures (`handshake.ToEndpoint`).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.errors import OWN_SHORTAGES, Reason
 from sidecar.model import Outcome
 from sidecar.net.names import connect
+from sidecar.net.tls import TlsTransport
+from sidecar.proxy.handshake import ToEndpoint
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from sidecar.cluster import Cluster
     from sidecar.model import EndpointState
     from sidecar.proxy.context import ProxyContext
 
@@ -36,7 +44,9 @@ UNCONNECTED = {
 
 
 class Dialer(Protocol):
-    """Who wanted the connection."""
+    """Who wanted the connection. cluster: the upstream whose endpoint it is to."""
+
+    cluster: Cluster
 
     def on_connected(self, dial: Dial, connection: Any) -> None:
         """It is open: `connection` is what the factory made."""
@@ -52,7 +62,7 @@ class Dial:
     deadline: monotonic seconds; the sweep ends the attempt then.
     """
 
-    __slots__ = ("_context", "_dialer", "_factory", "_task", "deadline", "endpoint")
+    __slots__ = ("_context", "_dialer", "_factory", "_secure", "_task", "deadline", "endpoint")
 
     def __init__(
         self,
@@ -65,6 +75,10 @@ class Dial:
         self._context = context
         self._dialer = dialer
         self._factory = factory
+        tls = dialer.cluster.tls
+        self._secure = None if tls is None else ToEndpoint(tls, endpoint, factory, self._told_secure)
+        if self._secure is not None:
+            self._factory = partial(TlsTransport, context.loop, self._secure)
         self.endpoint = endpoint
         self.deadline = context.sweep.soon + timeout
         context.sweep.members.add(self)
@@ -114,18 +128,32 @@ class Dial:
     def _told(self, transport: Any, protocol: Any, error: OSError | None) -> None:
         """The connection is open, or could not be opened."""
         self._task = None
-        self._context.sweep.members.discard(self)
         if error is None:
             try:
                 self._check(transport)
             except OSError as refusal:
                 error = refusal
+        # Here, before anything else is said: the PROXY header (`cluster.proxy_protocol`).
+        if error is None and self._secure is not None:
+            self._task = self._secure
+            self._secure.start(protocol)
+            return
+        self._context.sweep.members.discard(self)
         if error is None:
             self._dialer.on_connected(self, protocol)
             return
         ours = error.errno in OWN_SHORTAGES
         outcome = Outcome.LOCAL_SHORTAGE if ours else Outcome.CONNECT_REFUSED
         self._dialer.on_connect_failed(self, outcome)
+
+    def _told_secure(self, protocol: Any, outcome: Outcome) -> None:
+        """The handshake has ended: in SUCCESS, or as `ClientTls.failed` says."""
+        self._task = None
+        self._context.sweep.members.discard(self)
+        if outcome is Outcome.SUCCESS:
+            self._dialer.on_connected(self, protocol)
+        else:
+            self._dialer.on_connect_failed(self, outcome)
 
     async def _open(self, host: str, port: int) -> tuple[Any, Any]:
         loop, network = self._context.loop, self._context.network

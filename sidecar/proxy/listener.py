@@ -5,15 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sidecar.net.tls import TlsTransport
 from sidecar.proxy.downstream import DownstreamConnection
+from sidecar.proxy.entrance import Entrance
 from sidecar.proxy.tcp import TcpSession
 
 if TYPE_CHECKING:
     import asyncio
     import socket
+    from collections.abc import Callable
 
     from sidecar.cluster import Cluster
     from sidecar.proxy.context import ProxyContext
+    from sidecar.proxy.secure import ServerTls
 
 __all__ = ["BACKLOG", "Listener"]
 
@@ -23,13 +27,14 @@ BACKLOG = 4096  # connections that wait to be accepted; the kernel caps it at ne
 class Listener:
     """What accepts for one cluster, on one or more sockets that somebody else has bound, see `ports`.
 
-    bound: (host, port) of each.
+    bound: (host, port) of each. tls: what its clients speak; None in the clear.
     """
 
-    __slots__ = ("_context", "_servers", "bound", "cluster")
+    __slots__ = ("_context", "_servers", "bound", "cluster", "tls")
 
-    def __init__(self, context: ProxyContext, cluster: Cluster) -> None:
+    def __init__(self, context: ProxyContext, cluster: Cluster, tls: ServerTls | None = None) -> None:
         self._context = context
+        self.tls = tls
         self._servers: list[asyncio.AbstractServer] = []
         self.bound: list[tuple[str, int]] = []
         self.cluster = cluster
@@ -42,6 +47,8 @@ class Listener:
         """
         kind: Any = DownstreamConnection if self.cluster.per_request else TcpSession
         protocol = partial(kind, self._context, self.cluster)
+        if self.tls is not None:
+            protocol = partial(self._secured, self.tls, protocol)
         place = (host, bound.getsockname()[1])
         try:
             server = await self._context.network.create_server(protocol, sock=bound, backlog=BACKLOG)
@@ -51,6 +58,11 @@ class Listener:
         self._servers.append(server)
         self.bound.append(place)
         self._context.listening.add(place)
+
+    def _secured(self, tls: ServerTls, factory: Callable[[], Any]) -> TlsTransport:
+        """What an accepted connection begins with, before it is what `factory` makes."""
+        http = self.cluster.per_request
+        return TlsTransport(self._context.loop, Entrance(self._context, tls, factory, speaks_http=http))
 
     def close(self) -> None:
         """Accept no more; connections that are open go on."""

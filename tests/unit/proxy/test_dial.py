@@ -32,6 +32,7 @@ class Asker:
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.cluster = Cluster("api", "tcp", UpstreamPolicy(), FakeClock())  # type: ignore[arg-type]
 
     def on_connected(self, dial: Dial, connection: Any) -> None:
         self.answer.set_result(connection)
@@ -153,7 +154,7 @@ def test_an_error_that_answers_the_cancellation_tells_nobody(proxy: Proxy) -> No
     proxy.connecting[0].error_when_cancelled = OSError("too late")
     client.lose()
     assert proxy.counted == [("GET", "4xx", "client_gone", 1)]
-    assert proxy.cluster.stats.connects == [0, 0, 0]
+    assert proxy.cluster.stats.connects == [0, 0, 0, 0]
 
 
 def test_cancelled_before_it_had_started(proxy: Proxy) -> None:
@@ -203,7 +204,7 @@ def test_the_connect_time_out_is_answered_504(make_proxy: MakeProxy) -> None:
 
     assert attempt.cancelled
     assert error_of(client.data) == (504, "connect_timeout")
-    assert proxy.cluster.stats.connects == [0, 0, 1]
+    assert proxy.cluster.stats.connects == [0, 0, 1, 0]
     assert proxy.states[0].attempts[Outcome.CONNECT_TIMEOUT] == 1
 
 
@@ -290,7 +291,7 @@ def test_a_shortage_of_our_own_is_overflow_and_not_the_endpoints_fault(
     assert told["message"] == "the proxy has no descriptor left"
     assert proxy.connecting == [], "no other endpoint, and not again: that would want one more"
     assert proxy.overflows == {"descriptors": 1}
-    assert proxy.cluster.stats.connects == [0, 0, 0]
+    assert proxy.cluster.stats.connects == [0, 0, 0, 0]
     assert proxy.states[0].breaker.state.label == "closed"
     assert proxy.states[0].attempts[Outcome.LOCAL_SHORTAGE] == 1
     assert (proxy.states[0].in_flight, proxy.states[0].pool.open, proxy.cluster.limit.used) == (0, 0, 0)
@@ -306,7 +307,7 @@ def test_a_shortage_of_our_own_ends_a_session_as_overflow(make_proxy: MakeProxy)
     assert proxy.connecting == []
     assert proxy.sessions == {"overflow": 1}
     assert proxy.overflows == {"descriptors": 1}
-    assert proxy.cluster.stats.connects == [0, 0, 0], "as for http"
+    assert proxy.cluster.stats.connects == [0, 0, 0, 0], "as for http"
     assert proxy.states[0].breaker.state.label == "closed"
     assert proxy.states[0].attempts[Outcome.LOCAL_SHORTAGE] == 1
     assert (proxy.states[0].in_flight, proxy.states[0].pool.open, proxy.cluster.limit.used) == (0, 0, 0)
@@ -377,7 +378,7 @@ def test_a_connection_that_leads_back_here_is_refused(
         assert error_of(client.data) == (503, "connect_refused")
     else:
         assert proxy.sessions == {"connect_failed": 1}
-    assert proxy.cluster.stats.connects == [0, 1, 0]
+    assert proxy.cluster.stats.connects == [0, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
