@@ -48,10 +48,6 @@ class Doors:
         self._certificates.follow({one.name: clusters[one.name] for one in settings.upstreams})
         self._rotation.follow(self._rotating())
 
-    def server_tls(self, _name: str) -> ServerTls | None:
-        """How clients of the upstream's listener are spoken to; None in the clear."""
-        return None
-
     def _rotating(self) -> list[Rotating]:
         """What is made of files that may be renewed."""
         return [*self._certificates.rotating()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar.config.decode import decode
@@ -18,7 +18,7 @@ from sidecar.config.registries import Registrations, Registries
 from sidecar.config.rules import IpAddress, Unusable
 from sidecar.config.schema import Deployment, LastGood, Registration, Root, Sidecar
 from sidecar.config.settings import DeploymentMode, LastGoodSettings, Settings, SidecarSettings
-from sidecar.config.tls import client_tls_notes
+from sidecar.config.tls import client_tls_notes, tls_place
 from sidecar.config.unset import UNSET, UnsetType
 from sidecar.config.upstreams import UpstreamResolver
 from sidecar.errors import ConfigurationError, UnreadableError
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sidecar.config.findings import KeyPath
-    from sidecar.config.settings import RegistrationSettings, RegistrySettings
+    from sidecar.config.settings import RegistrationSettings, RegistrySettings, UpstreamSettings
 
-__all__ = ["load_settings"]
+__all__ = ["FileCheck", "load_settings"]
 
 T = TypeVar("T")
+
+# Of upstreams, what is wrong with files: (upstream, `endpoint` or `listener`, key of its `tls`, the problem).
+FileCheck = Callable[["Iterable[UpstreamSettings]"], "Iterable[tuple[UpstreamSettings, str, str, str]]"]
 
 
 def load_settings(
@@ -45,6 +48,7 @@ def load_settings(
     external_registry: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     register: Sequence[tuple[str, int]] = (),
     again: bool = False,
+    files: FileCheck | None = None,
 ) -> Settings:
     """Read and resolve the configuration.
 
@@ -57,6 +61,7 @@ def load_settings(
     register: (service, port) that flags say, beside what the file says.
     again: a running sidecar goes by it already. A file that is empty, or no regular one, is a finding then: somebody
     is about to write it, or could not, and the built-ins in its place would end all that it has named.
+    files: finds files that the settings name and that cannot be used; see `FileCheck`. None looks at none of them.
 
     Precedence: the mode's built-in defaults < the file < the environment < flags.
     Raises `ConfigurationError` with every finding, in the order of the file, then the environment's.
@@ -116,6 +121,9 @@ def load_settings(
         registries=tuple(registries.settings),
         registrations=_registrations(root, document, registries.settings, register, sidecar.zone, findings),
     )
+    if files is not None:
+        for upstream, side, key, problem in files(upstreams):
+            document.report(findings, tls_place(document, upstream, side, key), problem)
     if findings:
         raise ConfigurationError(findings.lines())
     return settings

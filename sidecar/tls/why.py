@@ -67,7 +67,7 @@ def why(error: Exception, expected: str, *, client: bool = False) -> Why:
         said = f"{error.strerror}{_described(error.certificate)}"
         return Why(Outcome.TLS_WRONG_HOST, said, "name it in tls.identity, if it may be there")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _unverified(error, expected)
+        return _unverified(error, expected, client=client)
     reason = getattr(error, "reason", None) or ""
     said, advice = _unfinished(reason, client=client)
     if not said and isinstance(error, ssl.SSLError) and reason and not isinstance(error, ssl.SSLEOFError):
@@ -80,7 +80,7 @@ def why(error: Exception, expected: str, *, client: bool = False) -> Why:
     return Why(Outcome.TLS_FAILED, said, advice)
 
 
-def _unverified(error: ssl.SSLCertVerificationError, expected: str) -> Why:
+def _unverified(error: ssl.SSLCertVerificationError, expected: str, *, client: bool) -> Why:
     code = error.verify_code
     certificate: Mapping[str, Any] = getattr(error, "certificate", {})
     about = _described(certificate)
@@ -97,7 +97,8 @@ def _unverified(error: ssl.SSLCertVerificationError, expected: str) -> Why:
     if code in _UNKNOWN_CA:
         by = _issuer(certificate)
         said = f"nobody who is trusted has signed its certificate ({error.verify_message}{by}){about}"
-        return Why(Outcome.TLS_UNKNOWN_CA, said, "set tls.ca to a file with its authority")
+        key = "client_ca" if client else "ca"
+        return Why(Outcome.TLS_UNKNOWN_CA, said, f"set tls.{key} to a file with its authority")
     said = f"its certificate cannot be used ({error.verify_message}){about}"
     return Why(Outcome.TLS_FAILED, said, "have another one issued")
 

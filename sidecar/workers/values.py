@@ -277,7 +277,7 @@ class Whole:
             _show_counters(cluster, counters.get("upstreams", {}).get(name, {}))
             cluster.stats.transitions |= self._hand_totals.get(name, {})
             _show_gauges(cluster, gauges.get("upstreams", {}).get(name, {}), slots)
-            _show_expiry(cluster, [values["tls_expiry"].get(name) for values in living])
+            _show_expiry(cluster, [values.get("tls_expiry", {}).get(name) for values in living])
             for (host, port), state in cluster.endpoints.items():
                 key = _key(host, port)
                 found = [values["breakers"].get(name, {}).get(key) for values in living]

@@ -66,6 +66,7 @@ def test_a_sum_over_what_low_leaves_out_is_what_low_tells() -> None:
         4.0,
         *(1.0,) * (len(Outcome) - 1),
         0.0,
+        0.0,
     ]
 
 

@@ -72,6 +72,9 @@ CONTRACT = {
     "sidecar_access_log_lines_total": {"result"},
     "sidecar_access_log_errors_total": set(),
     "sidecar_spans_total": {"result"},
+    "sidecar_tls_failures_total": {"upstream", "side", "reason"},
+    "sidecar_tls_reloads_total": {"upstream", "side", "result"},
+    "sidecar_tls_certificate_expiry_timestamp_seconds": {"upstream", "side"},
 }
 
 
