@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.config.settings import PROTOCOLS
+from sidecar.errors import Reason
 from sidecar.model import CloseReason, Limit
 from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, RETRY_REASONS
 from sidecar.observe.exposition import Family, Histogram, counter, gauge
@@ -21,6 +23,13 @@ __all__ = ["bounds", "connections", "per_upstream", "requests", "sessions"]
 
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
 HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
+_OVER_TLS = (
+    *RETRY_REASONS,
+    Reason.TLS_EXPIRED,
+    Reason.TLS_WRONG_HOST,
+    Reason.TLS_UNKNOWN_CA,
+    Reason.TLS_FAILED,
+)
 CONNECT_RESULTS = ("established", "refused", "timeout", "tls")  # the order of `UpstreamStats.connects`
 
 
@@ -75,7 +84,7 @@ def requests(clusters: list[Cluster], *, methods: bool) -> Iterator[Family]:
         (
             ((cluster.name, reason.label, result), count)
             for cluster in clusters
-            for reason in RETRY_REASONS
+            for reason in (RETRY_REASONS if cluster.scheme in PROTOCOLS.values() else _OVER_TLS)
             for result, count in zip(RETRY_RESULTS, cluster.stats.retries[reason], strict=True)
         ),
     )

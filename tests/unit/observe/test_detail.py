@@ -117,4 +117,4 @@ def test_drained_endpoints_are_counted_at_every_level() -> None:
             for name, labels, value in samples(everything(detail))
             if name == "sidecar_endpoints_drained"
         }
-        assert found == {"api": 1, "redis": 0}
+        assert found == {"api": 1, "redis": 0, "vault": 0}

@@ -22,7 +22,7 @@ from sidecar.model import (
     UpstreamPolicy,
 )
 from sidecar.model.registry import Registered, RegistrationStatus
-from sidecar.model.stats import METHODS
+from sidecar.model.stats import METHODS, RETRY_REASONS
 from sidecar.observe.exposition import PART
 from sidecar.observe.metrics import Metrics
 from sidecar.version import __version__
@@ -126,7 +126,7 @@ def _value(found: Samples, name: str, **labels: str) -> float:
     return found[f"sidecar_{name}"][tuple(sorted(labels.items()))]
 
 
-def _busy() -> tuple[Cluster, Cluster]:
+def _busy() -> tuple[Cluster, ...]:
     """An upstream of each kind with something in every counter."""
     api, redis = _cluster(checked=True), _cluster("redis", "redis", (6379,))
     api.stats.count_request(METHODS.index("GET"), 200, Reason.NONE, 0.0025)
@@ -134,7 +134,9 @@ def _busy() -> tuple[Cluster, Cluster]:
     state = api.endpoints["10.0.0.1", 1]
     api.report(state, Outcome.RESET, 1000.0, state.breaker.permit)
     redis.stats.sessions[CloseReason.CLIENT_CLOSED] = 5
-    return api, redis
+    secured = _cluster("vault", "tls")
+    secured.stats.tls_expiry[0] = 2000.0
+    return api, redis, secured
 
 
 def test_names_and_labels_are_the_contract() -> None:
@@ -215,7 +217,7 @@ def test_a_bound_that_is_off_has_no_series() -> None:
 def test_retries_and_connects_are_there_before_the_first() -> None:
     cluster = _cluster()
     cluster.stats.retries[Reason.CONNECT_TIMEOUT] = [5, 6]
-    cluster.stats.connects = [7, 8, 9]
+    cluster.stats.connects = [7, 8, 9, 10]
     found = _scrape(cluster)
     retries = {(dict(k)["reason"], dict(k)["result"]): v for k, v in found["sidecar_retries_total"].items()}
     assert retries == {
@@ -231,7 +233,50 @@ def test_retries_and_connects_are_there_before_the_first() -> None:
         ("reset_before_headers", "succeeded"): 0,
     }
     results = {dict(k)["result"]: v for k, v in found["sidecar_connections_opened_total"].items()}
-    assert results == {"established": 7, "refused": 8, "timeout": 9}
+    assert results == {"established": 7, "refused": 8, "timeout": 9, "tls": 10}
+
+
+def test_tls_is_told_of_the_sides_that_have_it() -> None:
+    vault, web = _cluster("vault", "tls"), _cluster("web")
+    vault.stats.tls_failures[0] = [1, 2, 3, 4]
+    vault.stats.tls_reloads[0] = [5, 6]
+    web.stats.tls_expiry[1] = 2000.0
+    web.stats.tls_failures[1][3] = 7
+    found = _scrape(vault, web, _cluster())
+    failures = {
+        (dict(k)["upstream"], dict(k)["side"], dict(k)["reason"]): v
+        for k, v in found["sidecar_tls_failures_total"].items()
+    }
+    assert failures == {
+        ("vault", "endpoint", "tls_expired"): 1,
+        ("vault", "endpoint", "tls_wrong_host"): 2,
+        ("vault", "endpoint", "tls_unknown_ca"): 3,
+        ("vault", "endpoint", "tls_failed"): 4,
+        ("web", "listener", "tls_expired"): 0,
+        ("web", "listener", "tls_wrong_host"): 0,
+        ("web", "listener", "tls_unknown_ca"): 0,
+        ("web", "listener", "tls_failed"): 7,
+    }
+    assert _value(found, "tls_reloads_total", upstream="vault", side="endpoint", result="success") == 5
+    assert _value(found, "tls_reloads_total", upstream="vault", side="endpoint", result="failure") == 6
+    assert found["sidecar_tls_certificate_expiry_timestamp_seconds"] == {
+        (("side", "listener"), ("upstream", "web")): 2000.0
+    }
+
+
+def test_retries_of_failed_handshakes_are_told_of_upstreams_with_tls() -> None:
+    cluster = _cluster("vault", "https")
+    cluster.stats.retries[Reason.TLS_EXPIRED] = [1, 2]
+    found = _scrape(cluster, _cluster())
+    assert _value(found, "retries_total", upstream="vault", reason="tls_expired", result="succeeded") == 2
+    assert _value(found, "retries_total", upstream="vault", reason="tls_failed", result="failed") == 0
+    assert {dict(k)["reason"] for k in found["sidecar_retries_total"] if dict(k)["upstream"] == "api"} == {
+        reason.label for reason in RETRY_REASONS
+    }
+
+
+def test_nothing_is_told_of_tls_where_all_is_in_the_clear() -> None:
+    assert not [name for name in _scrape(_cluster()) if "tls" in name]
 
 
 def test_attempts_and_connections_are_per_endpoint() -> None:
@@ -278,7 +323,7 @@ def test_breakers_are_one_hot_and_their_moves_counted() -> None:
 
 
 def test_sessions_are_those_of_connection_upstreams_only() -> None:
-    api, redis = _busy()
+    api, redis, _ = _busy()
     redis.stats.sessions_active = 2
     redis.stats.bytes_sent = 100
     redis.stats.bytes_received = 200
@@ -387,7 +432,7 @@ def test_the_size_of_a_scrape_has_a_bound() -> None:
         clusters.append(cluster)
     samples = sum(len(series) for series in _scrape(*clusters).values())
     # Per endpoint: outcomes, one connection gauge, three states. Per upstream: well under a hundred.
-    assert 50 * 20 * 15 <= samples <= 50 * (20 * 16 + 100)
+    assert 50 * 20 * 19 <= samples <= 50 * (20 * 20 + 100)
 
 
 def test_health_checks_are_counted_where_there_are_any_from_the_start() -> None:
