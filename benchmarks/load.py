@@ -78,7 +78,8 @@ def _wrk(scenario: Scenario, ports: Sequence[int], seconds: float, cpus: set[int
         options += ["-s", str(SCRIPTS / "upload.lua")]
     if len(ports) > 1:
         options += ["-s", str(SCRIPTS / "upstreams.lua")]
-    url = f"http://127.0.0.1:{ports[0]}{scenario.path}"
+    scheme = "https" if scenario.front == "door" else "http"
+    url = f"{scheme}://127.0.0.1:{ports[0]}{scenario.path}"
     arguments = ["--", str(scenario.body)] if scenario.body else []
     environment = {"PORTS": " ".join(map(str, ports))}
     return read_wrk(_run(["wrk", *options, url, *arguments], seconds, cpus, environment), scenario.answer)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from certificates import Certificate, make_certificate
 from programs import Programs, find, free_ports
 
 __all__ = ["BULK", "LARGE", "SMALL", "Front", "Origins", "start_origins"]
@@ -19,23 +20,45 @@ SERVERS = 3  # processes, so that a proxy's connections do not all end in one
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """What one proxy is to listen for. backends: for each port that it opens, the addresses behind it."""
+    """What one proxy is to listen for. backends: for each port that it opens, the addresses behind it.
+
+    secure: what the backends show, who speak TLS then; door: what the proxy shows its clients. None is in the clear.
+    """
 
     protocol: Literal["http", "tcp"]
     backends: tuple[tuple[str, ...], ...]
+    secure: Certificate | None = None
+    door: Certificate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Addresses of 127.0.0.1. redis is None when redis-server is not installed."""
+    """Addresses of 127.0.0.1. redis is None when redis-server is not installed, certificate without openssl.
+
+    secure: over TLS. closing: too, and they close each connection behind its first answer.
+    """
 
     balanced: tuple[str, ...]
     endpoints: tuple[str, ...]
     upstreams: tuple[str, ...]
     redis: str | None
+    secure: tuple[str, ...] = ()
+    closing: tuple[str, ...] = ()
+    certificate: Certificate | None = None
 
     def front(self, name: str) -> Front | None:
-        """`balanced` (over three), `endpoints` (over 100), `upstreams` (50 alone) or `redis`; None without Redis."""
+        """`balanced` (over three), `endpoints` (over 100), `upstreams` (50 alone) or `redis`; three over TLS are
+        `secure`, and `closing` with a connection for each request; `door` is TLS before `balanced`.
+
+        None without Redis, or without openssl.
+        """
+        if name in ("secure", "closing", "door"):
+            if self.certificate is None:
+                return None
+            if name == "door":
+                return Front("http", (self.balanced,), door=self.certificate)
+            behind = self.closing if name == "closing" else self.secure
+            return Front("http", (behind,), secure=self.certificate)
         if name == "redis":
             return Front("tcp", ((self.redis,),)) if self.redis else None
         if name == "upstreams":
@@ -54,11 +77,15 @@ def start_origins(programs: Programs, cpus: set[int]) -> Origins:
     (directory / "large").write_bytes(b"x" * LARGE)
     with (directory / "bulk").open("wb") as file:
         file.truncate(BULK)  # a hole, which costs no disk
-    ports = free_ports(SERVERS + ENDPOINTS + UPSTREAMS)
+    certificate = make_certificate(directory)
+    ports = free_ports(SERVERS + ENDPOINTS + UPSTREAMS + 2 * SERVERS)
+    secure, closing = ports[-2 * SERVERS : -SERVERS], ports[-SERVERS:]
+    del ports[-2 * SERVERS :]
     for number in range(SERVERS):
         own = ports[number::SERVERS]
         config = directory / f"origin-{number}.conf"
-        config.write_text(_nginx_config(directory, number, own))
+        over_tls = "" if certificate is None else _tls_servers(certificate, secure[number], closing[number])
+        config.write_text(_nginx_config(directory, number, own, over_tls))
         command = [nginx, "-p", str(directory), "-e", "stderr", "-c", str(config)]
         programs.start(f"origin-{number}", command, own, cpus)
     addresses = tuple(f"127.0.0.1:{port}" for port in ports)
@@ -67,6 +94,9 @@ def start_origins(programs: Programs, cpus: set[int]) -> Origins:
         addresses[SERVERS : SERVERS + ENDPOINTS],
         addresses[SERVERS + ENDPOINTS :],
         _start_redis(programs, cpus),
+        tuple(f"127.0.0.1:{port}" for port in secure),
+        tuple(f"127.0.0.1:{port}" for port in closing),
+        certificate,
     )
 
 
@@ -85,8 +115,23 @@ def _start_redis(programs: Programs, cpus: set[int]) -> str | None:
     return f"127.0.0.1:{port}"
 
 
-def _nginx_config(directory: Path, number: int, ports: list[int]) -> str:
-    """One origin.
+def _tls_servers(certificate: Certificate, secure: int, closing: int) -> str:
+    """Small answers over TLS, on a port that keeps connections and on one that closes them."""
+    return "".join(
+        f"""
+  server {{
+    listen 127.0.0.1:{port} ssl backlog=4096;
+    ssl_certificate {certificate.cert};
+    ssl_certificate_key {certificate.key};
+    keepalive_timeout {keep};
+    location / {{ return 200 "{"x" * (SMALL - 1)}\\n"; }}
+  }}"""
+        for port, keep in ((secure, "65s"), (closing, "0"))
+    )
+
+
+def _nginx_config(directory: Path, number: int, ports: list[int], more: str) -> str:
+    """One origin. more: servers of it.
 
     An upload is read whole before it is answered, as an application does: `return` would answer at once, so
     /upload passes on to the server itself, without the body.
@@ -127,6 +172,6 @@ http {{
       proxy_set_header Connection "";
       proxy_set_header Content-Length "";
     }}
-  }}
+  }}{more}
 }}
 """

@@ -33,6 +33,8 @@ class Envoy:
 
     def start(self, programs: Programs, front: Front, cpus: set[int]) -> Proxy:
         """Start it."""
+        if front.secure or front.door:
+            raise UnavailableError("Envoy: not set up for TLS here")
         ports = free_ports(len(front.backends))
         config = programs.directory / "envoy.json"
         config.write_text(json.dumps(settings(front, ports)))

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from certificates import NAME
 from origins import Front
 from peers import Proxy, UnavailableError, told_version
 from programs import Programs, free_ports
@@ -61,9 +62,15 @@ class Sidecar:
                 lines.append(f"  u{number}: {{host: {host}, port: {port}, scheme: redis}}")
             else:
                 hosts = ", ".join(f'"{address}"' for address in addresses)
-                lines.append(f"  u{number}: {{hosts: [{hosts}], {self.policy}}}")
+                secure = front.secure
+                tls = f"scheme: https, tls: {{ca: {secure.ca}, server_name: {NAME}}}, " if secure else ""
+                lines.append(f"  u{number}: {{hosts: [{hosts}], {tls}{self.policy}}}")
         lines += ["sidecar:", "  bind: [127.0.0.1]", "  ports:"]
-        lines += [f"    {port}: u{number}" for number, port in enumerate(ports)]
+        if front.door:
+            tls = f"{{cert: {front.door.cert}, key: {front.door.key}}}"
+            lines += [f"    {port}: {{to: u{number}, tls: {tls}}}" for number, port in enumerate(ports)]
+        else:
+            lines += [f"    {port}: u{number}" for number, port in enumerate(ports)]
         lines += [f"  admin: 127.0.0.1:{admin}", f"  metrics: 127.0.0.1:{metrics}", ""]
         if self.logs:
             lines.insert(-1, f"  access_log: {programs.directory / f'{self.name}.access'}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from certificates import NAME
 from origins import Front
 from programs import Programs, find, free_ports
 
@@ -75,8 +76,12 @@ class HAProxy:
         ports = free_ports(len(front.backends))
         text = f"global\n  nbthread 1\n  maxconn 8192\ndefaults\n{self.settings}"
         for number, (port, addresses) in enumerate(zip(ports, front.backends, strict=True)):
-            text += f"listen l{number}\n  mode {front.protocol}\n  bind 127.0.0.1:{port}\n"
-            servers = (f"server s{index} {address} {self.server}" for index, address in enumerate(addresses))
+            door = f" ssl crt {front.door.both}" if front.door else ""
+            text += f"listen l{number}\n  mode {front.protocol}\n  bind 127.0.0.1:{port}{door}\n"
+            extra = self.server
+            if front.secure:
+                extra += f" ssl verify required ca-file {front.secure.ca} sni str({NAME}) verifyhost {NAME}"
+            servers = (f"server s{index} {address} {extra}" for index, address in enumerate(addresses))
             text += "".join(f"  {server.rstrip()}\n" for server in servers)
         config = programs.directory / "haproxy.cfg"
         config.write_text(text)
@@ -104,8 +109,16 @@ class Nginx:
             listed = " ".join(f"server {address};" for address in addresses)
             kept = "keepalive 1024; keepalive_requests 100000000; keepalive_timeout 60s;" if http else ""
             upstreams += f"  upstream u{number} {{ {listed} {kept} }}\n"
-            route = f"location / {{ proxy_pass http://u{number}; }}" if http else f"proxy_pass u{number};"
-            servers += f"  server {{ listen 127.0.0.1:{port}; {route} }}\n"
+            scheme = "https" if front.secure else "http"
+            route = f"location / {{ proxy_pass {scheme}://u{number}; }}" if http else f"proxy_pass u{number};"
+            listen = f"127.0.0.1:{port}"
+            if front.secure:
+                route += f" proxy_ssl_verify on; proxy_ssl_trusted_certificate {front.secure.ca};"
+                route += f" proxy_ssl_server_name on; proxy_ssl_name {NAME};"
+            if front.door:
+                listen += " ssl"
+                route += f" ssl_certificate {front.door.cert}; ssl_certificate_key {front.door.key};"
+            servers += f"  server {{ listen {listen}; {route} }}\n"
         module = "" if http else f"load_module {_stream_module(self.name)};\n"
         context = (_HTTP if http else _STREAM).format(directory=directory)
         config = directory / "nginx-proxy.conf"

@@ -10,8 +10,8 @@ compiled, `--policies` with every policy on, `--access-log` with an access log, 
 another one (a checkout, say), to see what a change costs.
 Everything that was started is ended, also on Ctrl-C.
 
-Reading order: this, `scenarios`, `origins`, `peers`, `peer_envoy`, `peer_sidecar`, `load`, `idle`, `measure`,
-`programs`, `machine`, `table`, `picture`. `instructions.py` is another benchmark: it counts, and needs no quiet.
+Reading order: this, `scenarios`, `certificates`, `origins`, `peers`, `peer_envoy`, `peer_sidecar`, `load`, `idle`,
+`measure`, `programs`, `machine`, `table`, `picture`. `instructions.py` is another benchmark: it counts, and needs no quiet.
 """
 
 import argparse
@@ -186,7 +186,8 @@ class _Run:
             raise LoadError(f"{program} is not installed")
         front = self._origins.front(scenario.front)
         if front is None:
-            raise LoadError("redis-server is not installed")
+            lacking = "redis-server" if scenario.front == "redis" else "openssl"
+            raise LoadError(f"{lacking} is not installed")
         if scenario.load == "idle":
             return self._measure_idle(scenario, front)
         started: dict[Peer, Proxy] = {}

@@ -30,7 +30,7 @@ class Scenario:
     text: str
     connections: int
     load: Literal["http", "redis", "idle"] = "http"
-    front: Literal["balanced", "endpoints", "upstreams", "redis"] = "balanced"
+    front: Literal["balanced", "closing", "door", "endpoints", "redis", "secure", "upstreams"] = "balanced"
     path: str = "/"
     body: int = 0
     answer: int = 0
@@ -105,6 +105,31 @@ SCENARIOS = (
         f"{SMALL}-byte answers of 50 upstreams, each on its own port, one connection kept alive to each",
         50,
         front="upstreams",
+    ),
+    Scenario(
+        "tls",
+        "TLS to the endpoints",
+        f"{SMALL}-byte answers of endpoints over TLS, 32 connections kept alive",
+        32,
+        front="secure",
+        usual=False,
+    ),
+    Scenario(
+        "tls-connect",
+        "TLS, a connection to the endpoint for each request",
+        f"{SMALL}-byte answers of endpoints over TLS that close each connection, 32 clients kept alive",
+        32,
+        front="closing",
+        longest=2.0,  # as connect
+        usual=False,
+    ),
+    Scenario(
+        "tls-listener",
+        "TLS to the clients",
+        f"{SMALL}-byte answers to clients over TLS, 32 connections kept alive",
+        32,
+        front="door",
+        usual=False,
     ),
     Scenario(
         "download-large",
