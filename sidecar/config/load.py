@@ -103,8 +103,7 @@ def load_settings(
     sidecar = _sidecar(spec, environment, bind, near, state, document, findings)
     registries = _registries(root, document, external_registry, near, findings)
     built_ins = built_in_services(known_mode, domain)
-    resolver = UpstreamResolver(root, document, built_ins, environment, registries, findings, near)
-    drafts = resolver.resolve()
+    drafts = UpstreamResolver(root, document, built_ins, environment, registries, findings).resolve()
     check_own_servers(sidecar, document, findings)
     upstreams = ListenerPlan(spec, sidecar, document, findings).place(drafts)
     settings = Settings(

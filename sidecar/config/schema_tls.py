@@ -1,18 +1,24 @@
-"""`tls` of upstreams and of listeners: their keys, and what single values of them may be. Part of `schema`."""
+"""`tls` of upstreams and of listeners: their keys, what single values of them may be, and what both have to have.
+
+Part of `schema`.
+"""
 
 # Annotations are read at run time by the decoder, so they must not be postponed to strings.
+import os
 import re
 from abc import ABC, abstractmethod
 from typing import Annotated, Final
 
 from sidecar.config.addresses import is_address, parse_host
 from sidecar.config.check_rules import FileName
-from sidecar.config.findings import shown
+from sidecar.config.doors import ServerTlsSettings
+from sidecar.config.findings import Findings, KeyPath, shown
+from sidecar.config.marks import Document
 from sidecar.config.record import Record
 from sidecar.config.rules import Flag, HostName, Unusable, described, text_of
 from sidecar.config.unset import UNSET, UnsetType
 
-__all__ = ["ClientTls", "Identities", "Protocols", "ServerTls", "Words"]
+__all__ = ["ClientTls", "Identities", "Protocols", "ServerTls", "Words", "beside", "check_pair", "server_tls"]
 
 # Trust domain, then segments none of which is `.` or `..`:
 # https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md sections 2.1 to 2.3.
@@ -115,3 +121,37 @@ class ServerTls(Record):
     client_ca: Annotated[str | UnsetType, FileName()] = UNSET
     min_version: Annotated[str | UnsetType, TlsVersion()] = UNSET
     identity: Annotated[tuple[str, ...] | UnsetType, Identities()] = UNSET
+
+
+def server_tls(
+    given: ServerTls | UnsetType, path: KeyPath, document: Document, findings: Findings
+) -> ServerTlsSettings:
+    """The `tls` of a listener, which stands at `path`; in the clear where there is none."""
+    if isinstance(given, UnsetType):
+        return ServerTlsSettings()
+    keys: dict[str, object] = {key: value for key, value in vars(given).items() if value is not UNSET}
+    check_pair(keys, path, document, findings)
+    if not {"cert", "key"} & keys.keys() and not document.has((*path, "cert")):
+        document.report(findings, path, "has no certificate to show to clients; add cert and key")
+    if "identity" in keys and "client_ca" not in keys:
+        problem = "is of certificates that clients are not asked for; add client_ca"
+        document.report(findings, (*path, "identity"), problem)
+    return ServerTlsSettings(**beside(document, keys))  # type: ignore[arg-type] # the schema has read each as what it is
+
+
+def check_pair(mine: dict[str, object], path: KeyPath, document: Document, findings: Findings) -> None:
+    """Find a certificate without its key, and the other way round: both are of one place."""
+    if "key" in mine and "cert" not in mine and not document.has((*path, "cert")):
+        document.report(findings, (*path, "key"), "needs the certificate that it belongs to; add cert")
+    if "cert" in mine and "key" not in mine and not document.has((*path, "key")):
+        advice = "add key (the same file, if it holds both)"
+        document.report(findings, (*path, "cert"), f"needs its private key; {advice}")
+
+
+def beside(document: Document, keys: dict[str, object]) -> dict[str, object]:
+    """The same, relative names of files starting where the configuration is."""
+    folder = os.path.dirname(document.file)
+    files = {
+        key: os.path.join(folder, str(keys[key])) for key in keys.keys() & {"ca", "cert", "client_ca", "key"}
+    }
+    return {**keys, **files}

@@ -49,12 +49,11 @@ class Draft(Record):
 
 
 class UpstreamResolver:
-    """Makes drafts of a file's upstreams. One use: `resolve`. directory: what relative file names start at."""
+    """Makes drafts of a file's upstreams. One use: `resolve`."""
 
     __slots__ = (
         "_built_ins",
         "_defaults",
-        "_directory",
         "_document",
         "_environment",
         "_findings",
@@ -70,10 +69,8 @@ class UpstreamResolver:
         environment: Environment,
         registries: Registries,
         findings: Findings,
-        directory: str = "",
     ) -> None:
         self._root = root
-        self._directory = directory
         self._document = document
         self._built_ins = built_ins
         self._environment = environment
@@ -234,7 +231,7 @@ class UpstreamResolver:
         check_layer(layer, self._document, self._findings)
         layers = (self._defaults, layer, Layer(self._environment.policy(name), ()))
         policy = merge_policy(layers, scheme, self._document, self._findings)
-        tls = client_tls(layers, scheme, host, self._directory, self._document, self._findings)
+        tls = client_tls(layers, scheme, host, self._document, self._findings)
         return replace(policy, tls=tls)
 
     def _health(

@@ -59,12 +59,19 @@ class Certificates:
         return one
 
     def follow(self, clusters: Mapping[str, Cluster]) -> None:
-        """Go by what was prepared last."""
+        """Go by what was prepared last.
+
+        Where settings have changed, idle connections that were made by those before are closed: whoever trusts
+        somebody no longer does not want to meet him again. Busy ones finish, and may be used again.
+        """
         self._clients, self._servers = self._next
         for name, cluster in clusters.items():
             if not cluster.leaving:
                 cluster.stats.tls_expiry[:] = (0.0, 0.0)
-                cluster.tls = self._clients.get(name)
+                before, cluster.tls = cluster.tls, self._clients.get(name)
+                if before is not cluster.tls:
+                    for state in cluster.endpoints.values():
+                        state.pool.close_idle()
                 for one in (self._clients.get(name), self._servers.get(name)):
                     if one is not None:
                         one.count_in(cluster.stats)

@@ -26,9 +26,10 @@ class IdentityError(ssl.SSLError):
 def expected_name(server_name: str, host: str) -> str:
     """What is asked for by SNI, where it is a name (RFC 6066 section 3), and what the certificate has to be of.
 
-    A dot at the end is no part of either, nor is the zone of a link-local address (RFC 4007 section 11).
+    A dot at the end is no part of either, nor is the zone of a link-local address (RFC 4007 section 11). What is
+    reached by a path is `localhost`, as it is to nginx (`proxy_ssl_name` of `proxy_pass https://unix:...`).
     """
-    name = server_name or host
+    name = server_name or ("localhost" if host.startswith("unix:") else host)
     return name.partition("%")[0] if is_address(name) else name.rstrip(".")
 
 

@@ -9,8 +9,8 @@ from sidecar.config import Settings, load_settings
 from sidecar.config.doors import ClientTlsSettings, ServerTlsSettings
 from sidecar.config.findings import Findings
 from sidecar.config.marks import Document
-from sidecar.config.schema_tls import ServerTls
-from sidecar.config.tls import server_tls, tls_place
+from sidecar.config.schema_tls import ServerTls, server_tls
+from sidecar.config.tls import tls_place
 from sidecar.config.unset import UNSET
 
 Load = Callable[..., Settings]
@@ -109,7 +109,7 @@ def test_hashing_by_path_is_possible_over_tls(load: Load) -> None:
 def _server(given: ServerTls) -> tuple[ServerTlsSettings, list[str]]:
     findings = Findings()
     path = ("sidecar", "ports", "8443", "tls")
-    found = server_tls(given, path, "/etc/sidecar", Document("file.yml", {}, {}), findings)
+    found = server_tls(given, path, Document("/etc/sidecar/file.yml", {}, {}), findings)
     return found, findings.lines()
 
 
@@ -128,7 +128,7 @@ def test_a_listener() -> None:
 
 def test_a_listener_in_the_clear() -> None:
     findings = Findings()
-    assert server_tls(UNSET, (), "", Document("", {}, {}), findings) == ServerTlsSettings()
+    assert server_tls(UNSET, (), Document("", {}, {}), findings) == ServerTlsSettings()
     assert not findings
 
 
@@ -149,7 +149,7 @@ def test_a_listener_in_the_clear() -> None:
 )
 def test_what_a_listener_lacks(given: ServerTls, problem: str) -> None:
     (line,) = _server(given)[1]
-    assert line.removeprefix("file.yml: ").startswith(problem)
+    assert line.removeprefix("/etc/sidecar/file.yml: ").startswith(problem)
 
 
 def test_where_a_file_is_named(load: Load) -> None:

@@ -107,6 +107,7 @@ def test_an_address_is_of_the_certificate(sides: Sides, host: str) -> None:
         ("", "fe80::1%eth0", "fe80::1"),
         ("web.example", "10.0.0.1", "web.example"),
         ("", "10.0.0.1", "10.0.0.1"),
+        ("", "unix:/run/api.sock", "localhost"),
     ],
 )
 def test_what_is_asked_for(server_name: str, host: str, name: str) -> None:
