@@ -11,7 +11,8 @@ another one (a checkout, say), to see what a change costs.
 Everything that was started is ended, also on Ctrl-C.
 
 Reading order: this, `scenarios`, `certificates`, `origins`, `peers`, `peer_envoy`, `peer_sidecar`, `load`, `idle`,
-`measure`, `programs`, `machine`, `table`, `picture`. `instructions.py` is another benchmark: it counts, and needs no quiet.
+`measure`, `programs`, `machine`, `table`, `picture`. `instructions.py` is another benchmark: it counts, and needs no
+quiet.
 """
 
 import argparse
