@@ -21,11 +21,12 @@ from sidecar.registry.threads import in_thread
 from sidecar.resilience import Breaker, BreakerState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
     from sidecar.config import EndpointSettings, UpstreamSettings
     from sidecar.health.probes import Probe
     from sidecar.tls.client import ClientTls
+    from sidecar.tls.contexts import Made
 
 __all__ = ["EndpointHealth", "ServiceChecks", "ServiceHealth"]
 
@@ -80,6 +81,7 @@ class ServiceChecks:
         self._moved: dict[str, tuple[tuple[tuple[str, int], Breaker], ...]] = {}  # those that are not closed
         self._last: dict[str, ServiceStatus] = {}
         self._look_ups = LookUps()
+        self._made: dict[Hashable, Made] = {}  # of the system's authorities alone, which take long to load
 
     def last(self, name: str) -> ServiceStatus:
         """What the last check of a service found; UNKNOWN before the first."""
@@ -131,7 +133,12 @@ class ServiceChecks:
         from sidecar.tls.client import ClientTls  # noqa: PLC0415 - most upstreams are in the clear
 
         tls = ClientTls(upstream.name, upstream.policy.tls, upstream.protocol, self._clock.monotonic)
-        tls.take(await in_thread("loading of certificates", tls.load))
+        kept = None if tls.files else self._made.get(tls.alike)
+        if kept is None:
+            kept = await in_thread("loading of certificates", tls.load)
+        tls.take(kept)
+        if not tls.files:
+            self._made[tls.alike] = kept
         return tls
 
     async def _check_endpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sidecar.tls.contexts import Made, client_context
@@ -13,7 +14,7 @@ from sidecar.tls.why import Why, why
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from sidecar.config.doors import ClientTlsSettings
     from sidecar.model import Endpoint, Outcome
@@ -38,6 +39,12 @@ class ClientTls(Renewed):
     def load(self) -> Made:
         """See `Renewed`."""
         return client_context(self.settings, self.protocol)
+
+    @property
+    def alike(self) -> Hashable:
+        """Whoever is equal in this has a context that is."""
+        identity = ("any",) if self.settings.identity else ()
+        return replace(self.settings, server_name="", identity=identity), self.protocol
 
     def server_name(self, host: str) -> str:
         """What is asked for by SNI at an endpoint, where it is a name, and what its certificate has to be of."""

@@ -50,10 +50,15 @@ class Renewed(ABC):
         stats.tls_expiry[self._side] = 0.0 if self._made is None else self._made.expires
 
     @property
+    def made(self) -> Made:
+        """What was taken last."""
+        assert self._made is not None, "nothing has been loaded yet"
+        return self._made
+
+    @property
     def context(self) -> ssl.SSLContext:
         """The present one."""
-        assert self._made is not None, "nothing has been loaded yet"
-        return self._made.context
+        return self.made.context
 
     @property
     def loads(self) -> int:

@@ -90,6 +90,26 @@ def test_what_has_not_changed_stays_the_very_same(authority: Authority, tmp_path
     assert after.context.minimum_version == ssl.TLSVersion.TLSv1_3
 
 
+def test_the_systems_authorities_are_loaded_once_for_all(tmp_path: Path) -> None:
+    file = tmp_path / "sidecar.yml"
+    file.write_text(
+        "load_balancers:\n"
+        "  a: {scheme: https, hosts: ['a.example:443']}\n"
+        "  b: {scheme: https, hosts: ['b.example:444'], tls: {server_name: c.example}}\n"
+        "  c: {scheme: https, hosts: ['c.example:445'], tls: {identity: c.example}}\n"
+        "  d: {scheme: tls, hosts: ['d.example:446']}\n"
+    )
+    running = Running()
+    running.go(load_settings(file, environ={}, container=False))
+    tls: Any = {name: cluster.tls for name, cluster in running.clusters.items()}
+    assert tls["a"].context is tls["b"].context
+    assert len({id(tls[name].context) for name in "acd"}) == 3
+    file.write_text(file.read_text() + "  e: {scheme: https, hosts: ['e.example:447']}\n")
+    running.go(load_settings(file, environ={}, container=False))
+    later: Any = running.clusters["e"].tls
+    assert later.context is tls["a"].context
+
+
 def test_counts_outlive_settings(authority: Authority, tmp_path: Path) -> None:
     running = Running()
     running.go(_settings(tmp_path))
