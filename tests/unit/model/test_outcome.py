@@ -27,7 +27,7 @@ def test_who_is_to_blame(outcome: Outcome, failure: bool) -> None:
 
 
 def test_outcomes_index_arrays_and_are_labels() -> None:
-    assert [int(outcome) for outcome in Outcome] == list(range(12))
+    assert [int(outcome) for outcome in Outcome] == list(range(16))
     assert [outcome.label for outcome in Outcome] == [
         "success",
         "failure_status",
@@ -41,6 +41,10 @@ def test_outcomes_index_arrays_and_are_labels() -> None:
         "idle_race",
         "local_shortage",
         "outrun",
+        "tls_expired",
+        "tls_wrong_host",
+        "tls_unknown_ca",
+        "tls_failed",
     ]
 
 

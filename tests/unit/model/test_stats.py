@@ -13,7 +13,7 @@ def test_everything_begins_at_nought() -> None:
     assert not any(stats.requests)
     assert stats.sessions == [0] * len(CloseReason)
     assert stats.retries == [[0, 0]] * len(Reason)
-    assert stats.connects == [0, 0, 0]
+    assert stats.connects == [0, 0, 0, 0]
     assert stats.overflows == [0] * len(Limit)
     gauges = (stats.reuse_failures + stats.deadlines_exceeded, stats.bytes_sent, stats.bytes_received)
     assert gauges == (0, 0, 0)
