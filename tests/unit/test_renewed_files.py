@@ -110,6 +110,7 @@ async def test_a_bad_file_is_told_and_counted_once_and_tried_again(
     )
     _write(file, "good")
     await rotation.look()
+    await rotation.look()
     assert (words.said, words.loads) == ("good", 1)
     rotation.close()
 
