@@ -206,8 +206,11 @@ class App(Ending, Answering, Following):
         self._registry.start()
 
     async def _prepare(self, settings: Settings) -> None:
-        if self._doors is not None:
-            await in_thread("loading of certificates", partial(self._doors.prepare, settings))
+        context = self._context
+        assert context is not None
+        # A supervisor of workers has none of its own, and refuses what they could not load.
+        doors = self._doors or Doors(context, self.clock)
+        await in_thread("loading of certificates", partial(doors.prepare, settings))
         if self._recording is not None:
             await self._recording.load(settings.sidecar)
             self._recording.prepare(settings.sidecar)

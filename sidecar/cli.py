@@ -18,6 +18,7 @@ from sidecar.version import __version__, build_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sidecar.config.load import FileCheck
     from sidecar.config.settings import Settings
     from sidecar.registry import ServiceRegistry
     from sidecar.reload import Changes
@@ -297,7 +298,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _settings(options: argparse.Namespace, file: str | None = None, *, again: bool = False) -> Settings:
+def _settings(
+    options: argparse.Namespace,
+    file: str | None = None,
+    *,
+    again: bool = False,
+    files: FileCheck | None = None,
+) -> Settings:
     from sidecar.config.load import load_settings
     from sidecar.config.settings import DeploymentMode
 
@@ -309,6 +316,7 @@ def _settings(options: argparse.Namespace, file: str | None = None, *, again: bo
         expose=getattr(options, "expose", False),
         register=getattr(options, "register", ()),
         again=again,
+        files=files,
     )
 
 
@@ -385,9 +393,10 @@ def _worker(arguments: Sequence[str]) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from sidecar.config.settings import Address
+    from sidecar.tls.certificates import findings
 
     try:
-        settings = _settings(options)
+        settings = _settings(options, files=findings)
     except UnreadableError:
         raise
     except ConfigurationError as error:

@@ -256,11 +256,11 @@ class Following(ABC):
 
 def _other_listeners(before: Ports, after: Ports, found: Difference) -> list[str]:
     """Upstreams whose listener comes, goes, or is another one."""
-    other_scheme = {change.after.name for change in found.changed if change.scheme}
+    other_way = {change.after.name for change in found.changed if change.scheme or change.listens_otherwise}
     return [
         name
         for name in {**before.by_upstream, **after.by_upstream}
-        if name in other_scheme or before.by_upstream.get(name) != after.by_upstream.get(name)
+        if name in other_way or before.by_upstream.get(name) != after.by_upstream.get(name)
     ]
 
 

@@ -52,11 +52,23 @@ class Rotation:
     def __init__(self, interval: float = LOOK) -> None:
         self._interval = interval
         self._stamps: dict[Rotating, tuple[_Stamp, ...]] = {}
+        self._noted: dict[Rotating, tuple[_Stamp, ...]] = {}
+        self._failed: dict[Rotating, tuple[tuple[_Stamp, ...], str]] = {}
         self._task: asyncio.Task[None] | None = None
+
+    def note(self, thing: Rotating) -> None:
+        """It is about to be loaded by whoever has made it, in a thread: a change from now on is one."""
+        self._noted[thing] = _stamps(thing)
 
     def follow(self, things: Iterable[Rotating]) -> None:
         """Look at these from now on, and at no others. Those that are new have been loaded by whoever made them."""
-        self._stamps = {thing: self._stamps.get(thing) or _stamps(thing) for thing in things if thing.files}
+        noted, self._noted = self._noted, {}
+        self._stamps = {
+            thing: self._stamps.get(thing) or noted.get(thing) or _stamps(thing)
+            for thing in things
+            if thing.files
+        }
+        self._failed = {thing: why for thing, why in self._failed.items() if thing in self._stamps}
         if self._stamps and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         elif not self._stamps:
@@ -79,20 +91,27 @@ class Rotation:
             found = await in_thread("look at renewed files", self._changed)
             for thing, stamps in found:
                 if thing in self._stamps:
-                    self._stamps[thing] = stamps
-                    await self._renew(thing)
+                    await self._renew(thing, stamps)
 
     def _changed(self) -> list[tuple[Rotating, tuple[_Stamp, ...]]]:
         known = list(self._stamps.items())
         return [(thing, stamps) for thing, before in known if (stamps := _stamps(thing)) != before]
 
-    async def _renew(self, thing: Rotating) -> None:
+    async def _renew(self, thing: Rotating, stamps: tuple[_Stamp, ...]) -> None:
+        """What fails is tried again at each look: of two files one may not have been written yet."""
         try:
             made = await in_thread("loading of renewed files", thing.load)
         except SidecarError as error:
+            if self._failed.get(thing) == (stamps, str(error)):
+                return  # as it was at the look before, and told then
+            self._failed[thing] = (stamps, str(error))
             thing.failures += 1
             _log.error("%s is not renewed, what was before stays: %s", thing.name, error)
         else:
+            if thing not in self._stamps:  # a reload has come in between
+                return
+            self._stamps[thing] = stamps
+            self._failed.pop(thing, None)
             thing.loads += 1
             thing.take(made)
             _log.info("%s is renewed", thing.name)

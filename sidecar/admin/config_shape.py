@@ -11,6 +11,7 @@ from sidecar.config.record import fields
 from sidecar.config.registry_rules import SourceNames
 from sidecar.config.rules import Bytes, Flag, Later, Seconds, Share, Whole
 from sidecar.config.schema import HealthCheck, Root
+from sidecar.config.schema_tls import Words
 
 __all__ = ["config_shape"]
 
@@ -52,7 +53,7 @@ def _shape(rule: Any) -> Shape:
     if isinstance(rule, Short):
         shape = _section(rule.kind)
         return {"anyOf": [shape, {"const": False}]} if rule.kind is HealthCheck else shape
-    if isinstance(rule, SourceNames):
+    if isinstance(rule, SourceNames | Words):
         return listed({"type": "string"})
     if isinstance(rule, Several):
         return listed(_shape(rule.item))

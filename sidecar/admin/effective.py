@@ -105,8 +105,10 @@ def _router(upstream: UpstreamSettings) -> dict[str, Any]:
 def _shared(upstream: UpstreamSettings) -> dict[str, Any]:
     """What services and load balancers both have."""
     health = _health(upstream.health) if upstream.health.active else False
+    tls = {"tls": _given(asdict(upstream.policy.tls))} if upstream.secure else {}
     return {
         **_policy(upstream.policy, http=upstream.per_request),
+        **tls,
         "health_check": health,
         "source": _source(upstream.source),
     }

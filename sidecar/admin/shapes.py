@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.control import ACTIONS
 from sidecar.admin.live import MOST_ENDPOINTS
+from sidecar.config.settings import PROTOCOLS
 from sidecar.errors import Reason
 from sidecar.model import CloseReason, Limit, Outcome
 from sidecar.resilience import BreakerState
@@ -85,7 +86,7 @@ def shapes() -> dict[str, Shape]:
 def _of_upstreams() -> dict[str, Shape]:
     upstream = {
         "name": TEXT,
-        "scheme": one_of(("http", "redis", "tcp")),
+        "scheme": one_of(PROTOCOLS),
         "strategy": TEXT,
         "source": TEXT,
         "panic": FLAG,

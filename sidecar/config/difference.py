@@ -41,8 +41,13 @@ class UpstreamChange:
 
     @property
     def listener(self) -> bool:
-        """Whether it listens elsewhere, or nowhere any more, or at last."""
-        return any(part in self.parts for part in _LISTENER)
+        """Whether it listens elsewhere or in another way, or nowhere any more, or at last."""
+        return self.listens_otherwise or any(part in self.parts for part in _LISTENER)
+
+    @property
+    def listens_otherwise(self) -> bool:
+        """Whether clients are spoken to in another way, at the same place: over TLS, for one."""
+        return any(part.startswith("listener.") for part in self.parts)
 
     @property
     def endpoints(self) -> bool:

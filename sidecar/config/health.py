@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sidecar.config.schema import Defaults, HealthCheck, LoadBalancer, Service
-from sidecar.config.settings import HealthSettings, JsonField
+from sidecar.config.settings import PROTOCOLS, HealthSettings, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ T = TypeVar("T")
 # A pass over what is due takes place ten times a second (`proxy.sweep`).
 SHORTEST: Final = 0.1  # seconds of an interval
 
-_BY_SCHEME: Final = {"http": "http", "https": "http", "redis": "redis", "rediss": "redis"}  # any other: tcp
 # What may be behind a scheme beside its own kind and tcp: an opaque one may carry anything.
 _OPAQUE: Final = ("tcp", "tls")
 _OF_HTTP: Final = ("path", "expect_status", "expect_body", "expect_json")
@@ -45,7 +44,7 @@ _WELL_KNOWN: Final = {
 
 def usual_path(name: str, scheme: str) -> str:
     """What is asked for where nobody says: the seed's path of a well-known name, else `/health`; `/` without HTTP."""
-    if scheme != "http":
+    if PROTOCOLS[scheme] != "http":
         return "/"
     return _WELL_KNOWN[name][0] if name in _WELL_KNOWN else "/health"
 
@@ -144,7 +143,7 @@ class HealthMerge:
     @property
     def _usual(self) -> str:
         """The kind of check that the scheme has by itself."""
-        return _BY_SCHEME.get(self._scheme, "tcp")
+        return PROTOCOLS[self._scheme]
 
     def _fits(self, kind: str) -> bool:
         return kind in ("tcp", self._usual) or self._scheme in _OPAQUE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,6 +22,7 @@ from sidecar.config.routers import RouterResolver, check_mirrors
 from sidecar.config.rules import IpAddress, Unusable
 from sidecar.config.schema import Deployment, LastGood, Registration, Root, Sidecar
 from sidecar.config.settings import DeploymentMode, LastGoodSettings, Settings, SidecarSettings
+from sidecar.config.tls import client_tls_notes, tls_place
 from sidecar.config.unset import UNSET, UnsetType
 from sidecar.config.upstreams import UpstreamResolver
 from sidecar.errors import ConfigurationError, UnreadableError
@@ -30,15 +31,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sidecar.config.findings import KeyPath
-    from sidecar.config.settings import RegistrationSettings, RegistrySettings
+    from sidecar.config.settings import RegistrationSettings, RegistrySettings, UpstreamSettings
 
-__all__ = ["load_settings"]
+__all__ = ["FileCheck", "load_settings"]
 
 T = TypeVar("T")
 
 _MESH_NOTE: Final = (
     "kubernetes.service_mesh is what `sidecar export {kind}` says; upstreams here go by their own policies"
 )
+# Of upstreams, what is wrong with files: (upstream, `endpoint` or `listener`, key of its `tls`, the problem).
+FileCheck = Callable[["Iterable[UpstreamSettings]"], "Iterable[tuple[UpstreamSettings, str, str, str]]"]
 
 
 def load_settings(
@@ -53,6 +56,7 @@ def load_settings(
     register: Sequence[tuple[str, int]] = (),
     again: bool = False,
     expose: bool = False,
+    files: FileCheck | None = None,
 ) -> Settings:
     """Read and resolve the configuration.
 
@@ -66,6 +70,7 @@ def load_settings(
     expose: a flag says that addresses beyond loopback are meant.
     again: a running sidecar goes by it already. A file that is empty, or no regular one, is a finding then: somebody
     is about to write it, or could not, and the built-ins in its place would end all that it has named.
+    files: finds files that the settings name and that cannot be used; see `FileCheck`. None looks at none of them.
 
     Precedence: the mode's built-in defaults < the file < the environment < flags.
     Raises `ConfigurationError` with every finding, in the order of the file, then the environment's.
@@ -125,13 +130,16 @@ def load_settings(
         sidecar=sidecar,
         log_level=environment.log_level(),
         registry_debug=environment.flag("AUTOBOT_SERVICE_REGISTRY_DEBUG"),
-        notes=(*notes, *environment.notes, *token_notes(upstreams)),
+        notes=(*notes, *environment.notes, *token_notes(upstreams), *client_tls_notes(upstreams)),
         mode_reason=reason,
         overrides=tuple(environment.used),
         registries=tuple(registries.settings),
         registrations=_registrations(root, document, registries.settings, register, sidecar.zone, findings),
         mesh=mesh,
     )
+    if files is not None:
+        for upstream, side, key, problem in files(upstreams):
+            document.report(findings, tls_place(document, upstream, side, key), problem)
     if findings:
         raise ConfigurationError(findings.lines())
     return settings

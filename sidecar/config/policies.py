@@ -10,6 +10,7 @@ from sidecar.config.front import OF_HTTP, check_front, merge_headers, rate_setti
 from sidecar.config.record import Record
 from sidecar.config.schema import Breaker, Defaults, LoadBalancer, Policy
 from sidecar.config.settings import (
+    PROTOCOLS,
     BreakerSettings,
     LimitSettings,
     OutlierSettings,
@@ -66,7 +67,7 @@ def merge_policy(
     layers: Iterable[Layer], scheme: str, document: Document, findings: Findings
 ) -> PolicySettings:
     """What holds for an upstream of `scheme`. Later layers win, key by key."""
-    http = scheme == "http"
+    http = PROTOCOLS[scheme] == "http"
     policy = PolicySettings() if http else PolicySettings(idle_timeout=0.0)
     for layer in layers:
         keys = layer.keys

@@ -35,7 +35,6 @@ from sidecar.config.rules import (
     HostHeader,
     HostName,
     IpAddress,
-    Later,
     Mode,
     RetryOn,
     Seconds,
@@ -46,7 +45,8 @@ from sidecar.config.rules import (
     ZoneName,
 )
 from sidecar.config.schema_routes import Mirror, Router
-from sidecar.config.settings import DETAILS, Address, DeploymentMode, JsonField
+from sidecar.config.schema_tls import ClientTls
+from sidecar.config.settings import DETAILS, PROTOCOLS, Address, DeploymentMode, JsonField
 from sidecar.config.unset import UNSET, UnsetType
 
 __all__ = [
@@ -104,8 +104,7 @@ OPTIONAL_COUNT: Final = Whole(0, 1_000_000)
 HEAD: Final = Bytes(1024, 1024 * 1024)
 CHECKS: Final = Whole(1, 100)  # in a row: beyond that, minutes pass at the usual interval
 STATUSES: Final = Several(Statuses(), 16, "statuses", numbers=True)
-_TLS: Final = "TLS to endpoints"
-SCHEME: Final = Choice(("http", "redis", "tcp"), {"https": _TLS, "rediss": _TLS, "tls": _TLS})
+SCHEME: Final = Choice(tuple(PROTOCOLS))
 STRATEGY: Final = Choice(("round_robin", "least_request", "random", "peak_ewma", "ring_hash"))
 MESH_STRATEGY: Final = Choice(("round_robin", "least_request", "random", "peak_ewma"))
 
@@ -281,7 +280,7 @@ class Policy(Record):
     bearer_token_file: Annotated[str | UnsetType, FileName()] = UNSET
     rate_limit: Annotated[RateLimit | UnsetType, Section(RateLimit)] = UNSET
     mirror: Annotated[Mirror | UnsetType, Section(Mirror)] = UNSET
-    tls: Annotated[UnsetType, Later(_TLS)] = UNSET
+    tls: Annotated[ClientTls | UnsetType, Section(ClientTls)] = UNSET
     source: Annotated[SourceChoice | tuple[str, ...] | UnsetType, Short(SourceChoice, SourceNames())] = UNSET
 
 

@@ -10,6 +10,7 @@ from sidecar.config.policies import Layer, check_layer, merge_policy
 from sidecar.config.record import Record
 from sidecar.config.schema import MAX_UPSTREAMS, Defaults, LoadBalancer, Root, Service
 from sidecar.config.settings import (
+    PROTOCOLS,
     EndpointSettings,
     HealthSettings,
     PolicySettings,
@@ -17,6 +18,7 @@ from sidecar.config.settings import (
     UpstreamKind,
     UpstreamSettings,
 )
+from sidecar.config.tls import client_tls
 from sidecar.config.unset import UNSET, UnsetType
 
 if TYPE_CHECKING:
@@ -127,10 +129,10 @@ class UpstreamResolver:
             self._needed(port, (*path, "port"))
         scheme = _or(service.scheme, known.scheme if known else "http")
         health = known.health_endpoint if known else usual_path(name, scheme)
-        policy = self._policy(name, Layer(service, path), scheme)
-        checked = self._health(name, Layer(service, path), scheme, service.health_endpoint, health)
         moved, moved_port = self._environment.host(name), self._environment.port(name)
         real_host, real_port = _or(moved, host), _or(moved_port, port)
+        policy = self._policy(name, Layer(service, path), scheme, real_host)
+        checked = self._health(name, Layer(service, path), scheme, service.health_endpoint, health)
         if source.is_static and (host is None or port is None):
             return None
         if not isinstance(moved, UnsetType):
@@ -159,7 +161,7 @@ class UpstreamResolver:
     def _balancer(self, name: str, balancer: LoadBalancer) -> Draft | None:
         path: KeyPath = ("load_balancers", name)
         scheme = _or(balancer.scheme, "http")
-        policy = self._policy(name, Layer(balancer, path), scheme)
+        policy = self._policy(name, Layer(balancer, path), scheme, None)
         checked = self._health(name, Layer(balancer, path), scheme, UNSET, usual_path(name, scheme))
         layers = (self._defaults, Layer(balancer, path))
         source = self._registries.source(layers, static=balancer.hosts is not UNSET)
@@ -197,7 +199,7 @@ class UpstreamResolver:
                 self._say(
                     (*path, "hash_on"), f"means nothing for {strategy}; use strategy: ring_hash, or remove it"
                 )
-        elif scheme != "http":
+        elif PROTOCOLS[scheme] != "http":
             if given not in ("", "client"):
                 self._say((*path, "hash_on"), f"{scheme} is not read as HTTP; only `client` can be hashed")
             return "client"
@@ -224,10 +226,13 @@ class UpstreamResolver:
             endpoints[key] = endpoint
         return tuple(endpoints.values())
 
-    def _policy(self, name: str, layer: Layer, scheme: str) -> PolicySettings:
+    def _policy(self, name: str, layer: Layer, scheme: str, host: str | None) -> PolicySettings:
+        """host: the one that all its endpoints go by, for TLS."""
         check_layer(layer, self._document, self._findings)
         layers = (self._defaults, layer, Layer(self._environment.policy(name), ()))
-        return merge_policy(layers, scheme, self._document, self._findings)
+        policy = merge_policy(layers, scheme, self._document, self._findings)
+        tls = client_tls(layers, scheme, host, self._document, self._findings)
+        return replace(policy, tls=tls)
 
     def _health(
         self, name: str, layer: Layer, scheme: str, endpoint: str | UnsetType, known: str

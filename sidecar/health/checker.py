@@ -15,7 +15,7 @@ import logging
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.health.probes import Finding, Probe, examine, probe_of
 from sidecar.model.check import CheckCounts, CheckResult
@@ -69,13 +69,16 @@ class Watch:
 def watch_of(cluster: Cluster, settings: HealthSettings, resolve: Resolve, clock: Clock) -> Watch:
     """The watch of `cluster` as it is configured. resolve: whoever knows the addresses of names."""
     host = cluster.policy.host_header
-    ask = partial(_ask, probe_of(settings, host), settings.timeout, resolve, clock)
+    ask = partial(_ask, cluster, probe_of(settings, host), settings.timeout, resolve, clock)
     return Watch(cluster, settings.interval, ask, (settings, host))
 
 
-async def _ask(probe: Probe, within: float, resolve: Resolve, clock: Clock, state: EndpointState) -> Finding:
+async def _ask(
+    cluster: Cluster, probe: Probe, within: float, resolve: Resolve, clock: Clock, state: EndpointState
+) -> Finding:
     endpoint = state.endpoint
-    return await examine(probe, endpoint.host, endpoint.port, within, resolve, clock.monotonic)
+    tls: Any = cluster.tls  # what `sidecar.tls` has made, and renews
+    return await examine(probe, endpoint.host, endpoint.port, within, resolve, clock.monotonic, tls)
 
 
 class _Member:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.config.addresses import is_address
 from sidecar.net import names
+
+if TYPE_CHECKING:
+    from sidecar.tls.client import ClientTls
 
 __all__ = ["CannotAskError", "Resolve", "UnwellError", "connect", "conversation"]
 
@@ -47,18 +51,40 @@ async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
 
 @asynccontextmanager
 async def conversation(
-    host: str, port: int, resolve: Resolve
+    host: str, port: int, resolve: Resolve, tls: ClientTls | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to read and write while the context lasts. Raises OSError, CannotAskError."""
+    """A connection to read and write while the context lasts. tls: how it is secured; None is in the clear.
+
+    Raises OSError, CannotAskError, and UnwellError where the endpoint's certificate is not to be trusted.
+    """
     sock = await connect(host, port, resolve)
     try:
-        reader, writer = await asyncio.open_connection(sock=sock)
+        if tls is None:
+            reader, writer = await asyncio.open_connection(sock=sock)
+        else:
+            reader, writer = await asyncio.open_connection(
+                sock=sock, ssl=tls.context, server_hostname=tls.server_name(host)
+            )
+    except ssl.SSLError as error:
+        sock.close()
+        assert tls is not None
+        raise _insecure(tls, host, error) from None
     except BaseException:
         sock.close()
         raise
     try:
+        if tls is not None:
+            tls.check(writer.get_extra_info("ssl_object"))
         yield reader, writer
+    except ssl.SSLError as error:  # not of the certificate's name, or refused late, as TLS 1.3 has it
+        assert tls is not None
+        raise _insecure(tls, host, error) from None
     finally:
         writer.transport.abort()
         with suppress(OSError):  # how it ended is known already
             await writer.wait_closed()
+
+
+def _insecure(tls: ClientTls, host: str, error: ssl.SSLError) -> UnwellError:
+    found = tls.why(host, error)
+    return UnwellError(f"{found.outcome.label}: {found}")

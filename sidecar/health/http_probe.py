@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sidecar.health.connection import Resolve
     from sidecar.http1.body import BodyReader
     from sidecar.http1.message import ResponseHead
+    from sidecar.tls.client import ClientTls
 
 __all__ = ["MAX_BODY", "HttpProbe"]
 
@@ -48,14 +49,14 @@ class HttpProbe:
         """What it asks, for people."""
         return f"GET {self._path}"
 
-    async def ask(self, host: str, port: int, resolve: Resolve) -> None:
+    async def ask(self, host: str, port: int, resolve: Resolve, tls: ClientTls | None = None) -> None:
         """Raises UnwellError, OSError; see `probes.Probe`."""
         authority = self._host or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         request = (
             f"GET {self._path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: sidecar/{__version__} health\r\n"
             "Accept: */*\r\nConnection: close\r\n\r\n"
         )
-        async with conversation(host, port, resolve) as (reader, writer):
+        async with conversation(host, port, resolve, tls) as (reader, writer):
             writer.write(request.encode("ascii"))
             try:
                 head, came = await _read_head(reader)

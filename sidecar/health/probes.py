@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.settings import HealthSettings
     from sidecar.health.connection import Resolve
+    from sidecar.tls.client import ClientTls
 
 __all__ = ["Finding", "Probe", "examine", "probe_of"]
 
@@ -43,8 +44,8 @@ class Probe(Protocol):
     @property
     def question(self) -> str: ...
 
-    async def ask(self, host: str, port: int, resolve: Resolve) -> None:
-        """Return if the endpoint is well.
+    async def ask(self, host: str, port: int, resolve: Resolve, tls: ClientTls | None = None) -> None:
+        """Return if the endpoint is well. tls: how it is spoken to; None in the clear.
 
         Raises UnwellError for an answer that a healthy one does not give, OSError where there is none,
         CannotAskError when it cannot be asked.
@@ -61,7 +62,13 @@ def probe_of(settings: HealthSettings, host_header: str, environ: Mapping[str, s
 
 
 async def examine(
-    probe: Probe, host: str, port: int, within: float, resolve: Resolve, monotonic: Callable[[], float]
+    probe: Probe,
+    host: str,
+    port: int,
+    within: float,
+    resolve: Resolve,
+    monotonic: Callable[[], float],
+    tls: ClientTls | None = None,
 ) -> Finding:
     """Ask once, for `within` seconds at most. What goes wrong with the endpoint is a finding and no exception."""
     began = monotonic()
@@ -78,7 +85,7 @@ async def examine(
 
     try:
         async with asyncio.timeout(within):
-            await probe.ask(host, port, watched)
+            await probe.ask(host, port, watched, tls)
     except UnwellError as error:
         said = str(error)
     except CannotAskError as error:

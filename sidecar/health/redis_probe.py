@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.settings import HealthSettings
     from sidecar.health.connection import Resolve
+    from sidecar.tls.client import ClientTls
 
 __all__ = ["RedisProbe"]
 
@@ -43,10 +44,10 @@ class RedisProbe:
         role = self._settings.role
         return f"PING, role {role}" if role else "PING"
 
-    async def ask(self, host: str, port: int, resolve: Resolve) -> None:
+    async def ask(self, host: str, port: int, resolve: Resolve, tls: ClientTls | None = None) -> None:
         """Raises UnwellError, CannotAskError, OSError; see `probes.Probe`."""
         secret = self._secret()
-        async with conversation(host, port, resolve) as (reader, writer):
+        async with conversation(host, port, resolve, tls) as (reader, writer):
             try:
                 if secret:
                     user = self._settings.username.encode()

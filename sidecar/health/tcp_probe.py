@@ -1,13 +1,14 @@
-"""A TCP check: whether a connection is accepted. What is behind it is not known here."""
+"""A TCP check: whether a connection is accepted, and secured over TLS. What is behind it is not known here."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.health.connection import connect
+from sidecar.health.connection import connect, conversation
 
 if TYPE_CHECKING:
     from sidecar.health.connection import Resolve
+    from sidecar.tls.client import ClientTls
 
 __all__ = ["TcpProbe"]
 
@@ -19,7 +20,10 @@ class TcpProbe:
 
     question = "connect"
 
-    async def ask(self, host: str, port: int, resolve: Resolve) -> None:
-        """Raises OSError; see `probes.Probe`."""
+    async def ask(self, host: str, port: int, resolve: Resolve, tls: ClientTls | None = None) -> None:
+        """Raises UnwellError, OSError; see `probes.Probe`."""
+        if tls is not None:
+            async with conversation(host, port, resolve, tls):
+                return
         sock = await connect(host, port, resolve)
         sock.close()

@@ -34,7 +34,7 @@ DURATION_BUCKETS = (
     10.0,
 )  # seconds, inclusive
 # What makes the proxy try again, as the `reason` label of `sidecar_retries_total`.
-# Others, of TLS, are shown once there was one.
+# Those of TLS are shown of upstreams that have it.
 RETRY_REASONS = (
     Reason.CONNECT_REFUSED,
     Reason.CONNECT_TIMEOUT,
@@ -84,6 +84,9 @@ class UpstreamStats:
     secret_loads: how often its bearer token was read, [failed, succeeded].
     routed: requests of a router by (position of the route, upstream), of those that are configured and no others.
     mirrored: requests that a copy of was to be made of, by `MIRRORED`.
+    tls_failures: handshakes that came to nothing, [with endpoints, with clients] by the outcomes of TLS. tls_reloads:
+        [renewed, failed to be] of the files of each side. tls_expiry: when the own certificate of each side expires,
+        seconds since 1970, a gauge; 0 where there is none.
     in_flight and sessions_active are gauges.
     """
 
@@ -112,6 +115,9 @@ class UpstreamStats:
         "secret_loads",
         "sessions",
         "sessions_active",
+        "tls_expiry",
+        "tls_failures",
+        "tls_reloads",
         "transitions",
     )
 
@@ -140,6 +146,9 @@ class UpstreamStats:
         self.secret_loads = [0, 0]
         self.routed: dict[tuple[int, str], int] = {}
         self.mirrored = [0] * len(MIRRORED)
+        self.tls_failures = [[0, 0, 0, 0], [0, 0, 0, 0]]
+        self.tls_reloads = [[0, 0], [0, 0]]
+        self.tls_expiry = [0.0, 0.0]
         self.bytes_sent = 0
         self.bytes_received = 0
         self.in_flight = 0

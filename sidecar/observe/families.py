@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.config.settings import PROTOCOLS
 from sidecar.errors import Reason
 from sidecar.model import CloseReason, Limit
 from sidecar.model.stats import CODE_CLASSES, DURATION_BUCKETS, MIRRORED, RETRY_REASONS
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["bounds", "connections", "per_upstream", "requests", "routing", "secrets", "sessions"]
 
-# Those that are there before the first retry, then all others, which are there from the first on.
-SHOWN_REASONS = (*RETRY_REASONS, *(reason for reason in Reason if reason not in RETRY_REASONS))
 RETRY_RESULTS = ("failed", "succeeded")  # the order of each entry of `UpstreamStats.retries`
 HEDGE_RESULTS = ("lost", "won")  # the order of `UpstreamStats.hedges`
 SECRET_RESULTS = ("failed", "succeeded")  # the order of `UpstreamStats.secret_loads`
+_OVER_TLS = (
+    *RETRY_REASONS,
+    Reason.TLS_EXPIRED,
+    Reason.TLS_WRONG_HOST,
+    Reason.TLS_UNKNOWN_CA,
+    Reason.TLS_FAILED,
+)
 CONNECT_RESULTS = ("established", "refused", "timeout", "tls")  # the order of `UpstreamStats.connects`
 
 
@@ -79,8 +85,7 @@ def requests(clusters: list[Cluster], *, methods: bool) -> Iterator[Family]:
         (
             ((cluster.name, reason.label, result), count)
             for cluster in clusters
-            for reason in SHOWN_REASONS
-            if reason in RETRY_REASONS or any(cluster.stats.retries[reason])
+            for reason in (RETRY_REASONS if cluster.scheme in PROTOCOLS.values() else _OVER_TLS)
             for result, count in zip(RETRY_RESULTS, cluster.stats.retries[reason], strict=True)
         ),
     )

@@ -30,6 +30,7 @@ from sidecar.observe import families as of_upstreams
 from sidecar.observe import process_families as of_process
 from sidecar.observe.exposition import CLASSIC, Format, written
 from sidecar.observe.negotiation import chosen_format
+from sidecar.observe.tls_families import tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -108,6 +109,7 @@ class Metrics:
         yield from of_upstreams.sessions(per_session)
         yield from of_upstreams.bounds(served)
         yield from of_upstreams.connections(served)
+        yield from tls(clusters)
         if detail == "low":
             yield from of_endpoints.without_endpoints(served)
         else:

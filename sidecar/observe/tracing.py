@@ -124,6 +124,7 @@ class Tracer:
             return
         times = (began, exchange.first_byte if status else 0.0, now)
         span = attempt_span(trace, attempt, exchange.head, exchange.cluster.name, outcome, status, times)
+        span.attributes["url.scheme"] = exchange.cluster.scheme  # the application's own side is its request's
         trace.ended.append(span)
 
     def exchange_over(self, exchange: RecordedExchange, status: int, reason: Reason, now: float) -> None:

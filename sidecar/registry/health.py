@@ -12,17 +12,21 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from sidecar.clock import Clock
+from sidecar.errors import SidecarError
 from sidecar.health.probes import Finding, examine, probe_of
 from sidecar.model.outcome import Outcome
 from sidecar.registry.look_ups import LookUps
 from sidecar.registry.service import ServiceStatus
+from sidecar.registry.threads import in_thread
 from sidecar.resilience import Breaker, BreakerState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
     from sidecar.config import EndpointSettings, UpstreamSettings
     from sidecar.health.probes import Probe
+    from sidecar.tls.client import ClientTls
+    from sidecar.tls.contexts import Made
 
 __all__ = ["EndpointHealth", "ServiceChecks", "ServiceHealth"]
 
@@ -77,6 +81,7 @@ class ServiceChecks:
         self._moved: dict[str, tuple[tuple[tuple[str, int], Breaker], ...]] = {}  # those that are not closed
         self._last: dict[str, ServiceStatus] = {}
         self._look_ups = LookUps()
+        self._made: dict[Hashable, Made] = {}  # of the system's authorities alone, which take long to load
 
     def last(self, name: str) -> ServiceStatus:
         """What the last check of a service found; UNKNOWN before the first."""
@@ -104,15 +109,45 @@ class ServiceChecks:
     async def _check(self, upstream: UpstreamSettings, gate: asyncio.Semaphore) -> ServiceHealth:
         probe = probe_of(upstream.health, upstream.policy.host_header, self._environ)
         self._forget_others(upstream)
-        found = await asyncio.gather(
-            *(self._check_endpoint(upstream, endpoint, probe, gate) for endpoint in upstream.endpoints)
-        )
+        try:
+            tls = await self._tls(upstream)
+        except (SidecarError, OSError) as error:  # nothing that an endpoint could do anything about
+            found = [
+                EndpointHealth(str(one), ServiceStatus.UNKNOWN, 0.0, str(error)) for one in upstream.endpoints
+            ]
+        else:
+            found = await asyncio.gather(
+                *(
+                    self._check_endpoint(upstream, endpoint, probe, gate, tls)
+                    for endpoint in upstream.endpoints
+                )
+            )
         health = _together(probe.question, found)
         self._last[upstream.name] = health.status
         return health
 
+    async def _tls(self, upstream: UpstreamSettings) -> ClientTls | None:
+        """How its endpoints are spoken to, by the files as they are now. Raises TlsFileError, OSError."""
+        if not upstream.secure:
+            return None
+        from sidecar.tls.client import ClientTls  # noqa: PLC0415 - most upstreams are in the clear
+
+        tls = ClientTls(upstream.name, upstream.policy.tls, upstream.protocol, self._clock.monotonic)
+        kept = None if tls.files else self._made.get(tls.alike)
+        if kept is None:
+            kept = await in_thread("loading of certificates", tls.load)
+        tls.take(kept)
+        if not tls.files:
+            self._made[tls.alike] = kept
+        return tls
+
     async def _check_endpoint(
-        self, upstream: UpstreamSettings, endpoint: EndpointSettings, probe: Probe, gate: asyncio.Semaphore
+        self,
+        upstream: UpstreamSettings,
+        endpoint: EndpointSettings,
+        probe: Probe,
+        gate: asyncio.Semaphore,
+        tls: ClientTls | None,
     ) -> EndpointHealth:
         async with gate:
             breaker, permit = self._permit(upstream, endpoint)
@@ -120,7 +155,7 @@ class ServiceChecks:
                 return EndpointHealth(str(endpoint), ServiceStatus.CIRCUIT_OPEN, 0.0, self._refusal(breaker))
             outcome = Outcome.CANCELLED  # unless there is a finding
             try:
-                finding = await self._ask(upstream, endpoint, probe)
+                finding = await self._ask(upstream, endpoint, probe, tls)
                 outcome = _OUTCOMES[finding.ok]
             finally:
                 with self._lock:
@@ -133,7 +168,13 @@ class ServiceChecks:
             finding.error,
         )
 
-    async def _ask(self, upstream: UpstreamSettings, endpoint: EndpointSettings, probe: Probe) -> Finding:
+    async def _ask(
+        self,
+        upstream: UpstreamSettings,
+        endpoint: EndpointSettings,
+        probe: Probe,
+        tls: ClientTls | None,
+    ) -> Finding:
         try:
             return await examine(
                 probe,
@@ -142,6 +183,7 @@ class ServiceChecks:
                 upstream.health.timeout,
                 self._look_ups.resolve,
                 self._clock.monotonic,
+                tls,
             )
         except Exception as error:  # one mistake of ours is not to hide how all others are
             return Finding(

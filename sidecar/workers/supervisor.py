@@ -17,7 +17,7 @@ from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
 from sidecar.admin.server import metrics_app
 from sidecar.app import App
-from sidecar.doors import Doors, Routers
+from sidecar.doors import Doors
 from sidecar.ending import DRAIN_POLL, LAST_CALL
 from sidecar.errors import StartError
 from sidecar.host_limits import OWN_DESCRIPTORS
@@ -27,6 +27,7 @@ from sidecar.ports import Ports
 from sidecar.proxy import ProxyContext
 from sidecar.reload import NotNowError
 from sidecar.resilience import BreakerState
+from sidecar.routers import Routers
 from sidecar.version import __version__
 from sidecar.workers.backoff import Backoff
 from sidecar.workers.process import WorkerProcess, spawn

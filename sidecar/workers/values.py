@@ -54,6 +54,8 @@ _LIST_COUNTERS = (
     "secret_loads",
     "sessions",
     "overflows",
+    "tls_failures",
+    "tls_reloads",
 )
 _ARRAY_COUNTERS = ("attempts", "durations", "duration_sums")
 
@@ -72,7 +74,7 @@ def parts(clusters: Mapping[str, Cluster]) -> list[dict[str, Cluster]]:
 
 
 def values_of(clusters: Mapping[str, Cluster], context: ProxyContext, *, first: bool = True) -> Tree:
-    """What one process has counted for `clusters`: `{counters, gauges, breakers, checks, next}`, all JSON values.
+    """What one process has counted for `clusters`: `{counters, gauges, breakers, checks, next, ...}`, JSON values.
 
     Parts are put together by `add`. first: what is the process's own is in this one.
     """
@@ -97,6 +99,11 @@ def values_of(clusters: Mapping[str, Cluster], context: ProxyContext, *, first: 
             for name, cluster in clusters.items()
         },
         "next": {name: next_of(cluster, now) for name, cluster in clusters.items()},
+        "tls_expiry": {
+            name: list(cluster.stats.tls_expiry)
+            for name, cluster in clusters.items()
+            if any(cluster.stats.tls_expiry)
+        },
         "checks": {
             name: {
                 _key(*key): astuple(state.last_check)
@@ -273,6 +280,7 @@ class Whole:
             _show_counters(cluster, counters.get("upstreams", {}).get(name, {}))
             cluster.stats.transitions |= self._hand_totals.get(name, {})
             _show_gauges(cluster, gauges.get("upstreams", {}).get(name, {}), slots)
+            _show_expiry(cluster, [values.get("tls_expiry", {}).get(name) for values in living])
             for (host, port), state in cluster.endpoints.items():
                 key = _key(host, port)
                 found = [values["breakers"].get(name, {}).get(key) for values in living]
@@ -361,6 +369,14 @@ def _show_gauges(cluster: Cluster, now: Tree, slots: int) -> None:
         state.in_rotation = of_endpoint.get("in_rotation", 0) > 0
         state.pool.open = of_endpoint.get("open", 0)
         state.pool.idle[:] = [None] * of_endpoint.get("idle", 0)  # type: ignore[list-item]
+
+
+def _show_expiry(cluster: Cluster, living: list[list[float] | None]) -> None:
+    """The first that any worker has: all read the same files, though not in the same moment."""
+    found = [ends for ends in living if ends]
+    for side in (0, 1):
+        there = [ends[side] for ends in found if ends[side]]
+        cluster.stats.tls_expiry[side] = min(there, default=0.0)
 
 
 def _show_breaker(breaker: Breaker, living: list[Tree], past: list[list[Any]]) -> None:

@@ -40,7 +40,12 @@ def everything(detail: str = "normal") -> Metrics:
     workers = WorkerCounts(2)
     workers.running, workers.restarts = 2, 1
     return Metrics(
-        {"api": _requests(clock), "redis": _sessions(clock), "front": _router(clock)},
+        {
+            "api": _requests(clock),
+            "redis": _sessions(clock),
+            "vault": _secured(clock),
+            "front": _router(clock),
+        },
         context,
         compiled=False,
         workers=workers,
@@ -100,6 +105,15 @@ def _sessions(clock: Any) -> Cluster:
     cluster.apply(Snapshot("redis", (Endpoint("10.0.0.9", 6379),), "static"))
     cluster.stats.sessions[CloseReason.CLIENT_CLOSED] = 5
     cluster.stats.bytes_sent, cluster.stats.bytes_received = 10_000_000, 123_456_789_012
+    return cluster
+
+
+def _secured(clock: Any) -> Cluster:
+    cluster = Cluster("vault", "tls", UpstreamPolicy(), clock)
+    cluster.apply(Snapshot("vault", (Endpoint("10.0.0.8", 8200),), "static"))
+    cluster.stats.tls_failures[0][1] = 3
+    cluster.stats.tls_reloads[1] = [2, 1]
+    cluster.stats.tls_expiry[:] = [NOW + 86400.0, NOW + 7 * 86400.0]
     return cluster
 
 

@@ -28,6 +28,8 @@ services:
   redis: {host: redis.example, port: 6379, scheme: redis, retries: 3, close_on_unhealthy: true,
     health_check: {password_file: redis.secret, username: me, role: master}}
   orders: {source: {use: [consul, etcd], merge: true, service: orders-v2, port: grpc, tags: [blue], datacenter: eu}}
+  pay: {scheme: https, host: pay.example, port: 8443, tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: p.example,
+    min_version: "1.3", alpn: http/1.1, identity: ["spiffe://example.org/pay", pay.example]}}
 load_balancers:
   api:
     hosts: ["a.example:1", {host: "::1", port: 2, weight: 7, zone: here}]
@@ -108,6 +110,7 @@ services:
     bearer_token_env: WEB_TOKEN, continue_timeout: 3, tunnel_idle_timeout: 9m,
     circuit_breaker: {consecutive_failures: 9}}
   db: {scheme: redis, host: db.example, port: 6379, health_check: {password_env: DB_PASSWORD}}
+  vault: {scheme: tls, host: vault.example, port: 8200, tls: {verify: false}}
 load_balancers:
   pods: {source: {use: [here], namespace: shop, port: "8080"}, circuit_breaker_threshold: 6,
     circuit_breaker_timeout: 8}

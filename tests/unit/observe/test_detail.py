@@ -66,6 +66,7 @@ def test_a_sum_over_what_low_leaves_out_is_what_low_tells() -> None:
         4.0,
         *(1.0,) * (len(Outcome) - 1),
         0.0,
+        0.0,
     ]
 
 
@@ -116,4 +117,4 @@ def test_drained_endpoints_are_counted_at_every_level() -> None:
             for name, labels, value in samples(everything(detail))
             if name == "sidecar_endpoints_drained"
         }
-        assert found == {"api": 1, "redis": 0}
+        assert found == {"api": 1, "redis": 0, "vault": 0}

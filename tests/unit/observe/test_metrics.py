@@ -22,7 +22,7 @@ from sidecar.model import (
     UpstreamPolicy,
 )
 from sidecar.model.registry import Registered, RegistrationStatus
-from sidecar.model.stats import METHODS
+from sidecar.model.stats import METHODS, RETRY_REASONS
 from sidecar.observe.exposition import PART
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.front import Front
@@ -76,6 +76,9 @@ CONTRACT = {
     "sidecar_access_log_lines_total": {"result"},
     "sidecar_access_log_errors_total": set(),
     "sidecar_spans_total": {"result"},
+    "sidecar_tls_failures_total": {"upstream", "side", "reason"},
+    "sidecar_tls_reloads_total": {"upstream", "side", "result"},
+    "sidecar_tls_certificate_expiry_timestamp_seconds": {"upstream", "side"},
 }
 
 
@@ -127,7 +130,7 @@ def _value(found: Samples, name: str, **labels: str) -> float:
     return found[f"sidecar_{name}"][tuple(sorted(labels.items()))]
 
 
-def _busy() -> tuple[Cluster, Cluster]:
+def _busy() -> tuple[Cluster, ...]:
     """An upstream of each kind with something in every counter."""
     api, redis = _cluster(checked=True), _cluster("redis", "redis", (6379,))
     api.stats.count_request(METHODS.index("GET"), 200, Reason.NONE, 0.0025)
@@ -136,7 +139,9 @@ def _busy() -> tuple[Cluster, Cluster]:
     api.report(state, Outcome.RESET, 1000.0, state.breaker.permit)
     redis.stats.sessions[CloseReason.CLIENT_CLOSED] = 5
     api.stats.mirrored[0] = 1
-    return api, redis
+    secured = _cluster("vault", "tls")
+    secured.stats.tls_expiry[0] = 2000.0
+    return api, redis, secured
 
 
 def _router(target: Cluster) -> Cluster:
@@ -277,6 +282,49 @@ def test_retries_and_connects_are_there_before_the_first() -> None:
     assert results == {"established": 7, "refused": 8, "timeout": 9, "tls": 10}
 
 
+def test_tls_is_told_of_the_sides_that_have_it() -> None:
+    vault, web = _cluster("vault", "tls"), _cluster("web")
+    vault.stats.tls_failures[0] = [1, 2, 3, 4]
+    vault.stats.tls_reloads[0] = [5, 6]
+    web.stats.tls_expiry[1] = 2000.0
+    web.stats.tls_failures[1][3] = 7
+    found = _scrape(vault, web, _cluster())
+    failures = {
+        (dict(k)["upstream"], dict(k)["side"], dict(k)["reason"]): v
+        for k, v in found["sidecar_tls_failures_total"].items()
+    }
+    assert failures == {
+        ("vault", "endpoint", "tls_expired"): 1,
+        ("vault", "endpoint", "tls_wrong_host"): 2,
+        ("vault", "endpoint", "tls_unknown_ca"): 3,
+        ("vault", "endpoint", "tls_failed"): 4,
+        ("web", "listener", "tls_expired"): 0,
+        ("web", "listener", "tls_wrong_host"): 0,
+        ("web", "listener", "tls_unknown_ca"): 0,
+        ("web", "listener", "tls_failed"): 7,
+    }
+    assert _value(found, "tls_reloads_total", upstream="vault", side="endpoint", result="success") == 5
+    assert _value(found, "tls_reloads_total", upstream="vault", side="endpoint", result="failure") == 6
+    assert found["sidecar_tls_certificate_expiry_timestamp_seconds"] == {
+        (("side", "listener"), ("upstream", "web")): 2000.0
+    }
+
+
+def test_retries_of_failed_handshakes_are_told_of_upstreams_with_tls() -> None:
+    cluster = _cluster("vault", "https")
+    cluster.stats.retries[Reason.TLS_EXPIRED] = [1, 2]
+    found = _scrape(cluster, _cluster())
+    assert _value(found, "retries_total", upstream="vault", reason="tls_expired", result="succeeded") == 2
+    assert _value(found, "retries_total", upstream="vault", reason="tls_failed", result="failed") == 0
+    assert {dict(k)["reason"] for k in found["sidecar_retries_total"] if dict(k)["upstream"] == "api"} == {
+        reason.label for reason in RETRY_REASONS
+    }
+
+
+def test_nothing_is_told_of_tls_where_all_is_in_the_clear() -> None:
+    assert not [name for name in _scrape(_cluster()) if "tls" in name]
+
+
 def test_attempts_and_connections_are_per_endpoint() -> None:
     cluster = _cluster()
     first, second = cluster.endpoints.values()
@@ -321,7 +369,7 @@ def test_breakers_are_one_hot_and_their_moves_counted() -> None:
 
 
 def test_sessions_are_those_of_connection_upstreams_only() -> None:
-    api, redis = _busy()
+    api, redis, _ = _busy()
     redis.stats.sessions_active = 2
     redis.stats.bytes_sent = 100
     redis.stats.bytes_received = 200
