@@ -40,7 +40,7 @@ class Doors:
         """Have `clusters` go by `settings`, whose upstreams they are; `prepare` has been called."""
         for upstream in settings.upstreams:
             cluster = clusters[upstream.name]
-            cluster.proxy_protocol = upstream.policy.proxy_protocol
+            _follow_proxy_protocol(cluster, upstream.policy.proxy_protocol)
         self._rotation.follow(self._rotating())
 
     def _rotating(self) -> list[Rotating]:
@@ -50,3 +50,11 @@ class Doors:
     def close(self) -> None:
         """Look at no file any more."""
         self._rotation.close()
+
+
+def _follow_proxy_protocol(cluster: Cluster, version: int) -> None:
+    """Connections that were opened before, and so in another way, carry no other request."""
+    if cluster.proxy_protocol != version:
+        cluster.proxy_protocol = version
+        for state in cluster.endpoints.values():
+            state.pool.close_idle()

@@ -13,6 +13,7 @@ from sidecar.config.difference import as_far_as_possible, difference
 from sidecar.config.resolved import upstream_policy
 from sidecar.ending import LAST_CALL
 from sidecar.errors import StartError
+from sidecar.net.unix import is_unix
 from sidecar.ports import Ports, cannot_listen
 from sidecar.proxy import Listener
 from sidecar.proxy.follow import follow_policy, follow_times
@@ -118,8 +119,11 @@ class Following(ABC):
             return
         assert self._context is not None
         listener = self._listeners[name] = Listener(self._context, self.clusters[name])
+        settings = self.settings.upstream(name).listener
         while sockets:
-            await listener.adopt(*sockets.pop(0))
+            host, one = sockets.pop(0)
+            proxied = settings.socket_accept_proxy if is_unix(host) else settings.accept_proxy
+            await listener.adopt(host, one, accept_proxy=proxied)
 
     # Another configuration
 
@@ -255,11 +259,11 @@ class Following(ABC):
 
 def _other_listeners(before: Ports, after: Ports, found: Difference) -> list[str]:
     """Upstreams whose listener comes, goes, or is another one."""
-    other_scheme = {change.after.name for change in found.changed if change.scheme}
+    other = {change.after.name for change in found.changed if change.scheme or change.listener}
     return [
         name
         for name in {**before.by_upstream, **after.by_upstream}
-        if name in other_scheme or before.by_upstream.get(name) != after.by_upstream.get(name)
+        if name in other or before.by_upstream.get(name) != after.by_upstream.get(name)
     ]
 
 

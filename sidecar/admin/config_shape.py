@@ -9,7 +9,17 @@ from sidecar.config.check_rules import NoSecret
 from sidecar.config.record import fields
 from sidecar.config.registry_rules import SourceNames
 from sidecar.config.rules import Bytes, Flag, Later, Seconds, Share, Whole
-from sidecar.config.schema import HealthCheck, JsonFields, Named, Ports, Root, Section, Several, Short
+from sidecar.config.schema import (
+    HealthCheck,
+    JsonFields,
+    Named,
+    Ports,
+    Root,
+    Section,
+    Several,
+    Short,
+    Sockets,
+)
 
 __all__ = ["config_shape"]
 
@@ -57,8 +67,11 @@ def _shape(rule: Any) -> Shape:
         return listed(_shape(rule.item))
     if isinstance(rule, JsonFields):
         return {"type": "object", "additionalProperties": listed(_PLAIN)}
-    if isinstance(rule, Ports):
-        return {"type": "object", "additionalProperties": {"type": "string"}}
+    if isinstance(rule, Ports | Sockets):
+        return {
+            "type": "object",
+            "additionalProperties": {"anyOf": [_section(rule.kind), {"type": "string"}]},
+        }
     if isinstance(rule, Flag):
         return {"type": "boolean"}
     if isinstance(rule, Whole | Bytes):

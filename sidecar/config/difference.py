@@ -41,8 +41,8 @@ class UpstreamChange:
 
     @property
     def listener(self) -> bool:
-        """Whether it listens elsewhere, or nowhere any more, or at last."""
-        return any(part in self.parts for part in _LISTENER)
+        """Whether it listens elsewhere, or nowhere any more, or at last, or to other clients."""
+        return any(part in _LISTENER or part.startswith("listener.") for part in self.parts)
 
     @property
     def endpoints(self) -> bool:

@@ -8,7 +8,7 @@ into a rule.
 
 # Annotations are read at run time by the decoder, so they must not be postponed to strings.
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from sidecar.config.check_rules import (
     BodyText,
@@ -20,6 +20,7 @@ from sidecar.config.check_rules import (
     Statuses,
     VariableName,
 )
+from sidecar.config.containers import JsonFields, Named, Ports, Section, Several, Short, Sockets
 from sidecar.config.record import Record
 from sidecar.config.registry_rules import PortChoice, RegistryHost, ServiceName, SourceNames
 from sidecar.config.rules import (
@@ -36,7 +37,6 @@ from sidecar.config.rules import (
     Later,
     Mode,
     RetryOn,
-    Rule,
     Seconds,
     Share,
     UpstreamName,
@@ -44,7 +44,9 @@ from sidecar.config.rules import (
     Whole,
     ZoneName,
 )
+from sidecar.config.schema_listeners import PortListener, SocketListener
 from sidecar.config.settings import DETAILS, Address, DeploymentMode, JsonField
+from sidecar.config.socket_rules import EndpointHost, ProxyVersion
 from sidecar.config.unset import UNSET, UnsetType
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "Several",
     "Short",
     "Sidecar",
+    "Sockets",
     "SourceChoice",
     "Tls",
     "Tracing",
@@ -80,49 +83,6 @@ MAX_UPSTREAMS: Final = (
     1000  # each may take two listening sockets: past this the descriptor limit is the bound
 )
 MAX_HOSTS: Final = 1000  # of one load balancer: metrics keep some dozen series for each
-
-
-class Section(Record):
-    """A mapping with the fixed keys of `kind`."""
-
-    kind: type[Any]
-
-
-class Named(Record):
-    """A mapping from upstream names to sections of `kind`."""
-
-    kind: type[Any]
-
-
-class Several(Record):
-    """A list of up to `most` items, called `noun`. An item that is a section may be `host:port` text instead.
-
-    required: keys that each section must have. numbers: one number needs no list either. sections: nor one section.
-    """
-
-    item: Rule[object] | Section
-    most: int
-    noun: str
-    required: tuple[str, ...] = ()
-    numbers: bool = False
-    sections: bool = False
-
-
-class Short(Record):
-    """A section of `kind`, or one value of `rule` that stands for it."""
-
-    kind: type[Any]
-    rule: Rule[object]
-
-
-class JsonFields(Record):
-    """A mapping from the ways to fields of a JSON document to the value, or a list of values, that each may have."""
-
-    most: int
-
-
-class Ports(Record):
-    """A mapping from port numbers to upstream names."""
 
 
 PORT: Final = Whole(1, 65535)
@@ -280,6 +240,7 @@ class Policy(Record):
     health_check: Annotated[HealthCheck | str | bool | UnsetType, Short(HealthCheck, HealthShort())] = UNSET
     close_on_unhealthy: Annotated[bool | UnsetType, Flag()] = UNSET
     slow_start: Annotated[float | UnsetType, OPTIONAL_SECONDS] = UNSET
+    proxy_protocol: Annotated[int | UnsetType, ProxyVersion()] = UNSET
     tls: Annotated[UnsetType, Later(_TLS)] = UNSET
     source: Annotated[SourceChoice | tuple[str, ...] | UnsetType, Short(SourceChoice, SourceNames())] = UNSET
 
@@ -287,7 +248,7 @@ class Policy(Record):
 class Service(Policy):
     """An entry of `services`. Its `host` is an address, so the Host policy is spelt `host_header` here."""
 
-    host: Annotated[str | UnsetType, HostName()] = UNSET
+    host: Annotated[str | UnsetType, EndpointHost()] = UNSET
     port: Annotated[int | UnsetType, PORT] = UNSET
     scheme: Annotated[str | UnsetType, SCHEME] = UNSET
     health_endpoint: Annotated[str | UnsetType, UrlPath()] = UNSET
@@ -302,7 +263,7 @@ class Defaults(Policy):
 class Host(Record):
     """One of a load balancer's `hosts`."""
 
-    host: Annotated[str | UnsetType, HostName()] = UNSET
+    host: Annotated[str | UnsetType, EndpointHost()] = UNSET
     port: Annotated[int | UnsetType, PORT] = UNSET
     weight: Annotated[int | UnsetType, WEIGHT] = UNSET
     zone: Annotated[str | UnsetType, ZoneName()] = UNSET
@@ -378,7 +339,8 @@ class Sidecar(Record):
 
     # Sixteen addresses: a machine's loopbacks and a few of its own; each costs a socket per upstream.
     bind: Annotated[tuple[str, ...] | UnsetType, Several(IpAddress(), 16, "addresses")] = UNSET
-    ports: Annotated[Mapping[int, str] | UnsetType, Ports()] = UNSET
+    ports: Annotated[Mapping[int, PortListener] | UnsetType, Ports(PortListener)] = UNSET
+    sockets: Annotated[Mapping[str, SocketListener] | UnsetType, Sockets(SocketListener)] = UNSET
     admin: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET
     metrics: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET
     head_timeout: Annotated[float | UnsetType, SECONDS] = UNSET

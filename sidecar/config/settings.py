@@ -19,6 +19,7 @@ from sidecar.config.doors import (
 )
 from sidecar.config.findings import meant
 from sidecar.errors import UnknownUpstreamError
+from sidecar.net.unix import is_unix
 
 __all__ = [
     "DETAILS",
@@ -82,7 +83,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
-    """One host and port that serves an upstream. weight: 1 to 256, its share among its neighbours."""
+    """One host and port that serves an upstream, or `unix:PATH` and 0. weight: 1 to 256, its share."""
 
     host: str
     port: int
@@ -90,8 +91,8 @@ class EndpointSettings:
     zone: str = ""
 
     def __str__(self) -> str:
-        """`host:port`, an IPv6 host in brackets."""
-        return str(Address(self.host, self.port))
+        """`host:port`, an IPv6 host in brackets; or `unix:PATH`."""
+        return self.host if is_unix(self.host) else str(Address(self.host, self.port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 from sidecar.config.addresses import is_address
 from sidecar.net import names
+from sidecar.net.unix import is_unix
+from sidecar.net.unix_sockets import connect as connect_unix
 
 __all__ = ["CannotAskError", "Resolve", "UnwellError", "connect", "conversation"]
 
@@ -29,8 +31,22 @@ class CannotAskError(Exception):
     """There is something missing on this side, which says nothing of the endpoint. Its text says what."""
 
 
-async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
-    """A connected socket; to whichever address of a name answers first. Raises OSError, CannotAskError."""
+async def connect(host: str, port: int, resolve: Resolve, greeting: bytes = b"") -> socket.socket:
+    """A connected socket; to whichever address of a name answers first. Raises OSError, CannotAskError.
+
+    greeting: what it begins with: a PROXY header. A new connection's buffer has room for it.
+    """
+    sock = connect_unix(host) if is_unix(host) else await _connect(host, port, resolve)
+    if greeting:
+        try:
+            sock.send(greeting)
+        except BaseException:
+            sock.close()
+            raise
+    return sock
+
+
+async def _connect(host: str, port: int, resolve: Resolve) -> socket.socket:
     if is_address(host):
         found: list[Any] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
@@ -47,12 +63,13 @@ async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
 
 @asynccontextmanager
 async def conversation(
-    host: str, port: int, resolve: Resolve
+    host: str, port: int, resolve: Resolve, greeting: bytes = b""
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to read and write while the context lasts. Raises OSError, CannotAskError."""
-    sock = await connect(host, port, resolve)
+    sock = await connect(host, port, resolve, greeting)
     try:
-        reader, writer = await asyncio.open_connection(sock=sock)
+        opening = asyncio.open_unix_connection if is_unix(host) else asyncio.open_connection
+        reader, writer = await opening(sock=sock)
     except BaseException:
         sock.close()
         raise

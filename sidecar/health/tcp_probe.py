@@ -15,11 +15,14 @@ __all__ = ["TcpProbe"]
 class TcpProbe:
     """Connects, and closes at once."""
 
-    __slots__ = ()
+    __slots__ = ("_greeting",)
 
     question = "connect"
 
+    def __init__(self, greeting: bytes = b"") -> None:
+        self._greeting = greeting
+
     async def ask(self, host: str, port: int, resolve: Resolve) -> None:
         """Raises OSError; see `probes.Probe`."""
-        sock = await connect(host, port, resolve)
+        sock = await connect(host, port, resolve, self._greeting)
         sock.close()

@@ -3,6 +3,8 @@
     network    what listens and connects, and the loop to run it on
     receiver   what a connection's bytes are given to
     names      from the addresses of a name to a connected socket
+    unix       how unix domain sockets are written; unix_sockets: bound and connected to
+    proxy_header  the PROXY protocol's header: who the client of a connection is
 
 and of the compiled build alone:
 

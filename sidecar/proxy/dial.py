@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sidecar.errors import OWN_SHORTAGES, Reason
 from sidecar.model import Outcome
 from sidecar.net.names import connect
+from sidecar.net.unix import is_unix, spelt
+from sidecar.net.unix_sockets import connect as connect_unix
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,10 +51,11 @@ class Dial:
     """One attempt to connect. It ends in exactly one call of its dialer, or in none after `cancel`.
 
     factory: makes the protocol; duck-typed, as ours do not inherit asyncio.Protocol.
+    greeting: what the connection begins with, before anything of the protocol's: a PROXY header.
     deadline: monotonic seconds; the sweep ends the attempt then.
     """
 
-    __slots__ = ("_context", "_dialer", "_factory", "_task", "deadline", "endpoint")
+    __slots__ = ("_context", "_dialer", "_factory", "_task", "deadline", "endpoint", "greeting")
 
     def __init__(
         self,
@@ -61,11 +64,13 @@ class Dial:
         factory: Callable[[], Any],
         timeout: float,
         dialer: Dialer,
+        greeting: bytes = b"",
     ) -> None:
         self._context = context
         self._dialer = dialer
         self._factory = factory
         self.endpoint = endpoint
+        self.greeting = greeting
         self.deadline = context.sweep.soon + timeout
         context.sweep.members.add(self)
         self._task = self._start()
@@ -76,7 +81,7 @@ class Dial:
         # The compiled build's network (`net.network`) connects to addresses without a coroutine.
         connect_to = getattr(self._context.network, "connect_to", None)
         work = None
-        if connect_to is not None and _is_address(endpoint.host):
+        if connect_to is not None and (_is_address(endpoint.host) or is_unix(endpoint.host)):
             work = connect_to(self._factory, endpoint.host, endpoint.port, self._told)
         return self._context.loop.create_task(self._connect()) if work is None else work
 
@@ -118,6 +123,7 @@ class Dial:
         if error is None:
             try:
                 self._check(transport)
+                self._greet(transport)
             except OSError as refusal:
                 error = refusal
         if error is None:
@@ -132,10 +138,13 @@ class Dial:
         if _is_address(host):
             made: tuple[Any, Any] = await network.create_connection(self._factory, host, port)
             return made
-        found = await self._context.resolver.resolve(host, port)
-        sock = await connect(found, loop)
+        if is_unix(host):
+            sock, create = connect_unix(host), network.create_unix_connection
+        else:
+            sock = await connect(await self._context.resolver.resolve(host, port), loop)
+            create = network.create_connection
         try:
-            made = await network.create_connection(self._factory, sock=sock)
+            made = await create(self._factory, sock=sock)
         except BaseException:
             sock.close()
             raise
@@ -153,12 +162,17 @@ class Dial:
             transport.close()
             raise ConnectionRefusedError
 
+    def _greet(self, transport: Any) -> None:
+        """Say who the client is, before anybody says anything else, be it TLS."""
+        if self.greeting:
+            transport.write(self.greeting)
+
 
 def _leads_back(transport: asyncio.BaseTransport, listening: set[tuple[str, int]]) -> bool:
     """Whether the other end of a connection is one of our own listeners."""
     peer = transport.get_extra_info("peername")
-    if not peer:
-        return False
+    if not isinstance(peer, tuple):
+        return (spelt(peer), 0) in listening
     host, port = peer[0].removeprefix("::ffff:"), peer[1]
     if (host, port) in listening:
         return True

@@ -102,7 +102,10 @@ class ServiceChecks:
         return {upstream.name: health for upstream, health in zip(upstreams, found, strict=True)}
 
     async def _check(self, upstream: UpstreamSettings, gate: asyncio.Semaphore) -> ServiceHealth:
-        probe = probe_of(upstream.health, upstream.policy.host_header, self._environ)
+        policy = upstream.policy
+        probe = probe_of(
+            upstream.health, policy.host_header, self._environ, proxy_protocol=policy.proxy_protocol
+        )
         self._forget_others(upstream)
         found = await asyncio.gather(
             *(self._check_endpoint(upstream, endpoint, probe, gate) for endpoint in upstream.endpoints)

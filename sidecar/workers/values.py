@@ -45,7 +45,7 @@ _TELLING = (BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.CLOSED)
 PART = 300
 
 _PLAIN_COUNTERS = ("reuse_failures", "deadlines_exceeded", "retries_refused", "bytes_sent", "bytes_received")
-_LIST_COUNTERS = ("checks", "connects", "hedges", "retries", "sessions", "overflows")
+_LIST_COUNTERS = ("checks", "connects", "hedges", "retries", "sessions", "overflows", "proxy_headers")
 _ARRAY_COUNTERS = ("attempts", "durations", "duration_sums")
 
 
