@@ -60,6 +60,7 @@ ONCE = [
         "registry_restarts",
         "reload",
         "retry_storm",
+        "socket_workers",
         "trace_collectors",
         "top",
         "workers",
