@@ -71,13 +71,15 @@ class UpstreamKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where one of the sidecar's own servers listens. Port 0 takes any free port."""
+    """Where a server is. Of the sidecar's own ones port 0 takes any free port; a unix socket (`unix:PATH`) has none."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        """`host:port`, an IPv6 host in brackets (RFC 3986 section 3.2.2)."""
+        """`host:port`, an IPv6 host in brackets (RFC 3986 section 3.2.2); or `unix:PATH`."""
+        if is_unix(self.host):
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -92,7 +94,7 @@ class EndpointSettings:
 
     def __str__(self) -> str:
         """`host:port`, an IPv6 host in brackets; or `unix:PATH`."""
-        return self.host if is_unix(self.host) else str(Address(self.host, self.port))
+        return str(Address(self.host, self.port))
 
 
 @dataclass(frozen=True, slots=True)
