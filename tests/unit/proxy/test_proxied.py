@@ -169,6 +169,21 @@ def test_a_retry_and_a_session_say_so_too(make_proxy: MakeProxy) -> None:
     assert sessions.accept().data == b"PROXY TCP4 127.0.0.1 127.0.0.1 40000 8080\r\nPING\r\n"
 
 
+def test_both_of_a_hedged_request_say_so(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(endpoints=2, hedge_after=0.05)
+    proxy.cluster.proxy_protocol = 1
+    client = proxy.client(request())
+    first = proxy.accept()
+    proxy.clock.advance(0.05)
+    proxy.run_timers()
+    second = proxy.accept()
+    second.feed(ok(b"second"))
+    assert client.data == ok(b"second")
+    assert first.data.startswith(greeting(1, client, None))
+    assert second.data.startswith(greeting(1, client, None))
+    assert (first.aborted, second.aborted) == (True, True)
+
+
 def test_the_client_that_a_header_named_is_passed_on(proxy: Proxy) -> None:
     proxy.cluster.proxy_protocol = 1
     arrive(proxy, LINE + request())
