@@ -347,7 +347,7 @@ class App(Ending, Answering, Following):
         for upstream in settings.upstreams:
             if upstream.skipped:
                 _log.warning("%s: not listening: %s", upstream.name, upstream.skipped)
-            elif upstream.name in places:
+            if upstream.name in places:
                 there = [state.endpoint.address for state in self.clusters[upstream.name].endpoints.values()]
                 source = "" if upstream.source.is_static else f" ({', '.join(upstream.source.use)})"
                 if upstream.routes:

@@ -455,7 +455,7 @@ class Cluster:
         """What requests to it carry as Host, see `EndpointState`."""
         chosen = self.policy.host_header
         if chosen == "endpoint":
-            chosen = endpoint.address
+            chosen = endpoint.authority
         elif chosen == "preserve":
             chosen = ""
         return chosen.encode("ascii")

@@ -51,8 +51,8 @@ class Doors:
         self._mirrors.follow(settings, clusters)
         for upstream in settings.upstreams:
             cluster = clusters[upstream.name]
-            cluster.proxy_protocol = upstream.policy.proxy_protocol
-            cluster.front = self._front(upstream)
+            _follow_proxy_protocol(cluster, upstream.policy.proxy_protocol)
+            cluster.front = self._front(upstream, cluster.front)
             token = self._fronts.token(upstream)
             if token is not None:
                 token.count_in(cluster.stats)
@@ -64,13 +64,14 @@ class Doors:
         """How clients of the listener of `name` are spoken to; None in the clear."""
         return self._certificates.server_tls(name)
 
-    def _front(self, upstream: UpstreamSettings) -> Front | None:
-        """What its requests pass first; None where that is nothing."""
+    def _front(self, upstream: UpstreamSettings, before: Front | None) -> Front | None:
+        """What its requests pass first; None where that is nothing, `before` where that has not changed."""
         rate, rules = self._fronts.rate(upstream), self._fronts.rules(upstream)
         mirror = self._mirrors.mirror(upstream)
         if rate is None and rules is None and mirror is None:
             return None
-        return Front(rate, rules, mirror)
+        made = Front(rate, rules, mirror)
+        return before if before is not None and before.parts == made.parts else made
 
     def _rotating(self) -> list[Rotating]:
         """What is made of files that may be renewed."""
@@ -79,3 +80,11 @@ class Doors:
     def close(self) -> None:
         """Look at no file any more."""
         self._rotation.close()
+
+
+def _follow_proxy_protocol(cluster: Cluster, version: int) -> None:
+    """Connections that were opened before, and so in another way, carry no other request."""
+    if cluster.proxy_protocol != version:
+        cluster.proxy_protocol = version
+        for state in cluster.endpoints.values():
+            state.pool.close_idle()

@@ -13,6 +13,7 @@ from sidecar.config.difference import as_far_as_possible, difference
 from sidecar.config.resolved import upstream_policy
 from sidecar.ending import LAST_CALL
 from sidecar.errors import StartError
+from sidecar.net.unix import is_unix
 from sidecar.ports import Ports, cannot_listen
 from sidecar.proxy import Listener
 from sidecar.proxy.follow import follow_policy, follow_times
@@ -117,10 +118,18 @@ class Following(ABC):
         if not sockets:
             return
         assert self._context is not None
-        tls = None if self._doors is None else self._doors.server_tls(name)
-        listener = self._listeners[name] = Listener(self._context, self.clusters[name], tls)
+        listener = self._listeners[name] = Listener(self._context, self.clusters[name])
+        settings = self.settings.upstream(name).listener
         while sockets:
-            await listener.adopt(*sockets.pop(0))
+            host, one = sockets.pop(0)
+            unix = is_unix(host)
+            secured = self._doors is not None and (settings.socket_tls if unix else settings.port_tls)
+            await listener.adopt(
+                host,
+                one,
+                accept_proxy=settings.socket_accept_proxy if unix else settings.accept_proxy,
+                tls=self._doors.server_tls(name) if self._doors is not None and secured else None,
+            )
 
     # Another configuration
 
@@ -256,11 +265,11 @@ class Following(ABC):
 
 def _other_listeners(before: Ports, after: Ports, found: Difference) -> list[str]:
     """Upstreams whose listener comes, goes, or is another one."""
-    other_way = {change.after.name for change in found.changed if change.scheme or change.listens_otherwise}
+    other = {change.after.name for change in found.changed if change.scheme or change.listener}
     return [
         name
         for name in {**before.by_upstream, **after.by_upstream}
-        if name in other_way or before.by_upstream.get(name) != after.by_upstream.get(name)
+        if name in other or before.by_upstream.get(name) != after.by_upstream.get(name)
     ]
 
 

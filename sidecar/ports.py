@@ -3,7 +3,7 @@
 For each address and port there is one for every worker's slot, which is one where one process does all. The kernel
 spreads new connections over sockets that share a port (SO_REUSEPORT), by a hash of the addresses. The supervisor keeps
 all of them open and a worker inherits those of its slot, so that connections in a slot's queue wait there while its
-worker is replaced.
+worker is replaced. A unix socket has one queue, from which all slots accept: the kernel knows no sharing of a path.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.errors import StartError
+from sidecar.net import unix_sockets
+from sidecar.net.unix import UNIX, is_unix
 from sidecar.proxy.listener import BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from sidecar.config.doors import ListenerSettings
     from sidecar.config.settings import UpstreamSettings
+    from sidecar.net.unix_sockets import Identity
 
 __all__ = ["Place", "Ports", "cannot_listen"]
 
@@ -28,6 +33,15 @@ _HINTS = {
     errno.EADDRINUSE: "stop what listens there, or give the upstream another port under sidecar.ports",
     errno.EACCES: "ports below 1024 need a privilege; give the upstream another port under sidecar.ports",
     errno.EADDRNOTAVAIL: "this host has no such address; see sidecar.bind",
+}
+_SOCKET_HINTS = {
+    errno.EADDRINUSE: "stop what listens there, or give the socket another path under sidecar.sockets",
+    errno.EACCES: "the directory has to be writable for the sidecar's user",
+    errno.EPERM: "the directory has to be writable for the sidecar's user",
+    errno.EROFS: "mount a directory there that can be written to, such as an emptyDir",
+    errno.ENOENT: "create its directory first",
+    errno.ENOTDIR: "what should be its directory is none",
+    errno.EEXIST: "remove it, or give the socket another path under sidecar.sockets",
 }
 _NO_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -37,19 +51,27 @@ _Key = tuple[str, int | str]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One address and port, with the sockets of all slots, in order."""
+    """One address and port, or `unix:PATH` and 0, with the sockets of all slots, in order.
+
+    file: what a unix socket's file is known by.
+    """
 
     host: str
     port: int
     sockets: tuple[socket.socket, ...]
+    file: Identity = None
 
     @property
     def address(self) -> str:
-        """`host:port`, an IPv6 host in brackets."""
+        """`host:port`, an IPv6 host in brackets; or `unix:PATH`."""
         return _address(self.host, self.port)
 
     def close(self) -> None:
-        """Connections that nobody has accepted yet are reset, unless a worker still has the socket open."""
+        """Connections that nobody has accepted yet are reset, unless a worker still has the socket open.
+
+        The file goes first: who finds none is told so at once, and does not wait in a queue that nobody serves.
+        """
+        unix_sockets.remove(self.host.removeprefix(UNIX), self.file)
         for found in self.sockets:
             found.close()
 
@@ -73,8 +95,12 @@ class Ports:
         found = Ports(self.slots)
         try:
             for upstream in upstreams:
+                places = []
                 if upstream.listen_port is not None and not upstream.skipped:
                     places = self._places_of(upstream.name, upstream.listen_port, addresses, found)
+                if upstream.listener.socket:
+                    places.append(self._socket_of(upstream.name, upstream.listener, found))
+                if places:
                     found.by_upstream[upstream.name] = places
         except BaseException:
             found.close(but=self)
@@ -98,6 +124,19 @@ class Ports:
             places.append(place)
             wanted = place.port
         return places
+
+    def _socket_of(self, name: str, listener: ListenerSettings, found: Ports) -> Place:
+        host = UNIX + listener.socket
+        place = self._places.get((host, 0))
+        try:
+            if place is None:
+                place = _listen_at(host, listener, self.slots)
+            elif place.file is not None:
+                Path(listener.socket).chmod(listener.mode)
+        except OSError as error:
+            raise _cannot_listen_at(name, host, error) from None
+        found._places[host, 0] = place
+        return place
 
     @property
     def listening(self) -> list[tuple[str, str]]:
@@ -130,7 +169,15 @@ def cannot_listen(upstream: str, host: str, port: int, error: OSError) -> StartE
     return StartError(f"cannot listen on {_address(host, port)} for {upstream}: {said}; {hint}")
 
 
+def _cannot_listen_at(upstream: str, host: str, error: OSError) -> StartError:
+    said = error.strerror or str(error)
+    hint = _SOCKET_HINTS.get(error.errno or 0, "see sidecar.sockets")
+    return StartError(f"cannot listen on {host} for {upstream}: {said[0].lower()}{said[1:]}; {hint}")
+
+
 def _address(host: str, port: int) -> str:
+    if is_unix(host):
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -152,6 +199,19 @@ def _listen(host: str, port: int, count: int) -> tuple[str, int, tuple[socket.so
             made.close()
         raise
     return host, port, tuple(sockets)
+
+
+def _listen_at(host: str, listener: ListenerSettings, count: int) -> Place:
+    """A unix socket, which all slots share."""
+    first, file = unix_sockets.bind(listener.socket, listener.mode, BACKLOG)
+    sockets = [first]
+    try:
+        while len(sockets) < count:
+            sockets.append(first.dup())
+    except BaseException:
+        Place(host, 0, tuple(sockets), file).close()
+        raise
+    return Place(host, 0, tuple(sockets), file)
 
 
 def _bind(host: str, port: int, *, shared: bool) -> socket.socket:

@@ -62,6 +62,7 @@ ONCE = [
         "reload",
         "retry_storm",
         "routing_workers",
+        "socket_workers",
         "trace_collectors",
         "token_renewal",
         "top",

@@ -6,7 +6,17 @@ from typing import Any
 
 from sidecar.admin.shapes import Shape, closed, listed
 from sidecar.config.check_rules import NoSecret
-from sidecar.config.containers import HeaderFields, JsonFields, Mapped, Named, Ports, Section, Several, Short
+from sidecar.config.containers import (
+    HeaderFields,
+    JsonFields,
+    Mapped,
+    Named,
+    Ports,
+    Section,
+    Several,
+    Short,
+    Sockets,
+)
 from sidecar.config.record import fields
 from sidecar.config.registry_rules import SourceNames
 from sidecar.config.rules import Bytes, Flag, Later, Seconds, Share, Whole
@@ -68,8 +78,11 @@ def _shape(rule: Any) -> Shape:
         return {"type": "object", "additionalProperties": value}
     if isinstance(rule, Mapped):
         return {"type": "object", "additionalProperties": _shape(rule.value)}
-    if isinstance(rule, Ports):
-        return {"type": "object", "additionalProperties": {"type": "string"}}
+    if isinstance(rule, Ports | Sockets):
+        return {
+            "type": "object",
+            "additionalProperties": {"anyOf": [_section(rule.kind), {"type": "string"}]},
+        }
     if isinstance(rule, Flag):
         return {"type": "boolean"}
     if isinstance(rule, Whole | Bytes):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sidecar.config.doors import HeaderEdits, HeaderSettings, MeshSettings, RateSettings
     from sidecar.config.settings import (
         BreakerSettings,
+        EndpointSettings,
         HealthSettings,
         PolicySettings,
         RegistrationSettings,
@@ -73,17 +74,22 @@ def config_view(settings: Settings) -> dict[str, Any]:
 
 
 def _service(upstream: UpstreamSettings) -> dict[str, Any]:
-    place = {}
+    place: dict[str, Any] = {}
     if upstream.endpoints:
-        place = {"host": upstream.endpoints[0].host, "port": upstream.endpoints[0].port}
+        place = _place(upstream.endpoints[0])
     path = {"health_endpoint": upstream.health_endpoint}
-    return {**place, "scheme": upstream.scheme, **path, **_shared(upstream)}
+    return {**_given(place), "scheme": upstream.scheme, **path, **_shared(upstream)}
+
+
+def _place(endpoint: EndpointSettings) -> dict[str, Any]:
+    """A unix socket has no port."""
+    return {"host": endpoint.host, "port": endpoint.port or ""}
 
 
 def _balancer(upstream: UpstreamSettings) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if upstream.endpoints:
-        found["hosts"] = [_given(asdict(endpoint)) for endpoint in upstream.endpoints]
+        found["hosts"] = [_given({**asdict(one), **_place(one)}) for one in upstream.endpoints]
     found["scheme"] = upstream.scheme
     found["strategy"] = upstream.strategy
     if upstream.hash_on:
@@ -124,6 +130,7 @@ def _policy(policy: PolicySettings, *, http: bool) -> dict[str, Any]:
         "retry_backoff": {"base": retry.base, "max": retry.longest},
         "slow_start": policy.slow_start,
         "close_on_unhealthy": policy.close_on_unhealthy,
+        "proxy_protocol": ("off", "v1", "v2")[policy.proxy_protocol],
         **_breaker(policy.breaker, http=http),
         "outlier": asdict(policy.outlier),
         "rate_limit": _rate_limit(policy.rate_limit),
@@ -210,14 +217,37 @@ def _sidecar(settings: Settings) -> dict[str, Any]:
     for key in fields(Sidecar):
         if key == "ports":
             found[key] = {
-                str(one.listen_port): one.name for one in settings.upstreams if one.listen_port is not None
+                str(one.listen_port): _listener(one, socket=False)
+                for one in settings.upstreams
+                if one.listen_port is not None
             }
+        elif key == "sockets":
+            sockets = {
+                one.listener.socket: _listener(one, socket=True)
+                for one in settings.upstreams
+                if one.listener.socket
+            }
+            if sockets:
+                found[key] = sockets
         elif hasattr(own, key):
             found[key] = _plain(getattr(own, key))
     for key, where in (("access_log", "file"), ("tracing", "endpoint")):
         if where not in found[key]:  # it goes nowhere, however
             del found[key]
     return {key: value for key, value in found.items() if value != ""}
+
+
+def _listener(upstream: UpstreamSettings, *, socket: bool) -> Any:
+    """The upstream's name, or a mapping where there is more to say."""
+    listener = upstream.listener
+    found: dict[str, Any] = {}
+    if socket and not listener.socket.startswith("@"):
+        found["mode"] = f"{listener.mode:04o}"
+    if listener.socket_accept_proxy if socket else listener.accept_proxy:
+        found["accept_proxy"] = True
+    if listener.socket_tls if socket else listener.port_tls:
+        found["tls"] = _given(asdict(listener.tls))
+    return {"to": upstream.name, **found} if found else upstream.name
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from sidecar.config.record import Record
 if TYPE_CHECKING:
     from sidecar.config.rules import Rule
 
-__all__ = ["HeaderFields", "JsonFields", "Mapped", "Named", "Ports", "Section", "Several", "Short"]
+__all__ = ["HeaderFields", "JsonFields", "Mapped", "Named", "Ports", "Section", "Several", "Short", "Sockets"]
 
 
 class Section(Record):
@@ -58,10 +58,6 @@ class HeaderFields(Record):
     several: bool = False
 
 
-class Ports(Record):
-    """A mapping from port numbers to upstream names."""
-
-
 class Mapped(Record):
     """A mapping of up to `most` entries, called `noun`, from texts of `key` to values of `value`: pairs, in order.
 
@@ -73,3 +69,15 @@ class Mapped(Record):
     most: int
     noun: str
     alone: object = None
+
+
+class Ports(Record):
+    """A mapping from port numbers to upstream names, or to sections of `kind` whose `to` is one."""
+
+    kind: type[Any]
+
+
+class Sockets(Record):
+    """A mapping from the paths of unix sockets to the same."""
+
+    kind: type[Any]

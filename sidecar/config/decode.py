@@ -10,22 +10,48 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sidecar.config.check_rules import JsonValue, NoSecret
-from sidecar.config.containers import HeaderFields, JsonFields, Mapped, Named, Ports, Section, Several, Short
+from sidecar.config.containers import (
+    HeaderFields,
+    JsonFields,
+    Mapped,
+    Named,
+    Ports,
+    Section,
+    Several,
+    Short,
+    Sockets,
+)
 from sidecar.config.field_rules import FieldName, FieldValue
 from sidecar.config.findings import Findings, KeyPath, meant, shown
 from sidecar.config.record import fields
 from sidecar.config.rules import Authority, Later, Rule, Unusable, UpstreamName, later
 from sidecar.config.schema import PORT, Host, Root
 from sidecar.config.settings import Address, JsonField
+from sidecar.config.socket_rules import EndpointHost, SocketPath
 from sidecar.config.unset import UNSET, UnsetType
+from sidecar.net.unix import is_unix
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sidecar.config.marks import Document
 
 __all__ = ["decode"]
 
 S = TypeVar("S")
-Kind = Rule[object] | Section | Named | Several | Ports | Short | JsonFields | HeaderFields | Mapped | Later
+Kind = (
+    Rule[object]
+    | Section
+    | Named
+    | Several
+    | Ports
+    | Sockets
+    | Short
+    | JsonFields
+    | HeaderFields
+    | Mapped
+    | Later
+)
 
 
 def decode(document: Document, findings: Findings) -> Root:
@@ -75,7 +101,9 @@ class _Decoder:
         if isinstance(kind, Several):
             return self._several(kind, value, path)
         if isinstance(kind, Ports):
-            return self._ports(value, path)
+            return self._listeners(kind.kind, value, path, _port_of)
+        if isinstance(kind, Sockets):
+            return self._listeners(kind.kind, value, path, SocketPath().from_text)
         if isinstance(kind, Short):
             if isinstance(value, dict):
                 return self.section(kind.kind, value, path)
@@ -143,29 +171,41 @@ class _Decoder:
                 what = "a list" if isinstance(value, list) else shown(value)
                 self._say(path, f"must be a mapping of keys to values, not {what}; write `key: value` lines")
                 return section()
+            if isinstance(value, str) and is_unix(value):
+                host = self._value(EndpointHost(), value, path)
+                return Host(host=host) if isinstance(host, str) else section()
             address = self._value(Authority(), value, path)
             return Host(host=address.host, port=address.port) if isinstance(address, Address) else section()
+        placed = section is Host and is_unix(str(value.get("host")))  # a unix socket has no port
         for key in kind.required:
-            if key not in value:
+            if key not in value and not (placed and key == "port"):
                 self._say(path, f"has no {key}; give one")
         item = self.section(section, value, path)
         return section() if isinstance(item, UnsetType) else item
 
-    def _ports(self, value: object, path: KeyPath) -> object:
+    def _listeners(
+        self, kind: type[Any], value: object, path: KeyPath, place_of: Callable[[str], object]
+    ) -> object:
+        """A mapping from what is listened on to whom it leads to. place_of: reads a key. Raises `Unusable`."""
         entries = self._entries(value, path)
         if entries is None:
             return UNSET
-        decoded: dict[int, object] = {}
+        decoded: dict[object, object] = {}
         for key, item in entries.items():
             place = (*path, key)
             try:
-                port = PORT.from_text(key)
+                where = place_of(key)
             except Unusable as problem:
-                self._say(place, f"the port {problem}")
+                self._say(place, str(problem))
                 continue
-            name = self._value(UpstreamName(), item, place)
-            if name is not UNSET:
-                decoded[port] = name
+            if isinstance(item, dict):
+                section: Any = self.section(kind, item, place)
+                if "to" not in item:
+                    self._say(place, "has no to; name the upstream, `to: NAME`")
+            else:
+                section = kind(to=self._value(UpstreamName(), item, place))
+            if not isinstance(section.to, UnsetType):
+                decoded[where] = section
         return decoded
 
     def _mapped(self, kind: Mapped, value: object, path: KeyPath) -> object:
@@ -253,6 +293,13 @@ class _Decoder:
 
     def _say(self, path: KeyPath, problem: str) -> None:
         self._document.report(self._findings, path, problem)
+
+
+def _port_of(text: str) -> int:
+    try:
+        return PORT.from_text(text)
+    except Unusable as problem:
+        raise Unusable(f"the port {problem}") from None
 
 
 @cache

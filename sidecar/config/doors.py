@@ -60,13 +60,17 @@ class ServerTlsSettings:
 class ListenerSettings:
     """What is true of the listener of one upstream.
 
-    socket: path of a unix domain socket that it listens on too; empty for none. mode: of that file.
-    accept_proxy: connections begin with a PROXY header (version 1 or 2). tls: of its connections.
+    socket: path of a unix domain socket that it listens on too, or `@name`; empty for none. mode: of that file.
+    accept_proxy, socket_accept_proxy: connections to the port, to the socket begin with a PROXY header (version 1, 2).
+    port_tls, socket_tls: whether `tls` is of those to the port, to the socket.
     """
 
     socket: str = ""
     mode: int = 0o660
     accept_proxy: bool = False
+    socket_accept_proxy: bool = False
+    port_tls: bool = False
+    socket_tls: bool = False
     tls: ServerTlsSettings = field(default_factory=ServerTlsSettings)
 
 

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from sidecar.config.findings import SHOWN, Findings, shown
 from sidecar.config.rules import Authority, HostName, Mode, Rule, Unusable, ZoneName
 from sidecar.config.schema import MAX_HOSTS, PORT, RETRIES, SECONDS, THRESHOLD, Policy
+from sidecar.config.settings import Address
+from sidecar.config.socket_rules import EndpointHost
 from sidecar.config.unset import UNSET, UnsetType
+from sidecar.net.unix import is_unix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sidecar.config.settings import Address, DeploymentMode
+    from sidecar.config.settings import DeploymentMode
 
 __all__ = ["SOURCE", "Environment", "prefix"]
 
@@ -96,7 +99,7 @@ class Environment:
     def host(self, service: str) -> str | UnsetType:
         """Where a service really is."""
         self._other_kind(f"{prefix(service)}_HOSTS", f"{service} is a service", f"{prefix(service)}_HOST")
-        return self._override(f"{prefix(service)}_HOST", HostName())
+        return self._override(f"{prefix(service)}_HOST", EndpointHost())
 
     def port(self, service: str) -> int | UnsetType:
         """The port a service really has.
@@ -117,7 +120,7 @@ class Environment:
         self._findings.add(SOURCE, 0, f"{start}_HOST", problem)
 
     def hosts(self, balancer: str) -> tuple[Address, ...] | UnsetType:
-        """Where a load balancer's endpoints really are: comma-separated host:port."""
+        """Where a load balancer's endpoints really are: comma-separated host:port, or `unix:PATH` (port 0)."""
         name = f"{prefix(balancer)}_HOSTS"
         self._other_kind(f"{prefix(balancer)}_HOST", f"{balancer} is a load balancer", name)
         text = self._text(name)
@@ -130,7 +133,7 @@ class Environment:
         addresses: list[Address] = []
         for part in parts:
             try:
-                address = Authority().from_text(part.strip())
+                address = _address(part.strip())
             except Unusable:
                 self._unusable(
                     name, "is no list of host:port; separate them by commas, IPv6 hosts in brackets"
@@ -185,6 +188,11 @@ class Environment:
         text = self._text(name)
         value = "its value" if _secret(name, text) else shown(text)
         self._findings.add(SOURCE, 0, name, f"{value} {problem}")
+
+
+def _address(text: str) -> Address:
+    """Raises Unusable."""
+    return Address(EndpointHost().from_text(text), 0) if is_unix(text) else Authority().from_text(text)
 
 
 def _secret(name: str, text: str) -> bool:

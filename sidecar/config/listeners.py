@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sidecar.config.addresses import WILDCARDS, is_address, is_loopback, overlap
+from sidecar.config.doors import ListenerSettings
 from sidecar.config.findings import Findings, KeyPath, meant
 from sidecar.config.record import Record
+from sidecar.config.schema_listeners import PortListener, SocketListener
+from sidecar.config.schema_tls import server_tls
 from sidecar.config.settings import SidecarSettings, UpstreamKind, UpstreamSettings
-from sidecar.config.unset import UnsetType
+from sidecar.config.unset import UNSET, UnsetType
+from sidecar.net.unix import UNIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +27,10 @@ __all__ = ["ListenerPlan", "check_exposure", "check_own_servers"]
 
 _SECTIONS = ("services", "load_balancers", "routers")
 
+T = TypeVar("T")
+W = TypeVar("W", int, str)
+L = TypeVar("L", bound=PortListener)
+
 
 class ListenerPlan(Record):
     """Gives drafts their ports. settings: the addresses they are bound to, and the sidecar's own servers."""
@@ -33,15 +41,27 @@ class ListenerPlan(Record):
     findings: Findings
 
     def place(self, drafts: Sequence[Draft]) -> tuple[UpstreamSettings, ...]:
-        """The upstreams with their `listen_port` and `skipped`.
+        """The upstreams with their `listen_port`, `skipped` and `listener`.
+
+        A socket takes nobody's port away: `sidecar.ports` alone says who has one.
 
         Clashes are judged by the file alone, so that a file that passes the check passes it on every machine;
         loops are judged with the environment's endpoints, since those are what is dialled.
         """
+        sockets = self._named(drafts, _or(self.spec.sockets, {}), "sockets", "the socket")
+        ports: dict[str, tuple[int, PortListener, KeyPath]] = {}
         if isinstance(self.spec.ports, UnsetType):
-            chosen = {draft.upstream.name: self._own_port(draft) for draft in drafts}
+            chosen = {
+                draft.upstream.name: self._own_port(draft, needed=draft.upstream.name not in sockets)
+                for draft in drafts
+            }
         else:
-            chosen = self._named_ports(drafts, self.spec.ports)
+            ports = self._named(drafts, self.spec.ports, "ports", "port")
+            chosen = {name: (port, path) for name, (port, _, path) in ports.items()}
+            for draft in drafts:  # a router's port is a listener's and nothing else
+                name = draft.upstream.name
+                if draft.upstream.kind is UpstreamKind.ROUTER and name not in chosen:
+                    chosen[name] = self._own_port(draft, needed=name not in sockets)
         owners: dict[int, str] = {}
         placed: list[UpstreamSettings] = []
         for draft in drafts:
@@ -52,17 +72,18 @@ class ListenerPlan(Record):
                 upstream = replace(
                     upstream, listen_port=port, skipped=_loop(upstream, port, self.settings.bind)
                 )
-            placed.append(upstream)
+            settings = self._listener(upstream, ports.get(upstream.name), sockets.get(upstream.name))
+            placed.append(replace(upstream, listener=settings))
         return tuple(placed)
 
-    def _own_port(self, draft: Draft) -> tuple[int | None, KeyPath]:
-        """The port of an upstream's endpoints, when they have one in common."""
+    def _own_port(self, draft: Draft, *, needed: bool) -> tuple[int | None, KeyPath]:
+        """The port of an upstream's endpoints, when they have one in common. needed: it listens nowhere else."""
         several = draft.upstream.kind is UpstreamKind.LOAD_BALANCER
         path: KeyPath = (*draft.path, "hosts" if several else "port")
         if len(draft.ports) == 1:
             return draft.ports[0], path
-        if draft.upstream.kind is UpstreamKind.ROUTER:  # that it has none is told already
-            return None, draft.path
+        if not needed or draft.upstream.kind is UpstreamKind.ROUTER:  # that it has none is told already
+            return None, path
         if not draft.ports:
             example = f"`8080: {draft.upstream.name}`"
             problem = (
@@ -77,28 +98,66 @@ class ListenerPlan(Record):
         self.document.report(self.findings, path, problem)
         return None, path
 
-    def _named_ports(
-        self, drafts: Sequence[Draft], ports: Mapping[int, str]
-    ) -> dict[str, tuple[int | None, KeyPath]]:
-        """What `sidecar.ports` says, by upstream."""
+    def _named(
+        self, drafts: Sequence[Draft], listeners: Mapping[W, L], key: str, noun: str
+    ) -> dict[str, tuple[W, L, KeyPath]]:
+        """What `sidecar.ports` or `sidecar.sockets` (key) says, by upstream. noun: for one of them."""
         names = [draft.upstream.name for draft in drafts]
-        chosen: dict[str, tuple[int | None, KeyPath]] = {}
-        for port, name in ports.items():
-            path: KeyPath = ("sidecar", "ports", str(port))
+        chosen: dict[str, tuple[W, L, KeyPath]] = {}
+        for where, listener in listeners.items():
+            path: KeyPath = ("sidecar", key, str(where))
+            name = _or(listener.to, "")
             before = chosen.get(name)
             if before is not None:
-                problem = f"{name} has port {before[0]} already; give an upstream one port"
+                problem = f"{name} has {noun} {before[0]} already; give an upstream one {noun.rsplit(maxsplit=1)[-1]}"
                 self.document.report(self.findings, path, problem)
             elif name in names:
-                chosen[name] = (port, path)
+                chosen[name] = (where, listener, path)
             elif not any(self.document.has((section, name)) for section in _SECTIONS):
                 hint = meant(name, names) or f"; known are: {', '.join(names)}"
                 problem = f"no service or load balancer is called `{name}`{hint}"
                 self.document.report(self.findings, path, problem)
-        for draft in drafts:  # a router's port is a listener's and nothing else
-            if draft.upstream.kind is UpstreamKind.ROUTER and draft.upstream.name not in chosen:
-                chosen[draft.upstream.name] = self._own_port(draft)
         return chosen
+
+    def _listener(
+        self,
+        upstream: UpstreamSettings,
+        port: tuple[int, PortListener, KeyPath] | None,
+        named: tuple[str, SocketListener, KeyPath] | None,
+    ) -> ListenerSettings:
+        """What is true of an upstream's port and of its socket."""
+        tls = [
+            (server_tls(one[1].tls, (*one[2], "tls"), self.document, self.findings), one[2])
+            for one in (port, named)
+            if one is not None and not isinstance(one[1].tls, UnsetType)
+        ]
+        if len(tls) > 1 and tls[0][0] != tls[1][0]:
+            problem = (
+                f"differs from the tls of the port of {upstream.name}; give both the same, or one of them"
+            )
+            self.document.report(self.findings, (*tls[1][1], "tls"), problem)
+        found = ListenerSettings(tls=tls[0][0]) if tls else ListenerSettings()
+        if port is not None:
+            of_port = port[1]
+            found = replace(
+                found, accept_proxy=_or(of_port.accept_proxy, False), port_tls=of_port.tls is not UNSET
+            )
+        if named is None:
+            return found
+        path, listener, place = named
+        if any(endpoint.host == UNIX + path for endpoint in upstream.endpoints):
+            problem = f"is an endpoint of {upstream.name}, which would proxy to itself; give it another path"
+            self.document.report(self.findings, place, problem)
+        if path.startswith("@") and listener.mode is not UNSET:
+            problem = "means nothing for an abstract name, which has no file; remove it, or use a path"
+            self.document.report(self.findings, (*place, "mode"), problem)
+        return replace(
+            found,
+            socket=path,
+            mode=_or(listener.mode, found.mode),
+            socket_accept_proxy=_or(listener.accept_proxy, False),
+            socket_tls=listener.tls is not UNSET,
+        )
 
     def _check_clash(self, name: str, port: int, path: KeyPath, owners: dict[int, str]) -> None:
         owner = owners.setdefault(port, name)
@@ -158,3 +217,7 @@ def _loop(upstream: UpstreamSettings, port: int, bind: Iterable[str]) -> str | N
             what = f"its endpoint {endpoint} is the address it would listen on"
             return f"it would proxy to itself: {what}, so applications reach it without the sidecar"
     return None
+
+
+def _or(value: T | UnsetType, otherwise: T) -> T:
+    return otherwise if isinstance(value, UnsetType) else value

@@ -113,6 +113,7 @@ def merge_policy(
             host_header=_last(policy.host_header, header),
             close_on_unhealthy=_last(policy.close_on_unhealthy, keys.close_on_unhealthy),
             slow_start=_last(policy.slow_start, keys.slow_start),
+            proxy_protocol=_last(policy.proxy_protocol, keys.proxy_protocol),
             hedge_after=_last(policy.hedge_after, keys.hedge_after),
             per_try_timeout=_last(policy.per_try_timeout, keys.per_try_timeout),
             deadline_header=_last(policy.deadline_header, keys.deadline_header),

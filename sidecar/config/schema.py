@@ -20,7 +20,7 @@ from sidecar.config.check_rules import (
     Statuses,
     VariableName,
 )
-from sidecar.config.containers import HeaderFields, JsonFields, Named, Ports, Section, Several, Short
+from sidecar.config.containers import HeaderFields, JsonFields, Named, Ports, Section, Several, Short, Sockets
 from sidecar.config.field_rules import FieldName
 from sidecar.config.record import Record
 from sidecar.config.registry_rules import PortChoice, RegistryHost, ServiceName, SourceNames
@@ -44,9 +44,11 @@ from sidecar.config.rules import (
     Whole,
     ZoneName,
 )
+from sidecar.config.schema_listeners import PortListener, SocketListener
 from sidecar.config.schema_routes import Mirror, Router
 from sidecar.config.schema_tls import ClientTls
 from sidecar.config.settings import DETAILS, PROTOCOLS, Address, DeploymentMode, JsonField
+from sidecar.config.socket_rules import EndpointHost, ProxyVersion
 from sidecar.config.unset import UNSET, UnsetType
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "Several",
     "Short",
     "Sidecar",
+    "Sockets",
     "SourceChoice",
     "Tls",
     "Tracing",
@@ -281,13 +284,14 @@ class Policy(Record):
     rate_limit: Annotated[RateLimit | UnsetType, Section(RateLimit)] = UNSET
     mirror: Annotated[Mirror | UnsetType, Section(Mirror)] = UNSET
     tls: Annotated[ClientTls | UnsetType, Section(ClientTls)] = UNSET
+    proxy_protocol: Annotated[int | UnsetType, ProxyVersion()] = UNSET
     source: Annotated[SourceChoice | tuple[str, ...] | UnsetType, Short(SourceChoice, SourceNames())] = UNSET
 
 
 class Service(Policy):
     """An entry of `services`. Its `host` is an address, so the Host policy is spelt `host_header` here."""
 
-    host: Annotated[str | UnsetType, HostName()] = UNSET
+    host: Annotated[str | UnsetType, EndpointHost()] = UNSET
     port: Annotated[int | UnsetType, PORT] = UNSET
     scheme: Annotated[str | UnsetType, SCHEME] = UNSET
     health_endpoint: Annotated[str | UnsetType, UrlPath()] = UNSET
@@ -302,7 +306,7 @@ class Defaults(Policy):
 class Host(Record):
     """One of a load balancer's `hosts`."""
 
-    host: Annotated[str | UnsetType, HostName()] = UNSET
+    host: Annotated[str | UnsetType, EndpointHost()] = UNSET
     port: Annotated[int | UnsetType, PORT] = UNSET
     weight: Annotated[int | UnsetType, WEIGHT] = UNSET
     zone: Annotated[str | UnsetType, ZoneName()] = UNSET
@@ -379,7 +383,8 @@ class Sidecar(Record):
     # Sixteen addresses: a machine's loopbacks and a few of its own; each costs a socket per upstream.
     bind: Annotated[tuple[str, ...] | UnsetType, Several(IpAddress(), 16, "addresses")] = UNSET
     expose: Annotated[bool | UnsetType, Flag()] = UNSET
-    ports: Annotated[Mapping[int, str] | UnsetType, Ports()] = UNSET
+    ports: Annotated[Mapping[int, PortListener] | UnsetType, Ports(PortListener)] = UNSET
+    sockets: Annotated[Mapping[str, SocketListener] | UnsetType, Sockets(SocketListener)] = UNSET
     admin: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET
     metrics: Annotated[Address | UnsetType, Authority(lowest_port=0)] = UNSET
     head_timeout: Annotated[float | UnsetType, SECONDS] = UNSET

@@ -20,6 +20,7 @@ from sidecar.config.doors import (
 )
 from sidecar.config.findings import meant
 from sidecar.errors import UnknownUpstreamError
+from sidecar.net.unix import is_unix
 
 __all__ = [
     "DETAILS",
@@ -71,19 +72,21 @@ class UpstreamKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where one of the sidecar's own servers listens. Port 0 takes any free port."""
+    """Where a server is. Of the sidecar's own ones port 0 takes any free port; a unix socket (`unix:PATH`) has none."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        """`host:port`, an IPv6 host in brackets (RFC 3986 section 3.2.2)."""
+        """`host:port`, an IPv6 host in brackets (RFC 3986 section 3.2.2); or `unix:PATH`."""
+        if is_unix(self.host):
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
-    """One host and port that serves an upstream. weight: 1 to 256, its share among its neighbours."""
+    """One host and port that serves an upstream, or `unix:PATH` and 0. weight: 1 to 256, its share."""
 
     host: str
     port: int
@@ -91,7 +94,7 @@ class EndpointSettings:
     zone: str = ""
 
     def __str__(self) -> str:
-        """`host:port`, an IPv6 host in brackets."""
+        """`host:port`, an IPv6 host in brackets; or `unix:PATH`."""
         return str(Address(self.host, self.port))
 
 

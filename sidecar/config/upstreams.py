@@ -20,6 +20,7 @@ from sidecar.config.settings import (
 )
 from sidecar.config.tls import client_tls
 from sidecar.config.unset import UNSET, UnsetType
+from sidecar.net.unix import is_unix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,7 +126,8 @@ class UpstreamResolver:
         port = _or(service.port, known.port if known else None)
         if source.is_static:
             self._needed(host, (*path, "host"))
-        if source.is_static or host is not None:
+        unix = host is not None and is_unix(host)  # which has no port: `port` is the localhost port alone
+        if (source.is_static or host is not None) and not unix:
             self._needed(port, (*path, "port"))
         scheme = _or(service.scheme, known.scheme if known else "http")
         health = known.health_endpoint if known else usual_path(name, scheme)
@@ -133,21 +135,25 @@ class UpstreamResolver:
         real_host, real_port = _or(moved, host), _or(moved_port, port)
         policy = self._policy(name, Layer(service, path), scheme, real_host)
         checked = self._health(name, Layer(service, path), scheme, service.health_endpoint, health)
-        if source.is_static and (host is None or port is None):
+        if real_host is not None and is_unix(real_host):
+            real_port = 0
+        if source.is_static and (host is None or (port is None and not unix)):
             return None
         if not isinstance(moved, UnsetType):
             source = SourceSettings()
         elif not isinstance(moved_port, UnsetType):
             source = replace(source, override_port=moved_port)
-        known_place = real_host is not None and real_port is not None
-        if source.is_static and not known_place:
+        here: tuple[EndpointSettings, ...] = ()
+        if real_host is not None and real_port is not None:
+            here = (EndpointSettings(real_host, real_port),)
+        if source.is_static and not here:
             self._environment.lacks_port(name)
         self._registries.check_names(source, path, static=real_host is not None)
         upstream = UpstreamSettings(
             name=name,
             kind=UpstreamKind.SERVICE,
             scheme=scheme,
-            endpoints=(EndpointSettings(real_host, real_port),) if real_host and real_port else (),
+            endpoints=here,
             strategy="round_robin",
             health_endpoint=checked.path if checked.kind == "http" else _or(service.health_endpoint, health),
             listen_port=None,
@@ -190,7 +196,9 @@ class UpstreamResolver:
             health=checked,
             source=source,
         )
-        return Draft(upstream, path, tuple(dict.fromkeys(endpoint.port for endpoint in in_file)))
+        return Draft(
+            upstream, path, tuple(dict.fromkeys(endpoint.port for endpoint in in_file if endpoint.port))
+        )
 
     def _hash_on(self, balancer: LoadBalancer, strategy: str, scheme: str, path: KeyPath) -> str:
         given = _or(balancer.hash_on, "")
@@ -216,10 +224,15 @@ class UpstreamResolver:
             return ()
         endpoints: dict[tuple[str, int], EndpointSettings] = {}
         for index, host in enumerate(balancer.hosts):
-            if isinstance(host.host, UnsetType) or isinstance(host.port, UnsetType):
+            if isinstance(host.host, UnsetType):
                 continue
-            endpoint = EndpointSettings(host.host, host.port, _or(host.weight, 1), _or(host.zone, ""))
-            key = (endpoint.host.lower(), endpoint.port)
+            unix, port = is_unix(host.host), _or(host.port, 0)
+            if unix and port:
+                self._say((*place, index, "port"), "means nothing for a unix socket; remove it")
+            if not unix and not port:
+                continue
+            endpoint = EndpointSettings(host.host, port, _or(host.weight, 1), _or(host.zone, ""))
+            key = (endpoint.host if unix else endpoint.host.lower(), port)
             if key in endpoints:
                 advice = "name it once, with a weight if it should get more"
                 self._say((*place, index), f"{endpoint} is in the list already; {advice}")

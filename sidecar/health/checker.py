@@ -68,9 +68,10 @@ class Watch:
 
 def watch_of(cluster: Cluster, settings: HealthSettings, resolve: Resolve, clock: Clock) -> Watch:
     """The watch of `cluster` as it is configured. resolve: whoever knows the addresses of names."""
-    host = cluster.policy.host_header
-    ask = partial(_ask, cluster, probe_of(settings, host), settings.timeout, resolve, clock)
-    return Watch(cluster, settings.interval, ask, (settings, host))
+    host, version = cluster.policy.host_header, cluster.proxy_protocol
+    probe = probe_of(settings, host, proxy_protocol=version)
+    ask = partial(_ask, cluster, probe, settings.timeout, resolve, clock)
+    return Watch(cluster, settings.interval, ask, (settings, host, version))
 
 
 async def _ask(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.config.addresses import is_address
 from sidecar.net import names
+from sidecar.net.unix import is_unix
+from sidecar.net.unix_sockets import connect as connect_unix
 
 if TYPE_CHECKING:
     from sidecar.tls.client import ClientTls
@@ -33,8 +35,22 @@ class CannotAskError(Exception):
     """There is something missing on this side, which says nothing of the endpoint. Its text says what."""
 
 
-async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
-    """A connected socket; to whichever address of a name answers first. Raises OSError, CannotAskError."""
+async def connect(host: str, port: int, resolve: Resolve, greeting: bytes = b"") -> socket.socket:
+    """A connected socket; to whichever address of a name answers first. Raises OSError, CannotAskError.
+
+    greeting: what it begins with: a PROXY header. A new connection's buffer has room for it.
+    """
+    sock = connect_unix(host) if is_unix(host) else await _connect(host, port, resolve)
+    if greeting:
+        try:
+            sock.send(greeting)
+        except BaseException:
+            sock.close()
+            raise
+    return sock
+
+
+async def _connect(host: str, port: int, resolve: Resolve) -> socket.socket:
     if is_address(host):
         found: list[Any] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
@@ -51,20 +67,19 @@ async def connect(host: str, port: int, resolve: Resolve) -> socket.socket:
 
 @asynccontextmanager
 async def conversation(
-    host: str, port: int, resolve: Resolve, tls: ClientTls | None = None
+    host: str, port: int, resolve: Resolve, greeting: bytes = b"", tls: ClientTls | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to read and write while the context lasts. tls: how it is secured; None is in the clear.
 
     Raises OSError, CannotAskError, and UnwellError where the endpoint's certificate is not to be trusted.
     """
-    sock = await connect(host, port, resolve)
+    sock = await connect(host, port, resolve, greeting)
     try:
+        opening: Any = asyncio.open_unix_connection if is_unix(host) else asyncio.open_connection
         if tls is None:
-            reader, writer = await asyncio.open_connection(sock=sock)
+            reader, writer = await opening(sock=sock)
         else:
-            reader, writer = await asyncio.open_connection(
-                sock=sock, ssl=tls.context, server_hostname=tls.server_name(host)
-            )
+            reader, writer = await opening(sock=sock, ssl=tls.context, server_hostname=tls.server_name(host))
     except ssl.SSLError as error:
         sock.close()
         assert tls is not None

@@ -10,6 +10,7 @@ from sidecar.health.expectations import Expectations
 from sidecar.http1.body import ChunkedReader, LengthReader, UntilCloseReader
 from sidecar.http1.message import CHUNKED, UNTIL_CLOSE
 from sidecar.http1.scan import scan_response
+from sidecar.model import Endpoint
 from sidecar.model.stats import METHODS
 from sidecar.version import __version__
 
@@ -37,9 +38,10 @@ class HttpProbe:
     endpoint's own then.
     """
 
-    __slots__ = ("_expectations", "_host", "_path")
+    __slots__ = ("_expectations", "_greeting", "_host", "_path")
 
-    def __init__(self, settings: HealthSettings, host_header: str) -> None:
+    def __init__(self, settings: HealthSettings, host_header: str, greeting: bytes = b"") -> None:
+        self._greeting = greeting
         self._path = settings.path
         self._host = "" if host_header in ("endpoint", "preserve") else host_header
         self._expectations = Expectations(settings)
@@ -51,12 +53,12 @@ class HttpProbe:
 
     async def ask(self, host: str, port: int, resolve: Resolve, tls: ClientTls | None = None) -> None:
         """Raises UnwellError, OSError; see `probes.Probe`."""
-        authority = self._host or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        authority = self._host or Endpoint(host, port).authority
         request = (
             f"GET {self._path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: sidecar/{__version__} health\r\n"
             "Accept: */*\r\nConnection: close\r\n\r\n"
         )
-        async with conversation(host, port, resolve, tls) as (reader, writer):
+        async with conversation(host, port, resolve, self._greeting, tls) as (reader, writer):
             writer.write(request.encode("ascii"))
             try:
                 head, came = await _read_head(reader)

@@ -13,6 +13,7 @@ from sidecar.health.connection import CannotAskError, UnwellError
 from sidecar.health.http_probe import HttpProbe
 from sidecar.health.redis_probe import RedisProbe
 from sidecar.health.tcp_probe import TcpProbe
+from sidecar.net.proxy_header import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,13 +53,23 @@ class Probe(Protocol):
         """
 
 
-def probe_of(settings: HealthSettings, host_header: str, environ: Mapping[str, str] = os.environ) -> Probe:
-    """The probe for an upstream's endpoints. host_header: as in `UpstreamPolicy`. environ: has `password_env`."""
+def probe_of(
+    settings: HealthSettings,
+    host_header: str,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    proxy_protocol: int = 0,
+) -> Probe:
+    """The probe for an upstream's endpoints. host_header: as in `UpstreamPolicy`. environ: has `password_env`.
+
+    proxy_protocol: as in `PolicySettings`; the header says that nobody's request follows.
+    """
+    greeting = LOCAL[proxy_protocol]
     if settings.kind == "http":
-        return HttpProbe(settings, host_header)
+        return HttpProbe(settings, host_header, greeting)
     if settings.kind == "redis":
-        return RedisProbe(settings, environ)
-    return TcpProbe()
+        return RedisProbe(settings, environ, greeting)
+    return TcpProbe(greeting)
 
 
 async def examine(

@@ -32,9 +32,10 @@ class RedisProbe:
     changed while the process runs.
     """
 
-    __slots__ = ("_environ", "_settings")
+    __slots__ = ("_environ", "_greeting", "_settings")
 
-    def __init__(self, settings: HealthSettings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: HealthSettings, environ: Mapping[str, str], greeting: bytes = b"") -> None:
+        self._greeting = greeting
         self._settings = settings
         self._environ = environ
 
@@ -47,7 +48,7 @@ class RedisProbe:
     async def ask(self, host: str, port: int, resolve: Resolve, tls: ClientTls | None = None) -> None:
         """Raises UnwellError, CannotAskError, OSError; see `probes.Probe`."""
         secret = self._secret()
-        async with conversation(host, port, resolve, tls) as (reader, writer):
+        async with conversation(host, port, resolve, self._greeting, tls) as (reader, writer):
             try:
                 if secret:
                     user = self._settings.username.encode()

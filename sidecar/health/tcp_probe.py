@@ -16,14 +16,17 @@ __all__ = ["TcpProbe"]
 class TcpProbe:
     """Connects, and closes at once."""
 
-    __slots__ = ()
+    __slots__ = ("_greeting",)
 
     question = "connect"
+
+    def __init__(self, greeting: bytes = b"") -> None:
+        self._greeting = greeting
 
     async def ask(self, host: str, port: int, resolve: Resolve, tls: ClientTls | None = None) -> None:
         """Raises UnwellError, OSError; see `probes.Probe`."""
         if tls is not None:
-            async with conversation(host, port, resolve, tls):
+            async with conversation(host, port, resolve, self._greeting, tls):
                 return
-        sock = await connect(host, port, resolve)
+        sock = await connect(host, port, resolve, self._greeting)
         sock.close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sidecar.model.outcome import Outcome
 from sidecar.model.stats import zeros
+from sidecar.net.unix import is_unix
 
 if TYPE_CHECKING:
     from array import array
@@ -24,7 +25,7 @@ SAYS_NOTHING = (Outcome.CANCELLED, Outcome.LOCAL_SHORTAGE, Outcome.IDLE_RACE)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One host and port that serves an upstream, as a source names it.
+    """One host and port that serves an upstream, as a source names it; or `unix:PATH` (`net.unix`) and 0.
 
     weight: its share of the requests relative to its neighbours, 1 to 256.
     zone: where it runs, as the deployment calls it; empty when nobody says.
@@ -42,8 +43,15 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """`host:port`, IPv6 in brackets: the metrics' `endpoint` label and the default Host (RFC 9110 7.2)."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        """`host:port`, IPv6 in brackets, or `unix:PATH`: the metrics' `endpoint` label."""
+        if ":" not in self.host:
+            return f"{self.host}:{self.port}"
+        return self.host if is_unix(self.host) else f"[{self.host}]:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """The default Host (RFC 9110 7.2): the address; of a unix socket `localhost`, as curl and nginx send it."""
+        return "localhost" if is_unix(self.host) else self.address
 
 
 class EndingWithIt(Protocol):

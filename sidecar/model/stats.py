@@ -77,6 +77,8 @@ class UpstreamStats:
     hedges: requests that a second endpoint was asked too, [lost, won] by it.
     reuse_failures: reused connections that closed without a response byte (the idle race).
     overflows: requests and sessions turned away, by the `Limit` that was reached.
+    proxy_headers: connections that were to begin with a PROXY header: accepted, with none or a bad one, with none in
+        time, closed before its end.
     deadlines_exceeded: requests whose own time, of `deadline_header`, was over before their end.
     sessions: ended TCP sessions, and tunnels that HTTP requests have become, by `CloseReason`; bytes_sent goes to
         endpoints, bytes_received comes back.
@@ -106,6 +108,7 @@ class UpstreamStats:
         "in_flight",
         "mirrored",
         "overflows",
+        "proxy_headers",
         "requests",
         "retries",
         "retries_active",
@@ -141,6 +144,7 @@ class UpstreamStats:
         self.reuse_failures = 0
         self.deadlines_exceeded = 0
         self.overflows = [0] * len(Limit)
+        self.proxy_headers = [0, 0, 0, 0]
         self.sessions = [0] * len(CloseReason)
         self.checks = [0, 0, 0]
         self.secret_loads = [0, 0]

@@ -4,6 +4,8 @@
     receiver   what a connection's bytes are given to
     names      from the addresses of a name to a connected socket
     tls        a transport over another one
+    unix       how unix domain sockets are written; unix_sockets: bound and connected to
+    proxy_header  the PROXY protocol's header: who the client of a connection is
 
 and of the compiled build alone:
 

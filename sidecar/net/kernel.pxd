@@ -43,12 +43,17 @@ cdef extern from "<netinet/in.h>":
         in_port_t sin6_port
         int sin6_addr
 
+cdef extern from "<sys/un.h>":
+    cdef struct sockaddr_un:
+        unsigned short sun_family
+        char[108] sun_path
+
 cdef extern from "<arpa/inet.h>":
     int inet_pton(int family, const char* text, void* address)
     in_port_t htons(in_port_t port)
 
 cdef extern from "<sys/socket.h>":
-    enum: AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR
+    enum: AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR
     enum: MSG_NOSIGNAL, MSG_PEEK, SHUT_WR
     ctypedef unsigned int socklen_t
     cdef struct sockaddr:

@@ -6,14 +6,26 @@ What is accepted is read from at once, before it is watched; what is opened to a
 import socket
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EIO, EMFILE, ENFILE, EPROTO, errno
+from libc.errno cimport (
+    EAGAIN,
+    ECONNABORTED,
+    ECONNREFUSED,
+    EINPROGRESS,
+    EINTR,
+    EIO,
+    EMFILE,
+    ENFILE,
+    EPROTO,
+    errno,
+)
 from libc.stdint cimport uint32_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
 from sidecar.net.kernel cimport (
     AF_INET,
     AF_INET6,
+    AF_UNIX,
     EPOLLIN,
     EPOLLOUT,
     IPPROTO_TCP,
@@ -33,12 +45,14 @@ from sidecar.net.kernel cimport (
     sockaddr,
     sockaddr_in,
     sockaddr_in6,
+    sockaddr_un,
     socklen_t,
 )
 from sidecar.net.reactor cimport Reactor, Watched, os_error
 from sidecar.net.transport cimport SocketTransport, new_transport
 
 from sidecar.net.loop import ReactorLoop
+from sidecar.net.unix import MAX_PATH, address_of, is_unix
 
 __all__ = ["Acceptor", "Connector", "Network", "Server", "close_network", "new_event_loop", "open_network"]
 
@@ -108,9 +122,14 @@ class Network:
             raise
         return Server(acceptors)
 
+    async def create_unix_server(self, factory, *, sock, backlog=100, cleanup_socket=False):
+        """Listen on a unix socket that is bound; a `Server`. Its file is somebody else's."""
+        return Server([self._listen(factory, sock, backlog)])
+
     def _listen(self, factory, sock, backlog):
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # which accepted connections inherit
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # which accepted connections inherit
         sock.listen(backlog)
         return Acceptor(self._reactor, factory, sock)
 
@@ -128,7 +147,8 @@ class Network:
         try:
             protocol = factory()
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except BaseException:
             sock.close()
             raise
@@ -142,11 +162,13 @@ class Network:
         return transport, protocol
 
     def connect_to(self, factory, host, port, told):
-        """Connect to an IP address and port without a coroutine; what can be cancelled.
+        """Connect to an IP address and port, or to `unix:PATH`, without a coroutine; what can be cancelled.
 
         told(transport, protocol, error) is called later, once; not after `cancel`. None for addresses that only the
         resolver can read (an IPv6 zone): `create_connection` takes those.
         """
+        if is_unix(host):
+            return _unix_connector(self._reactor, factory, host, told)
         return _connector(self._reactor, factory, host, port, told)
 
 
@@ -297,6 +319,30 @@ cdef _connector(Reactor reactor, factory, str host, unsigned short port, told):
     return connector
 
 
+cdef _unix_connector(Reactor reactor, factory, str host, told):
+    cdef sockaddr_un address
+    cdef Connector connector
+    cdef bytes name
+    found = address_of(host)
+    name = found if isinstance(found, bytes) else found.encode()
+    if len(name) > MAX_PATH:
+        raise ValueError(f"{host}: longer than the {MAX_PATH} bytes of a unix socket's path")
+    memset(&address, 0, sizeof(address))
+    address.sun_family = AF_UNIX
+    memcpy(address.sun_path, PyBytes_AS_STRING(name), len(name))
+    connector = Connector.__new__(Connector)
+    connector.reactor = reactor
+    connector.factory = factory
+    connector.told = told
+    # An abstract name ends with its length, a path with a zero byte (unix(7)).
+    connector.start(
+        <sockaddr*> &address,
+        sizeof(address) - sizeof(address.sun_path) + len(name) + (0 if name[:1] == b"\0" else 1),
+        AF_UNIX,
+    )
+    return connector
+
+
 cdef class Connector(Watched):
     """A connection being opened."""
 
@@ -313,8 +359,11 @@ cdef class Connector(Watched):
             number = errno
         else:
             self.reactor.open.add(self)
-            setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes))
+            if family != AF_UNIX:
+                setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes))
             number = 0 if connect(self.fd, address, size) == 0 else errno
+            if number == EAGAIN and family == AF_UNIX:  # its queue is full, and nothing says when it is not
+                number = ECONNREFUSED
             if number == EINPROGRESS:  # also on the loopback
                 try:
                     self.watch(EPOLLOUT)

@@ -32,6 +32,7 @@ _OVER_TLS = (
     Reason.TLS_FAILED,
 )
 CONNECT_RESULTS = ("established", "refused", "timeout", "tls")  # the order of `UpstreamStats.connects`
+PROXY_HEADER_RESULTS = ("accepted", "invalid", "timeout", "closed")  # of `UpstreamStats.proxy_headers`
 
 
 def requests(clusters: list[Cluster], *, methods: bool) -> Iterator[Family]:
@@ -275,6 +276,17 @@ def connections(clusters: list[Cluster]) -> Iterator[Family]:
             ((cluster.name, result), count)
             for cluster in clusters
             for result, count in zip(CONNECT_RESULTS, cluster.stats.connects, strict=True)
+        ),
+    )
+    yield counter(
+        "proxy_headers_total",
+        "Clients' connections that had to begin with a PROXY header, by what became of it.",
+        ("upstream", "result"),
+        (
+            ((cluster.name, result), count)
+            for cluster in clusters
+            if any(cluster.stats.proxy_headers)
+            for result, count in zip(PROXY_HEADER_RESULTS, cluster.stats.proxy_headers, strict=True)
         ),
     )
 

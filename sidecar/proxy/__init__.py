@@ -1,6 +1,7 @@
 """The data path. Read it in the order a request flows:
 
-    listener    a localhost port, and what is made of a connection to it
+    listener    a localhost port, or a unix socket, and what is made of a connection to it
+    proxied     a connection that begins with a PROXY header
     downstream  the application's connection: request heads, pipelining, keep-alive, lingering close
     router      which upstream's exchange it is to have, where a listener is shared
     attempt     how it gets to an endpoint: picking, connecting, sending, trying again

@@ -19,6 +19,7 @@ from sidecar.http1.state import State
 from sidecar.model import Limit, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import UNCONNECTED, Dial
+from sidecar.proxy.proxied import greeting
 from sidecar.proxy.respond import OVERFLOW_MESSAGES
 from sidecar.proxy.sweep import NEVER
 from sidecar.proxy.upstream import UpstreamConnection
@@ -146,7 +147,10 @@ class Attempts:
         admission = endpoint.pool.admit(self, probe=probe)
         if admission is Admission.OPEN:
             factory = partial(UpstreamConnection, self._context, endpoint)
-            self._dial = Dial(self._context, endpoint, factory, self.cluster.policy.connect_timeout, self)
+            timeout = self.cluster.policy.connect_timeout
+            version = self.cluster.proxy_protocol
+            hello = greeting(version, self.client.transport, self.client.peer) if version else b""
+            self._dial = Dial(self._context, endpoint, factory, timeout, self, hello)
             return
         endpoint.in_flight -= 1
         self.endpoint = None
@@ -180,6 +184,7 @@ class Attempts:
         self._dial = None
         self.cluster.stats.connects[0] += 1
         connection.adopt()
+        connection.proxied = bool(dial.greeting)
         self._send(connection)
 
     def on_connect_failed(self, dial: Dial, outcome: Outcome) -> None:

@@ -35,7 +35,8 @@ class ProxyContext:
     hedge_timers: by upstream. recorder: told of each exchange and session at its end; None where nobody asks.
     recording: what it has counted.
     checks: health checks that go on, and their bound; whoever makes them counts them here.
-    resolver: addresses of endpoints' names. listening: (host, port) of every listener, to know itself by.
+    resolver: addresses of endpoints' names. listening: (host, port) of every listener, to know itself
+    by; of a unix socket (`unix:PATH`, 0).
     """
 
     __slots__ = (

@@ -19,6 +19,8 @@ from sidecar.errors import OWN_SHORTAGES, Reason
 from sidecar.model import Outcome
 from sidecar.net.names import connect
 from sidecar.net.tls import TlsTransport
+from sidecar.net.unix import is_unix, spelt
+from sidecar.net.unix_sockets import connect as connect_unix
 from sidecar.proxy.handshake import ToEndpoint
 
 if TYPE_CHECKING:
@@ -59,10 +61,11 @@ class Dial:
     """One attempt to connect. It ends in exactly one call of its dialer, or in none after `cancel`.
 
     factory: makes the protocol; duck-typed, as ours do not inherit asyncio.Protocol.
+    greeting: what the connection begins with, before anything of the protocol's: a PROXY header.
     deadline: monotonic seconds; the sweep ends the attempt then.
     """
 
-    __slots__ = ("_context", "_dialer", "_factory", "_secure", "_task", "deadline", "endpoint")
+    __slots__ = ("_context", "_dialer", "_factory", "_secure", "_task", "deadline", "endpoint", "greeting")
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Dial:
         factory: Callable[[], Any],
         timeout: float,
         dialer: Dialer,
+        greeting: bytes = b"",
     ) -> None:
         self._context = context
         self._dialer = dialer
@@ -80,6 +84,7 @@ class Dial:
         if self._secure is not None:
             self._factory = partial(TlsTransport, context.loop, self._secure)
         self.endpoint = endpoint
+        self.greeting = greeting
         self.deadline = context.sweep.soon + timeout
         context.sweep.members.add(self)
         self._task = self._start()
@@ -90,7 +95,7 @@ class Dial:
         # The compiled build's network (`net.network`) connects to addresses without a coroutine.
         connect_to = getattr(self._context.network, "connect_to", None)
         work = None
-        if connect_to is not None and _is_address(endpoint.host):
+        if connect_to is not None and (_is_address(endpoint.host) or is_unix(endpoint.host)):
             work = connect_to(self._factory, endpoint.host, endpoint.port, self._told)
         return self._context.loop.create_task(self._connect()) if work is None else work
 
@@ -131,9 +136,9 @@ class Dial:
         if error is None:
             try:
                 self._check(transport)
+                self._greet(transport)
             except OSError as refusal:
                 error = refusal
-        # Here, before anything else is said: the PROXY header (`cluster.proxy_protocol`).
         if error is None and self._secure is not None:
             self._task = self._secure
             self._secure.start(protocol)
@@ -160,10 +165,13 @@ class Dial:
         if _is_address(host):
             made: tuple[Any, Any] = await network.create_connection(self._factory, host, port)
             return made
-        found = await self._context.resolver.resolve(host, port)
-        sock = await connect(found, loop)
+        if is_unix(host):
+            sock, create = connect_unix(host), network.create_unix_connection
+        else:
+            sock = await connect(await self._context.resolver.resolve(host, port), loop)
+            create = network.create_connection
         try:
-            made = await network.create_connection(self._factory, sock=sock)
+            made = await create(self._factory, sock=sock)
         except BaseException:
             sock.close()
             raise
@@ -181,12 +189,17 @@ class Dial:
             transport.close()
             raise ConnectionRefusedError
 
+    def _greet(self, transport: Any) -> None:
+        """Say who the client is, before anybody says anything else, be it TLS."""
+        if self.greeting:
+            transport.write(self.greeting)
+
 
 def _leads_back(transport: asyncio.BaseTransport, listening: set[tuple[str, int]]) -> bool:
     """Whether the other end of a connection is one of our own listeners."""
     peer = transport.get_extra_info("peername")
-    if not peer:
-        return False
+    if not isinstance(peer, tuple):
+        return (spelt(peer), 0) in listening
     host, port = peer[0].removeprefix("::ffff:"), peer[1]
     if (host, port) in listening:
         return True

@@ -62,6 +62,11 @@ class Front:
         self.rules = rules
         self.mirror = mirror
 
+    @property
+    def parts(self) -> tuple[RateLimit | None, HeaderRules | None, Mirror | None]:
+        """What it consists of."""
+        return self.rate, self.rules, self.mirror
+
     def enter(self, exchange: Exchange) -> bool:
         """A request begins; False when it has been answered and goes no further."""
         if self.rate is not None:

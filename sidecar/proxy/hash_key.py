@@ -20,7 +20,7 @@ def request_key(head: RequestHead, client: DownstreamConnection, cluster: Cluste
     """The key, 0 to 2**64 - 1, of what the policy's `hash_on` names; by chance when the request has none of it."""
     kind, _, name = cluster.policy.hash_on.partition(":")
     if kind == "client":
-        return client_key(client.transport)
+        return client_key(client.transport, client.peer)
     if kind == "path":
         value: bytes | None = head.target.partition(b"?")[0]
     else:
@@ -30,10 +30,13 @@ def request_key(head: RequestHead, client: DownstreamConnection, cluster: Cluste
     return cluster.any_key() if value is None else key_of(value)
 
 
-def client_key(transport: Transport) -> int:
-    """The key of the client's address, without its port."""
-    peer = transport.get_extra_info("peername")
-    return key_of(str(peer[0]).encode() if peer else b"")
+def client_key(transport: Transport, peer: tuple[str, int] | None) -> int:
+    """The key of the client's address, without its port. peer: as a PROXY header names it.
+
+    Clients of a unix socket have none, and all the same key.
+    """
+    found = peer or transport.get_extra_info("peername")
+    return key_of(str(found[0]).encode() if isinstance(found, tuple) else b"")
 
 
 def _cookie(value: bytes, name: bytes) -> bytes | None:

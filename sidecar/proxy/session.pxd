@@ -12,7 +12,7 @@ cdef class Session(Receiver):
     cdef public EndpointState _endpoint
     cdef public EndpointSide other
     cdef public ReadGate gate
-    cdef public object transport
+    cdef public object peer, transport
     cdef public int _alive
     cdef public bint _ended, _read_ended
     cdef public double _idle_timeout, deadline, started

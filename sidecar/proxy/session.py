@@ -42,6 +42,7 @@ class Session(Receiver):
     """The application's side, and the session's life. other: the endpoint's side, once joined.
 
     idle_timeout: seconds that neither side may be silent for; 0 is off.
+    peer: as in `DownstreamConnection`.
     started: monotonic seconds. sent: bytes that have gone to the endpoint; received: that have come from it.
     """
 
@@ -57,6 +58,7 @@ class Session(Receiver):
         "deadline",
         "gate",
         "other",
+        "peer",
         "received",
         "sent",
         "started",
@@ -74,6 +76,7 @@ class Session(Receiver):
         self._endpoint: EndpointState | None = None
         self._idle_timeout = idle_timeout or NEVER
         self.other: EndpointSide | None = None
+        self.peer: tuple[str, int] | None = None
         self._read_ended = False
         self._unsent_before = 0
         self.deadline = NEVER
@@ -83,6 +86,7 @@ class Session(Receiver):
 
     def take_over(self, client: DownstreamConnection, connection: UpstreamConnection) -> None:
         """Join two connections that carried HTTP: they, and their room in the books, are its own from now on."""
+        self.peer = client.peer
         self._begin(client.transport)
         client.transport.set_protocol(self)  # type: ignore[arg-type] # duck-typed, as all protocols here
         self._endpoint = connection.endpoint
@@ -378,9 +382,9 @@ class EndpointSide(Receiver):
 
 
 def keep_alive(transport: Transport) -> None:
-    """Let the kernel find out when the other side has vanished without a word."""
+    """Let the kernel find out when the other side has vanished without a word; of a unix socket it knows."""
     sock = transport.get_extra_info("socket")
-    if sock is not None:
+    if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -15,6 +15,7 @@ from sidecar.model import CloseReason, Limit, Outcome
 from sidecar.pool import Admission
 from sidecar.proxy.dial import UNCONNECTED, Dial
 from sidecar.proxy.hash_key import client_key
+from sidecar.proxy.proxied import greeting
 from sidecar.proxy.relay import UNSENT
 from sidecar.proxy.session import EndpointSide, Session
 from sidecar.proxy.sweep import NEVER
@@ -80,7 +81,7 @@ class TcpSession(Session):
         else:
             self._touch()
             if self.cluster.hashes:
-                self._key = client_key(transport)
+                self._key = client_key(transport, self.peer)
             self._connect(context.monotonic())
 
     def data_received(self, data: bytes) -> None:
@@ -118,7 +119,9 @@ class TcpSession(Session):
             endpoint.in_flight += 1
             self._endpoint = endpoint
             timeout = self.cluster.policy.connect_timeout
-            self._dial = Dial(self._context, endpoint, partial(EndpointSide, self), timeout, self)
+            version = self.cluster.proxy_protocol
+            hello = greeting(version, self.transport, self.peer) if version else b""
+            self._dial = Dial(self._context, endpoint, partial(EndpointSide, self), timeout, self, hello)
             return
         if admission is Admission.WAIT:
             policy = self.cluster.policy

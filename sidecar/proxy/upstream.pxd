@@ -20,7 +20,7 @@ cdef class UpstreamConnection(Receiver):
     cdef public Py_ssize_t _limit
     cdef public int _interims
     cdef public long served
-    cdef public bint _booked, heard, write_full
+    cdef public bint _booked, heard, proxied, write_full
     cdef public double deadline
     cpdef start(self, Exchange exchange, bytes request)
     cpdef rest(self, double idle_timeout)

@@ -31,6 +31,7 @@ class UpstreamConnection(Receiver):
     """One connection to one endpoint.
 
     exchange: the one it carries; None while it is idle in the pool.
+    proxied: it began with a PROXY header, and so is its client's and nobody else's.
     served: exchanges it has carried to their end. heard: bytes have come for the one it carries now.
     reader: of the response body, once the head has come and the body did not come whole with it.
     deadline: for the sweep; only an idle connection has one, a busy one's exchange has its own.
@@ -48,6 +49,7 @@ class UpstreamConnection(Receiver):
         "gate",
         "heard",
         "pool",
+        "proxied",
         "reader",
         "served",
         "transport",
@@ -69,6 +71,7 @@ class UpstreamConnection(Receiver):
         self.reader: BodyReader | None = None
         self.served = 0
         self.heard = False
+        self.proxied = False
         self.write_full = False
         self.deadline = NEVER
 
@@ -97,6 +100,9 @@ class UpstreamConnection(Receiver):
 
     def rest(self, idle_timeout: float) -> None:
         """The exchange is over and the connection may be used again: into the pool, or to who waits for it."""
+        if self.proxied or (self.exchange is not None and self.exchange.cluster.proxy_protocol):
+            self.close()
+            return
         self.exchange = None
         self.reader = None
         self.served += 1

@@ -25,13 +25,16 @@ def static_endpoints(upstream: UpstreamSettings) -> tuple[Endpoint, ...]:
 def wanted_of(upstream: UpstreamSettings, kind: str) -> Wanted:
     """What a registry of that kind is asked for: dns, unless told otherwise, for the hosts that the file names."""
     source = upstream.source
-    own = upstream.endpoints[0].port if upstream.endpoints else upstream.listen_port
+    named = [
+        endpoint for endpoint in static_endpoints(upstream) if endpoint.port
+    ]  # a unix socket has no name
+    own = named[0].port if named else upstream.listen_port
     return Wanted(
         upstream=upstream.name,
         service=source.service or ("" if kind == "dns" else upstream.name),
         port=source.port,
         default_port=own or 0,
-        endpoints=static_endpoints(upstream) if kind == "dns" else (),
+        endpoints=tuple(named) if kind == "dns" else (),
         tags=source.tags,
         datacenter=source.datacenter,
         namespace=source.namespace,
@@ -55,7 +58,8 @@ def combined(upstream: UpstreamSettings, said: Mapping[str, tuple[Endpoint, ...]
     found: dict[tuple[str, int], Endpoint] = {}
     for _, endpoints in chosen:
         for endpoint in endpoints:
-            placed = replace(endpoint, port=source.override_port) if source.override_port else endpoint
+            moves = source.override_port and endpoint.port  # a unix socket has none
+            placed = replace(endpoint, port=source.override_port) if moves else endpoint
             found.setdefault(placed.key, placed)
     return Snapshot(
         upstream.name, tuple(found.values())[:MAX_ENDPOINTS], "+".join(name for name, _ in chosen)

@@ -107,7 +107,10 @@ class ServiceChecks:
         return {upstream.name: health for upstream, health in zip(upstreams, found, strict=True)}
 
     async def _check(self, upstream: UpstreamSettings, gate: asyncio.Semaphore) -> ServiceHealth:
-        probe = probe_of(upstream.health, upstream.policy.host_header, self._environ)
+        policy = upstream.policy
+        probe = probe_of(
+            upstream.health, policy.host_header, self._environ, proxy_protocol=policy.proxy_protocol
+        )
         self._forget_others(upstream)
         try:
             tls = await self._tls(upstream)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.balance.round_robin import lay_out
 from sidecar.config import EndpointSettings, load_settings
 from sidecar.config.settings import STATIC, UpstreamKind
+from sidecar.net.unix import UNIX, is_unix
 from sidecar.registry.service import ServiceConfig, ServiceStatus
 
 if TYPE_CHECKING:
@@ -151,6 +152,8 @@ class ServiceRegistry:
 
     def get_service_url(self, name: str, path: str = "") -> str:
         """`scheme://host:port`, then `path` after exactly one slash.
+
+        Of a unix socket it is `http+unix://%2Frun%2Fapp.sock`, then the path; for redis and tcp `unix:///run/app.sock`.
 
         A load balancer's endpoints take turns, by weight. What a registry knows is balanced as the sidecar does, by the
         strategy and zones of the configuration, and one whose breaker checks have opened (`check_service_health`) is
@@ -308,7 +311,17 @@ def _config(upstream: UpstreamSettings) -> ServiceConfig:
 
 
 def _url(upstream: UpstreamSettings, address: str, path: str = "") -> str:
+    if is_unix(address):
+        return _unix_url(upstream, address.removeprefix(UNIX), path)
     base = f"{upstream.scheme}://{address}"
+    return f"{base}/{path.lstrip('/')}" if path else base
+
+
+def _unix_url(upstream: UpstreamSettings, socket: str, path: str) -> str:
+    """No scheme is registered for these: as requests-unixsocket and Docker's clients spell it, and as redis-py does."""
+    if not upstream.per_request:
+        return f"unix://{socket}"
+    base = f"http+unix://{socket.replace('%', '%25').replace('/', '%2F').replace(':', '%3A').replace('@', '%40')}"
     return f"{base}/{path.lstrip('/')}" if path else base
 
 

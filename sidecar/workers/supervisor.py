@@ -147,8 +147,10 @@ class Supervisor(App):
 
     def _descriptors_wanted(self) -> int:
         """A worker inherits the limit; this process needs all of the sockets."""
-        listening = sum(upstream.listen_port is not None for upstream in self.settings.upstreams)
-        sockets = listening * len(self.settings.sidecar.bind) * self.counts.configured
+        upstreams = self.settings.upstreams
+        places = sum(one.listen_port is not None for one in upstreams) * len(self.settings.sidecar.bind)
+        places += sum(bool(one.listener.socket) for one in upstreams)
+        sockets = places * self.counts.configured
         return max(super()._descriptors_wanted(), sockets + OWN_DESCRIPTORS)
 
     def _own_apps(self, context: ProxyContext) -> tuple[Any, Any]:

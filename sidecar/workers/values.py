@@ -54,6 +54,7 @@ _LIST_COUNTERS = (
     "secret_loads",
     "sessions",
     "overflows",
+    "proxy_headers",
     "tls_failures",
     "tls_reloads",
 )

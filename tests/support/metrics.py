@@ -94,6 +94,7 @@ def _requests(clock: Any) -> Cluster:
     cluster.stats.hedges[1] = 2
     cluster.stats.mirrored[0] = 9
     cluster.stats.overflows[Limit.PENDING] = 1_234_567
+    cluster.stats.proxy_headers[0] = 6
     first.last_check = CheckResult(NOW - 1.0, False, 0.02, "refused", 3)
     second.last_check = CheckResult(NOW - 1.0, True, 0.01, "", 9)
     third.last_check = CheckResult(NOW - 1.0, None, 0.0, "no name server", 1)

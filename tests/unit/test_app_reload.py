@@ -429,7 +429,7 @@ async def test_a_reload_that_is_given_up_in_the_middle_leaves_nothing_open(
     app = await start(wanted)
     listening = asyncio.Event()
 
-    async def adopt(self: Listener, host: str, bound: socket.socket) -> None:
+    async def adopt(self: Listener, host: str, bound: socket.socket, **options: bool) -> None:
         bound.close()
         listening.set()
         await asyncio.Event().wait()
@@ -450,8 +450,8 @@ async def test_told_to_end_while_it_listens_anew_it_listens_no_more(
     app = await start(wanted)
     real = Listener.adopt
 
-    async def adopt(self: Listener, host: str, bound: socket.socket) -> None:
-        await real(self, host, bound)
+    async def adopt(self: Listener, host: str, bound: socket.socket, **options: bool) -> None:
+        await real(self, host, bound, **options)
         app._hurry(2)
 
     monkeypatch.setattr(Listener, "adopt", adopt)

@@ -1,13 +1,18 @@
 """Listening sockets: one for each slot, alone among sidecars, and the same ones after a reload."""
 
 import errno
+import os
 import socket
+import stat
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.ports import free_port, has_ipv6
 
+from sidecar.config.doors import ListenerSettings
 from sidecar.config.settings import (
     EndpointSettings,
     PolicySettings,
@@ -166,3 +171,72 @@ def test_one_slot_shares_its_port_with_nobody(opened: list[Ports]) -> None:
     (place,) = ports.by_upstream["api"]
     assert not place.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
     assert ports.listening == [("api", place.address)] == [("api", f"127.0.0.1:{place.port}")]
+
+
+# Unix sockets
+
+
+def at(name: str, path: Path | str, port: int | None = None, mode: int = 0o600) -> UpstreamSettings:
+    return replace(upstream(name, port), listener=ListenerSettings(socket=str(path), mode=mode))
+
+
+def test_a_socket_is_one_queue_for_all_slots(opened: list[Ports], tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    ports = Ports(3).open([at("api", path, 0)], HERE)
+    opened.append(ports)
+    port, place = ports.by_upstream["api"]
+    assert (port.host, place.address, len(place.sockets)) == ("127.0.0.1", f"unix:{path}", 3)
+    assert ports.listening[1] == ("api", f"unix:{path}")
+    ports.close_slot(0)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        accepted, _ = place.sockets[1].accept()
+        accepted.close()
+    with pytest.raises(BlockingIOError):
+        place.sockets[2].accept()
+    ports.close()
+    assert not path.exists()
+
+
+def test_it_stays_for_another_configuration_with_another_mode(opened: list[Ports], tmp_path: Path) -> None:
+    kept, gone = tmp_path / "kept.sock", tmp_path / "gone.sock"
+    before = Ports(1).open([at("api", kept), at("old", gone)], HERE)
+    after = before.open([at("renamed", kept, mode=0o666)], HERE)
+    opened.append(after)
+    before.close(but=after)
+    assert after.by_upstream["renamed"] == before.by_upstream["api"]
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o666
+    assert not gone.exists()
+
+
+def test_what_cannot_be_opened_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "b.sock"
+    with pytest.raises(StartError) as caught:
+        Ports(2).open([at("api", tmp_path / "a.sock"), at("web", path)], HERE)
+    assert str(caught.value) == (
+        f"cannot listen on unix:{path} for web: no such file or directory; create its directory first"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shortage_while_a_socket_is_shared_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short(socket.socket):
+        def dup(self) -> socket.socket:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("sidecar.net.unix_sockets.socket.socket", Short)
+    with pytest.raises(StartError, match="too many open files; see sidecar"):
+        Ports(2).open([at("api", tmp_path / "a.sock")], HERE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_skipped_has_its_socket_all_the_same(opened: list[Ports]) -> None:
+    name = f"@sidecar-ports-{os.getpid()}"
+    ports = Ports(1).open([replace(at("api", name, 80), skipped="itself")], HERE)
+    opened.append(ports)
+    assert ports.listening == [("api", f"unix:{name}")]
+    assert ports.open([at("api", name)], HERE).by_upstream == ports.by_upstream, (
+        "its mode is nobody's business"
+    )

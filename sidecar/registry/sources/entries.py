@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 from sidecar.config.addresses import is_address, parse_authority, parse_host, parse_port
 from sidecar.config.findings import meant, shown
 from sidecar.config.rules import Unusable, ZoneName
+from sidecar.config.socket_rules import parse_unix
 from sidecar.model import Endpoint
+from sidecar.net.unix import UNIX, is_unix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,8 +24,13 @@ _ZONE: Final = ZoneName()
 
 
 def endpoint_from_text(text: str, default_port: int = 0) -> Endpoint:
-    """The endpoint of `host:port`, or of a host alone where there is a default port. Raises ValueError."""
+    """The endpoint of `host:port`, of `unix:PATH`, or of a host alone where there is a default port.
+
+    Raises ValueError.
+    """
     text = text.strip()
+    if is_unix(text):
+        return Endpoint(_unix(text), 0)
     colons = text.count(":")
     alone = not colons or text.endswith("]") or (colons > 1 and is_address(text))
     try:
@@ -45,6 +52,8 @@ def endpoint_from_fields(
     host, port = fields.get("host", ""), fields.get("port", "")
     if not host:
         raise ValueError("has no host; write {host: ..., port: ...} or host:port")
+    if is_unix(host):
+        return Endpoint(_unix(host), 0, _weight(fields, complain), _zone(fields, complain))
     try:
         host = parse_host(host)
     except ValueError as error:
@@ -59,6 +68,14 @@ def endpoint_from_fields(
         if name not in _FIELDS:
             complain(f"the key {shown(name)} means nothing here{meant(name, _FIELDS)}")
     return Endpoint(host, number, _weight(fields, complain), _zone(fields, complain))
+
+
+def _unix(text: str) -> str:
+    """`unix:PATH`. Raises ValueError."""
+    try:
+        return UNIX + parse_unix(text.removeprefix(UNIX))
+    except ValueError as error:
+        raise ValueError(f"{shown(text)} {error}") from None
 
 
 def _weight(fields: Mapping[str, str], complain: Callable[[str], None]) -> int:

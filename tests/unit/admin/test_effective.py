@@ -16,7 +16,7 @@ from sidecar.config.check_rules import NoSecret
 from sidecar.config.load import load_settings
 from sidecar.config.record import fields
 from sidecar.config.rules import Later
-from sidecar.config.schema import Named, Policy, Root, Section, Several, Short
+from sidecar.config.schema import Named, Policy, Ports, Root, Section, Several, Short, Sockets
 from sidecar.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,7 +55,8 @@ load_balancers:
     rate_limit: {requests: 100, per: 2s, burst: 7}
     health_check: {path: /up, interval: 1, timeout: 0.5, rise: 3, fall: 4, expect_status: [204, 200-299],
       expect_body: /ok|fine/, expect_json: {status: [ok, true, 1.5], deep.er: "no"}}
-  queue: {hosts: ["q.example:5672"], scheme: tcp, idle_timeout: 5m, health_check: {type: tcp}}
+  queue: {hosts: ["q.example:5672"], scheme: tcp, idle_timeout: 5m, health_check: {type: tcp}, proxy_protocol: v1}
+  near: {hosts: ["unix:/run/near.sock", {host: "unix:@near", weight: 3}]}
 routers:
   front:
     port: 8100
@@ -79,7 +80,12 @@ register:
 sidecar:
   bind: [10.0.0.1]
   expose: true
-  ports: {8001: api, 6379: redis, 8080: ai-stack, 7000: orders}
+  ports: {8001: {to: api, accept_proxy: true}, 6379: redis, 8080: ai-stack, 7000: orders}
+  sockets:
+    /run/api.sock: {to: api, mode: "0600", tls: {cert: s.pem, key: k.pem, client_ca: c.pem, min_version: "1.3",
+      identity: [web]}}
+    "@here": {to: near, accept_proxy: true}
+    /run/queue.sock: queue
   admin: 0.0.0.0:9001
   metrics: "[::1]:9002"
   admin_token_file: admin.token
@@ -121,7 +127,7 @@ external_registry:
   - {type: etcd, name: kv, host: e.example, username: me, password_env: ETCD_PASSWORD}
 register: [{name: web, port: 8000, registry: kv, host: web.example, check_host: 127.0.0.2, health_check: {type: tcp}}]
 sidecar:
-  ports: {8000: pods}
+  ports: {8000: {to: pods, accept_proxy: true, tls: {cert: s.pem, key: k.pem}}}
   admin_token_env: ADMIN_TOKEN
   head_timeout: 4
   idle_timeout: 33
@@ -197,11 +203,10 @@ def _look(kind: type[Any], said: Any) -> None:
     for key, value in said.items():
         rule = rules[key]
         inner = rule.item if isinstance(rule, Several) else rule
-        if not isinstance(inner, Section | Named | Short):
+        if not isinstance(inner, Section | Named | Short | Ports | Sockets):
             continue
-        several = (
-            value if isinstance(rule, Several) else value.values() if isinstance(rule, Named) else [value]
-        )
+        by_key = isinstance(rule, Named | Ports | Sockets)
+        several = value if isinstance(rule, Several) else value.values() if by_key else [value]
         for one in several:
             _look(inner.kind, one)
 

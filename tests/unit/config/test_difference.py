@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.config.difference import Difference, as_far_as_possible, difference
+from sidecar.config.doors import ListenerSettings
 from sidecar.config.settings import (
     Address,
     BreakerSettings,
@@ -79,6 +80,12 @@ def test_upstreams_come_and_go() -> None:
         ({"scheme": "tcp"}, ("scheme",), {"scheme", "listeners"}),
         ({"listen_port": 1}, ("listen_port",), {"listener", "listeners"}),
         ({"skipped": "it would proxy to itself"}, ("skipped",), {"listener", "listeners"}),
+        (
+            {"listener": ListenerSettings(socket="/run/a.sock", accept_proxy=True)},
+            ("listener.accept_proxy", "listener.socket"),
+            {"listener", "listeners"},
+        ),
+        ({"policy": PolicySettings(proxy_protocol=2)}, ("policy.proxy_protocol",), set()),
         ({"endpoints": ()}, ("endpoints",), {"endpoints"}),
         ({"strategy": "random"}, ("strategy",), set()),
         ({"policy": PolicySettings(timeout=1.0)}, ("policy.timeout",), set()),

@@ -463,3 +463,91 @@ services:
   redis: {{host: redis.example, port: 6379, scheme: redis}}
 """)
     assert settings.upstream("web").policy.deadline_header == expected
+
+
+# Unix sockets, and what listeners are told
+
+
+SOCKETS = """
+services:
+  redis: {host: "unix:/run/redis.sock", scheme: redis}
+  app: {host: "unix:@app"}
+load_balancers:
+  api: {hosts: ["unix:/run/a.sock", "b.example:81", {host: "unix:/run/c.sock", weight: 2}]}
+  many: {hosts: ["a.example:1", "b.example:2"]}
+"""
+
+
+def test_unix_endpoints_have_no_port(load: Load) -> None:
+    text = SOCKETS + 'sidecar: {sockets: {"@app-too": app, /run/many.sock: many}}'
+    settings = load(text)
+    assert settings.upstream("redis").endpoints == (EndpointSettings("unix:/run/redis.sock", 0),)
+    assert settings.upstream("redis").listen_port == 6379, "the port it is known by is the localhost port"
+    assert [str(endpoint) for endpoint in settings.upstream("api").endpoints] == [
+        "unix:/run/a.sock",
+        "b.example:81",
+        "unix:/run/c.sock",
+    ]
+    assert settings.upstream("api").listen_port == 81, "of those that have one"
+
+
+def test_a_socket_is_a_place_to_listen_and_takes_no_port_away(load: Load) -> None:
+    text = (
+        SOCKETS
+        + 'sidecar: {sockets: {"@app-too": app, /run/many.sock: many, /run/api.sock: {to: api, mode: 0600}}}'
+    )
+    settings = load(text)
+    found = {
+        upstream.name: (upstream.listen_port, upstream.listener.socket) for upstream in settings.upstreams
+    }
+    assert found == {
+        "redis": (6379, ""),
+        "app": (None, "@app-too"),
+        "api": (81, "/run/api.sock"),
+        "many": (None, "/run/many.sock"),
+    }
+    assert settings.upstream("api").listener.mode == 0o600
+    assert settings.upstream("many").listener.mode == 0o660
+    none = load(text.replace("sidecar: {", "sidecar: {ports: {}, "))
+    assert {upstream.listen_port for upstream in none.upstreams} == {None}
+
+
+def test_a_socket_that_its_port_would_loop_to_is_listened_on(load: Load) -> None:
+    """The service is on this host: applications reach its port without the sidecar, and the socket through it."""
+    redis = load(
+        "services: {redis: {host: localhost, port: 6379}}\nsidecar: {sockets: {/run/r.sock: redis}}"
+    ).upstream("redis")
+    assert redis.skipped is not None
+    assert redis.listener.socket == "/run/r.sock"
+
+
+def test_ports_and_sockets_have_options_of_their_own(load: Load) -> None:
+    text = """
+services:
+  web: {host: web.example, port: 80, proxy_protocol: v2}
+  api: {host: api.example, port: 81, proxy_protocol: off}
+defaults: {proxy_protocol: v1}
+sidecar:
+  ports: {8000: {to: web, accept_proxy: true, tls: {cert: s.pem, key: k.pem}}, 8001: api}
+  sockets: {/run/web.sock: web, /run/api.sock: {to: api, accept_proxy: true}}
+"""
+    web, api = load(text).upstreams
+    assert (web.listen_port, web.listener.socket) == (8000, "/run/web.sock")
+    assert (web.listener.accept_proxy, web.listener.socket_accept_proxy) == (True, False)
+    assert (web.listener.port_tls, web.listener.socket_tls) == (True, False)
+    assert web.listener.tls.cert.endswith("s.pem")
+    assert (api.listener.accept_proxy, api.listener.socket_accept_proxy) == (False, True)
+    assert (web.policy.proxy_protocol, api.policy.proxy_protocol) == (2, 0)
+
+
+def test_the_environment_names_sockets_too(load: Load) -> None:
+    text = "services: {web: {host: web.example, port: 80}}\nload_balancers: {api: {hosts: ['a.example:81']}}"
+    environ = {
+        "WEB_HOST": "unix:/run/web.sock",
+        "WEB_PORT": "82",
+        "API_HOSTS": "unix:/run/a.sock, b.example:83",
+    }
+    web, api = load(text, environ=environ).upstreams
+    assert (web.endpoints, web.listen_port) == ((EndpointSettings("unix:/run/web.sock", 0),), 80)
+    assert [str(endpoint) for endpoint in api.endpoints] == ["unix:/run/a.sock", "b.example:83"]
+    assert api.listen_port == 81

@@ -1,15 +1,19 @@
 """Localhost ports: what is made of a connection, and what stays when a listener goes."""
 
 import asyncio
+import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.clock import FakeClock
 from support.ports import listening_socket
 
+from sidecar.clock import Clock
 from sidecar.cluster import Cluster
-from sidecar.model import UpstreamPolicy
+from sidecar.model import Endpoint, Snapshot, UpstreamPolicy
+from sidecar.net.unix_sockets import bind, remove
 from sidecar.proxy import Listener, ProxyContext
 
 
@@ -109,3 +113,77 @@ async def test_a_socket_that_cannot_be_served_is_closed() -> None:
     assert bound.fileno() == -1
     assert made.bound == []
     assert not context.listening
+
+
+@pytest.mark.every_loop
+async def test_a_unix_socket_is_listened_on_and_known_again(tmp_path: Path) -> None:
+    """And what leads back to it is refused, as to a port."""
+    from sidecar.net.network import close_network, open_network
+
+    loop = asyncio.get_running_loop()
+    clock: Any = FakeClock()
+    context = ProxyContext(loop, clock, open_network(loop))
+    path = tmp_path / "a.sock"
+    cluster = Cluster("api", "http", UpstreamPolicy(), clock)
+    cluster.apply(Snapshot("api", (Endpoint(f"unix:{path}", 0),), "static"))
+    bound, file = bind(str(path), 0o600, 8)
+    made = Listener(context, cluster)
+    await made.adopt(f"unix:{path}", bound)
+    assert context.listening == {(f"unix:{path}", 0)} == set(made.bound)
+    reader, writer = await asyncio.open_unix_connection(path)
+    async with asyncio.timeout(5.0):
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert b"connect_refused" in await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    made.close()
+    assert not context.listening
+    assert path.exists(), "the file is whoever has bound it to remove"
+    remove(str(path), file)
+    async with asyncio.timeout(5.0):
+        while context.clients:  # noqa: ASYNC110 - the state of the code under test has no event
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    close_network(context.network)
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("scheme", ["http", "tcp"])
+async def test_requests_and_sessions_from_socket_to_socket(tmp_path: Path, scheme: str) -> None:
+    from sidecar.net.network import close_network, open_network
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        writer.close()
+
+    asked: list[bytes] = []
+    loop = asyncio.get_running_loop()
+    context = ProxyContext(loop, Clock(), open_network(loop))
+    far = f"@sidecar-far-{os.getpid()}"
+    bound, _ = bind(far, 0o600, 8)
+    server = await asyncio.start_unix_server(answer, sock=bound)
+    cluster = Cluster("api", scheme, UpstreamPolicy(), context.clock)
+    cluster.apply(Snapshot("api", (Endpoint(f"unix:{far}", 0),), "static"))
+    path = str(tmp_path / "a.sock")
+    near, file = bind(path, 0o600, 8)
+    made = Listener(context, cluster)
+    await made.adopt(f"unix:{path}", near, accept_proxy=True)
+    reader, writer = await asyncio.open_unix_connection(path)
+    async with asyncio.timeout(5.0):
+        writer.write(b"PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\nok")
+        writer.close()
+        await writer.wait_closed()
+        while context.clients:  # noqa: ASYNC110 - the state of the code under test has no event
+            await asyncio.sleep(0)
+    assert (b"Host: localhost" if scheme == "http" else b"Host: a") in asked[0]
+    made.close()
+    remove(path, file)
+    server.close()
+    await server.wait_closed()
+    for member in tuple(context.sweep.members):
+        member.shut()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    close_network(context.network)

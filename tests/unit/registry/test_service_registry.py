@@ -161,6 +161,23 @@ def test_endpoints_of_a_load_balancer_take_turns(registry: ServiceRegistry) -> N
     assert registry.get_deployment_info()["services"]["api"]["endpoints"] == ["a.example:80", "b.example:80"]
 
 
+@pytest.mark.parametrize(
+    ("scheme", "host", "url"),
+    [
+        ("http", "unix:/run/app.sock", "http+unix://%2Frun%2Fapp.sock/x"),
+        ("http", "unix:@a:b%c", "http+unix://%40a%3Ab%25c/x"),
+        ("redis", "unix:/run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_urls_of_unix_sockets(tmp_path: Path, scheme: str, host: str, url: str) -> None:
+    """As requests-unixsocket and docker-py spell them, and as redis-py does."""
+    path = tmp_path / "sidecar.yml"
+    path.write_text(f'services: {{s: {{host: "{host}", scheme: {scheme}, port: 80}}}}')
+    found = ServiceRegistry(config_file=path, environ={})
+    assert found.get_service_url("s", "x") == url
+    assert found.get_service_config("s").host == host
+
+
 def test_unknown_services(registry: ServiceRegistry) -> None:
     for ask in (registry.get_service_url, registry.get_service_config):
         with pytest.raises(UnknownUpstreamError, match="known are: redis, six, api"):
