@@ -66,6 +66,14 @@ class Answering(ABC):
     def _is_ready(self) -> bool:
         """Whether it takes work."""
 
+    @abstractmethod
+    def quit(self) -> None:
+        """Finish what is in flight, accept nothing more, end."""
+
+    @abstractmethod
+    def _in_flight(self) -> int:
+        """How much that is."""
+
     # Its servers
 
     async def _bind_own(self) -> None:
@@ -143,6 +151,8 @@ class Answering(ABC):
             upstream=self.view_of,
             config=lambda: config_view(self.settings),
             access=Access(lambda: self.settings.sidecar, self.clock, self._asked),
+            finish=self.quit,
+            in_flight=self._in_flight,
         )
 
     def _watch_upstreams(self, refresh: Refresh | None = None, read: Read | None = None) -> Events:

@@ -68,6 +68,8 @@ def run(arguments: Sequence[str]) -> int:
         "drain": _act,
         "enable": _act,
         "reload": _reload,
+        "wait": _wait,
+        "quit": _quit,
         "demo": _demo,
     }[options.command]
     try:
@@ -213,6 +215,22 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser(
         "reload", parents=[running], help="have a running sidecar read its configuration again"
+    )
+
+    commands.add_parser(
+        "quit",
+        parents=[running],
+        help="have a running sidecar finish what is in flight and end, as a Job's last act",
+    )
+
+    command = commands.add_parser(
+        "wait", help="block until a running sidecar takes work: a container's startupProbe"
+    )
+    command.add_argument(
+        "--timeout", type=_seconds, metavar="N", default=60.0, help="give up after N seconds, 60 by default"
+    )
+    command.add_argument(
+        "--metrics", metavar="HOST:PORT", default="127.0.0.1:9902", help="its sidecar.metrics address"
     )
 
     command = commands.add_parser(
@@ -457,6 +475,18 @@ def _reload(options: argparse.Namespace) -> int:
     from sidecar.console.reload import reload
 
     return reload(options.admin)
+
+
+def _wait(options: argparse.Namespace) -> int:
+    from sidecar.console.wait import wait_ready
+
+    return wait_ready(options.metrics, options.timeout)
+
+
+def _quit(options: argparse.Namespace) -> int:
+    from sidecar.console.quit import ask_to_quit
+
+    return ask_to_quit(options.admin)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -61,6 +61,11 @@ class Ending(ABC):
             self._stop_accepting()
         self._stage_changed.set()
 
+    def quit(self) -> None:
+        """Whoever it serves has ended, and says so: the second stage, if it has not come so far."""
+        if self._stage < 2:
+            self._hurry(2)
+
     def _withdraw(self) -> None:
         if self._announcer is not None and self._withdrawal is None:
             self._withdrawal = asyncio.get_running_loop().create_task(self._announcer.drain())
