@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sidecar.clock import Clock
     from sidecar.cluster import Cluster
     from sidecar.config.settings import Address, Settings
+    from sidecar.handover import Taken
     from sidecar.model import AdminCounts, EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
     from sidecar.observe.history import Read, Refresh, Sampler
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from sidecar.registry.supervisor import SourceSupervisor
     from sidecar.reload import Reloads
 
-__all__ = ["Answering"]
+__all__ = ["Answering", "load_servers"]
 
 
 class Answering(ABC):
@@ -60,6 +61,7 @@ class Answering(ABC):
     _events: Events | None
     _registry: SourceSupervisor | None
     _announcer: Announcer | None
+    _taken: Taken | None
     _worker_counts: WorkerCounts | None  # where there are several processes
 
     @abstractmethod
@@ -85,7 +87,8 @@ class Answering(ABC):
         self.admin_address = _address(where.admin, self._admin_sockets)
 
     async def _bind(self, address: Address, name: str) -> list[socket.socket]:
-        bound = await bind(address.host, address.port, name)
+        taken = [] if self._taken is None else self._taken.sockets(name, str(address))
+        bound = taken or await bind(address.host, address.port, name)
         self._sockets += bound
         return bound
 
@@ -96,7 +99,7 @@ class Answering(ABC):
         listeners are serving already.
         """
         with ThreadPoolExecutor(1) as aside:
-            await context.loop.run_in_executor(aside, _load_servers)
+            await context.loop.run_in_executor(aside, load_servers)
         from sidecar.admin.server import AdminServer
 
         metrics, admin = self._own_apps(context)
@@ -249,7 +252,8 @@ class Answering(ABC):
             await self._sampler.close()
 
 
-def _load_servers() -> None:
+def load_servers() -> None:
+    """What answers at them, and takes its time to load."""
     import sidecar.admin.api
     import sidecar.admin.effective
     import sidecar.admin.events

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sidecar.config.settings import Settings
+    from sidecar.handover import Taken
     from sidecar.registry import ServiceRegistry
     from sidecar.reload import Changes
 
@@ -132,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
         help="listen on this address instead of sidecar.bind's; may be given several times",
     )
     _add_register(command)
+    command.add_argument(
+        "--takeover",
+        action="store_true",
+        help="take the sockets over from the sidecar that runs with the same sidecar.admin, which then ends",
+    )
     command.add_argument(
         "--log-format",
         choices=("auto", "text", "json"),
@@ -316,6 +322,10 @@ def _run(options: argparse.Namespace) -> int:
 
     configure(settings.log_level, options.log_format, sys.stderr)
 
+    taken = None
+    if options.takeover:
+        taken = _take_over(settings)
+
     file = settings.origin if changes else None
 
     def load() -> Settings:
@@ -324,11 +334,11 @@ def _run(options: argparse.Namespace) -> int:
 
     async def serve() -> int:
         if settings.sidecar.workers == 1:
-            await App(settings, load=load, changes=changes).run()
+            await App(settings, load=load, changes=changes, taken=taken).run()
         else:
             from sidecar.workers.supervisor import Supervisor
 
-            await Supervisor(settings, load, options.log_format, changes=changes).run()
+            await Supervisor(settings, load, options.log_format, changes=changes, taken=taken).run()
         return FINE
 
     code = run_loop(serve())
@@ -338,6 +348,21 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     return code
+
+
+def _take_over(settings: Settings) -> Taken | None:
+    """What the sidecar that runs hands over; before there is a loop, as there is nothing to serve meanwhile."""
+    import logging
+
+    from sidecar.handover import take
+
+    where = settings.sidecar
+    taken = take(str(where.admin), where.workers)
+    if taken is None:
+        logging.getLogger("sidecar").info(
+            "there is no sidecar to take over from at %s; starting as usual", where.admin
+        )
+    return taken
 
 
 def _changes(file: str) -> Changes | None:

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import StartError
 from sidecar.proxy.listener import BACKLOG
@@ -98,6 +98,23 @@ class Ports:
             places.append(place)
             wanted = place.port
         return places
+
+    def all_sockets(self) -> list[tuple[list[str | int], socket.socket]]:
+        """Each with what tells `adopt`, of another process, which one it is."""
+        return [
+            ([*key, place.host, place.port, slot], one)
+            for key, place in self._places.items()
+            for slot, one in enumerate(place.sockets)
+        ]
+
+    def adopt(self, found: Iterable[tuple[Sequence[Any], socket.socket]]) -> None:
+        """Have these places, as `all_sockets` names them, for `open` to choose from."""
+        sockets: dict[tuple[Any, ...], dict[int, socket.socket]] = {}
+        for (*what, slot), one in found:
+            sockets.setdefault(tuple(what), {})[slot] = one
+        for (host, port, at, number), slots in sockets.items():
+            place = Place(at, number, tuple(one for _, one in sorted(slots.items())))
+            self._places[host, port] = place
 
     @property
     def listening(self) -> list[tuple[str, str]]:

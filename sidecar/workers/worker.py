@@ -66,7 +66,6 @@ class WorkerApp(App):
 
     sockets: (host, descriptor) of each listening socket, by upstream. moves: of breakers, before it was there.
     orders: what was done by hand before and still holds. snapshots: the last that registries gave.
-    leaving: it finishes what it has and accepts nothing, since others have taken its place.
     alone: the supervisor has gone.
     """
 
@@ -81,7 +80,7 @@ class WorkerApp(App):
         snapshots: Sequence[Snapshot] = (),
     ) -> None:
         super().__init__(settings, clock)
-        self.leaving = False
+        self._notifier.close()  # the supervisor tells
         self.alone = False
         self._inherited = sockets
         self._moves = moves
@@ -129,6 +128,9 @@ class WorkerApp(App):
     async def _serve_own(self, context: ProxyContext) -> None:
         """The supervisor answers for all."""
 
+    def _offer_sockets(self) -> None:
+        """They are the supervisor's."""
+
     def _open_ports(self) -> Ports:
         """The supervisor has."""
         return self._ports
@@ -143,13 +145,7 @@ class WorkerApp(App):
 
     def _leave_first_stage(self, *, quiet: bool) -> None:
         """The whole is quiet when all workers are, and that is the supervisor's to know."""
-        assert self._context is not None
-        if self.leaving:
-            # A client's idle connection is not closed before the last quarter of the drain time: its next request may
-            # be on its way, and is answered with `Connection: close`.
-            if quiet and not self._context.clients:
-                self._stage = 2
-        elif self.alone:
+        if self.leaving or self.alone:
             super()._leave_first_stage(quiet=quiet)
         elif quiet is not self._told_quiet:
             self._told_quiet = quiet
@@ -161,12 +157,6 @@ class WorkerApp(App):
         """Be at least so far in ending, see `App._hurry`."""
         if stage > self._stage:
             self._hurry(stage)
-
-    def leave(self) -> None:
-        """Others have taken over the sockets: accept no more, finish, end."""
-        self.leaving = True
-        self._stop_accepting()
-        self.reach(1)
 
     def reopen(self) -> None:
         """The access log's file has been moved away."""

@@ -65,9 +65,9 @@ def test_it_asks_until_it_is_ready(serve: Serve) -> None:
 
 def test_it_gives_up_and_says_what_it_heard(serve: Serve) -> None:
     address = serve(*[NO] * 4)
-    assert waited(address, 0.2)[:2] == (
+    assert waited(address, 0.19)[:2] == (
         1,
-        f"sidecar: not ready at {address} within 0.2 s: it says that it is not ready yet\n",
+        f"sidecar: not ready at {address} within 0.19 s: it says that it is not ready yet\n",
     )
 
 
