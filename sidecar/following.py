@@ -147,7 +147,7 @@ class Following(ABC):
         return found.lines
 
     def _must_serve(self) -> None:
-        if self._offer is not None and self._offer.is_asked:
+        if self._offer is not None and self._offer.busy:
             raise NotNowError("not reloading: another process is taking over")
         if self._stage or not self.ready:
             raise NotNowError(f"not reloading: the sidecar is {'ending' if self._stage else 'starting'}")

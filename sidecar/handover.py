@@ -36,6 +36,7 @@ PROTOCOL = 1  # of the messages; it grows only when an older process would not u
 WITHIN = 5.0  # seconds for each word of the other side, which answers from memory
 # Seconds that the new one may take until it is ready: a worker's start is given 30, registries 5 by default.
 READY_WITHIN = 60.0
+MAX_TALKS = 4  # at once, of which one gets the sockets and the others are told so
 MAX_MESSAGE = 65536  # bytes; those below are far shorter
 # Sockets in one message: the kernel allows 253 (SCM_MAX_FD, unix(7)), and names of 255 characters are to fit.
 AT_ONCE = 100
@@ -52,7 +53,7 @@ Item = tuple[list[str | int], socket.socket]
 class Owner(Protocol):
     """The process that is served by an `Offer`."""
 
-    def offered(self, request: Message) -> Sequence[Item]:
+    async def offered(self, request: Message) -> Sequence[Item]:
         """All listening sockets, for somebody who asks for them. Raises SidecarError to give none."""
 
     def give_way(self, pid: int, word: Message) -> None:
@@ -84,19 +85,18 @@ def listen(name: str) -> socket.socket:
 
 
 class Offer:
-    """Gives the sockets of `owner` to whoever asks at `listening`, which is its own."""
+    """Gives the sockets of `owner` to whoever asks at `listening`, which is its own.
+
+    busy: somebody is taking over just now.
+    """
 
     def __init__(self, owner: Owner, listening: socket.socket) -> None:
         self.listening = listening
+        self.busy = False
         self._owner = owner
-        self._talk: asyncio.Task[None] | None = None
+        self._talks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(listening.fileno(), self._accept)
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether somebody is taking over just now."""
-        return self._talk is not None
 
     def stop(self) -> None:
         """Be asked no more; a talk that goes on is not ended by that."""
@@ -105,11 +105,12 @@ class Offer:
             self.listening.close()
 
     async def close(self) -> None:
-        """The same, and end the talk: whoever is there hears nothing more."""
+        """The same, and end what goes on: whoever is there hears nothing more."""
         self.stop()
-        if self._talk is not None:
-            self._talk.cancel()
-            await asyncio.wait([self._talk])
+        for talk in self._talks:
+            talk.cancel()
+        if self._talks:
+            await asyncio.wait(self._talks)
 
     def _accept(self) -> None:
         try:
@@ -121,11 +122,12 @@ class Offer:
         if uid != os.geteuid():
             _log.warning("refused to be taken over by user id %d: it is not this process's", uid)
             connection.close()
-        elif self._talk is not None:
-            with connection, suppress(OSError):
-                _send(connection, {"refused": "another process is taking over just now"})
+        elif len(self._talks) >= MAX_TALKS:
+            connection.close()
         else:
-            self._talk = self._loop.create_task(self._answer(connection, pid))
+            talk = self._loop.create_task(self._answer(connection, pid))
+            self._talks.add(talk)
+            talk.add_done_callback(self._talks.discard)
 
     async def _answer(self, connection: socket.socket, pid: int) -> None:
         try:
@@ -134,23 +136,36 @@ class Offer:
         except (OSError, ValueError) as error:  # TimeoutError too
             why = getattr(error, "strerror", None) or str(error) or "no word from it in time"
             _log.warning("not taken over: %s; going on", why.lower())
-        finally:
-            self._talk = None
 
     async def _hand_over(self, connection: socket.socket, pid: int) -> None:
         request = await self._hear(connection, WITHIN)
         if not request:
             return
+        if self.busy:
+            await self._refuse(connection, "another process is taking over just now")
+            return
+        self.busy = True
         try:
-            if request.get("takeover") != PROTOCOL:
-                raise StartError("it has another version; stop it, and start this one then")
-            items = self._owner.offered(request)
+            await self._answer_first(connection, pid, request)
+        finally:
+            self.busy = False
+
+    async def _refuse(self, connection: socket.socket, why: str) -> None:
+        _log.warning("not taken over: %s", why)
+        await self._tell(connection, {"refused": why})
+
+    async def _answer_first(self, connection: socket.socket, pid: int, request: Message) -> None:
+        """Of those who ask at the same time."""
+        if request.get("takeover") != PROTOCOL:
+            await self._refuse(connection, "it has another version; stop it, and start this one then")
+            return
+        try:
+            items = await self._owner.offered(request)
         except SidecarError as error:
-            _log.warning("not taken over: %s", error)
-            await self._tell(connection, {"refused": str(error)})
+            await self._refuse(connection, str(error))
             return
         _log.info("process %d asks for the sockets, to take over", pid)
-        for at in range(0, len(items), AT_ONCE):
+        for at in range(0, max(len(items), 1), AT_ONCE):
             part = items[at : at + AT_ONCE]
             message = {"sockets": [what for what, _ in part], "more": at + AT_ONCE < len(items)}
             await self._tell(connection, message, [one.fileno() for _, one in part])
@@ -256,15 +271,23 @@ class Taken:
         loop.add_reader(connection.fileno(), _settle, come)
         answer: Message = {}
         try:
-            _send(connection, {"ready": True, **word})
+            with suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # it may have said something before it closed
+                _send(connection, {"ready": True, **word})
             async with asyncio.timeout(WITHIN):
                 await come
-            answer, _ = _receive(connection)
+            try:
+                answer, _ = _receive(connection)
+            except ConnectionResetError:  # it has not read all; what it has said comes after this error
+                answer, _ = _receive(connection)
         except (OSError, ValueError):
-            _log.warning("the process before does not answer; going on without it")
+            answer = {}
         finally:
             loop.remove_reader(connection.fileno())
             connection.close()
+        if not answer:
+            _log.warning("the process before does not answer; going on without it")
         if "kept" in answer:
             raise StartError(f"the running sidecar is not taken over: {answer['kept']}")
 

@@ -109,6 +109,11 @@ class Reloads:
             return Reload("refused", (), ("not reloaded: the sidecar is ending",))
         return asked.result()
 
+    async def idle(self) -> None:
+        """Wait until none goes on."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
     def watch(self, changes: Changes | None) -> None:
         """Reload at each of `changes`, and no longer at those of before."""
         if self._watch is not None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sidecar.handover import Item, Message, Taken
     from sidecar.notify import Notifier
     from sidecar.registry.registration import Announcer
+    from sidecar.reload import Reloads
 
 __all__ = ["Replacing"]
 
@@ -36,6 +37,7 @@ class Replacing(ABC):
     """The part of an `App` that comes after another process, or before one; the rest of it is declared here."""
 
     settings: Settings
+    reloads: Reloads
     ready: bool
     _ports: Ports
     _stage: int
@@ -80,8 +82,9 @@ class Replacing(ABC):
                 return
         self._offer = Offer(self, listening)
 
-    def offered(self, request: Message) -> Sequence[Item]:
+    async def offered(self, request: Message) -> Sequence[Item]:
         """See `handover.Owner`."""
+        await self.reloads.idle()  # none begins from now on, see `Following`
         if self._stage or not self.ready:
             raise StartError(f"it is {'ending' if self._stage else 'starting'}")
         if request.get("workers") != self._ports.slots:
