@@ -198,7 +198,10 @@ class Supervisor(App):
         failed = [worker for worker in started if not worker.serves]
         if failed:
             for worker in started:
-                worker.kill()
+                if self._taken is None:
+                    worker.kill()
+                else:  # those that are ready have taken connections, as the workers of the other process have
+                    self._send_away(worker)
             await asyncio.wait([worker.ended for worker in started])
             raise StartError(failed[0].ready.result() or f"worker {failed[0].slot} {failed[0].end}")
         return started

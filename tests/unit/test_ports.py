@@ -166,3 +166,21 @@ def test_one_slot_shares_its_port_with_nobody(opened: list[Ports]) -> None:
     (place,) = ports.by_upstream["api"]
     assert not place.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
     assert ports.listening == [("api", place.address)] == [("api", f"127.0.0.1:{place.port}")]
+
+
+# Handing over
+
+
+def test_places_go_to_another_process_with_their_sockets() -> None:
+    before = Ports(2).open([upstream("api", 0), upstream("other", 0)], HERE)
+    copies = [(what, one.dup()) for what, one in before.all_sockets()]
+    after = Ports(2)
+    after.adopt(reversed(copies))
+    places = after.open([upstream("api", 0)], HERE)
+    assert places.listening == [("api", before.by_upstream["api"][0].address)]
+    (place,) = places.by_upstream["api"]
+    assert list(place.sockets) == [one for what, one in copies if what[1] == "api"]
+    after.close(but=places)
+    assert [one.fileno() >= 0 for what, one in copies] == [what[1] == "api" for what, _ in copies]
+    places.close()
+    before.close()
