@@ -174,7 +174,7 @@ class Offer:
         except TimeoutError:
             await self._tell(connection, {"kept": f"it was not ready within {READY_WITHIN:g} s"})
             raise
-        if word and word.get("ready"):
+        if word and word.get("ready") and not _has_gone(connection):
             self._owner.give_way(pid, word)
             await self._tell(connection, {"left": True})
         else:
@@ -354,6 +354,14 @@ def _receive(connection: socket.socket) -> tuple[Message, list[socket.socket]]:
     for one in sockets:
         one.close()
     raise ValueError("what it says is not understood, or too long, or no descriptor is free for it")
+
+
+def _has_gone(connection: socket.socket) -> bool:
+    """Whether the other side has closed, or its process has ended, since it said something."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """How an App takes the place of another process, and how it gives its own to one (`handover` is the talk between them).
 
-One process serves at a time: the new one has everything in hand, tells the old one, and accepts when that has stopped.
-Workers are the exception: the new ones accept while the old ones still do, as at a reload.
+One process accepts at a time: the new one has everything in hand, tells the old one, and accepts when that has stopped.
 """
 
 from __future__ import annotations
@@ -142,6 +141,7 @@ class Replacing(ABC):
         announced = [
             [one.registry, one.name, one.port, one.host, one.identity] for one in self.settings.registrations
         ]
+        _log.info("ready; process %d is asked to leave", pid)
         await self._taken.replace(announced=announced)
         _log.info("process %d is taken over from; this is process %d", pid, os.getpid())
 

@@ -145,6 +145,8 @@ class Supervisor(App):
             await in_thread("loading of servers", load_servers)
             await self._replace()
             self._in_place = True
+            for worker in tuple(self._workers):
+                worker.tell({"kind": "accept"})
             await self._serve_own(self._context)
         self._register()
         self._offer_sockets()
@@ -198,10 +200,7 @@ class Supervisor(App):
         failed = [worker for worker in started if not worker.serves]
         if failed:
             for worker in started:
-                if self._taken is None:
-                    worker.kill()
-                else:  # those that are ready have taken connections, as the workers of the other process have
-                    self._send_away(worker)
+                worker.kill()
             await asyncio.wait([worker.ended for worker in started])
             raise StartError(failed[0].ready.result() or f"worker {failed[0].slot} {failed[0].end}")
         return started
@@ -222,6 +221,7 @@ class Supervisor(App):
                 "settings": to_plain(settings),
                 "log_format": self._log_format,
                 "slot": slot,
+                "waits": self._taken is not None and not self._in_place,
                 "sockets": sockets,
                 "moves": [to_plain(move) for move in self._standing.moves_for(checked)],
                 "orders": [plain_order(order) for order in self._standing.orders()],

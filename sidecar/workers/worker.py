@@ -1,9 +1,9 @@
 """A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
 
-What it is told (`kind`): start, stage, leave, move, do, reload, reopen, snapshot, values, readings. It tells: ready or
-failed, then move, held, quiet, reloaded, values, readings. Signals are for the supervisor, which may be in the same
-foreground group or control group as its workers and passes on what they mean. A worker whose supervisor has gone drains
-by itself, as at SIGTERM, and takes signals then.
+What it is told (`kind`): start, accept, stage, leave, move, do, reload, reopen, snapshot, values, readings. It tells:
+ready or failed, then move, held, quiet, reloaded, values, readings. Signals are for the supervisor, which may be in the
+same foreground group or control group as its workers and passes on what they mean. A worker whose supervisor has gone
+drains by itself, as at SIGTERM, and takes signals then.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class WorkerApp(App):
 
     sockets: (host, descriptor) of each listening socket, by upstream. moves: of breakers, before it was there.
     orders: what was done by hand before and still holds. snapshots: the last that registries gave.
+    waits: it accepts nothing before it is told to, as others have the sockets.
     alone: the supervisor has gone.
     """
 
@@ -78,8 +79,12 @@ class WorkerApp(App):
         clock: Clock | None = None,
         orders: Sequence[Order] = (),
         snapshots: Sequence[Snapshot] = (),
+        *,
+        waits: bool = False,
     ) -> None:
         super().__init__(settings, clock)
+        self.waits = waits
+        self._waiting: list[tuple[str, list[tuple[str, socket.socket]]]] = []
         self._notifier.close()  # the supervisor tells
         self.alone = False
         self._inherited = sockets
@@ -140,6 +145,19 @@ class WorkerApp(App):
             (host, socket.socket(fileno=descriptor)) for host, descriptor in self._inherited.get(name, ())
         ]
 
+    async def _listen(self, name: str, sockets: list[tuple[str, socket.socket]]) -> None:
+        if self.waits:
+            self._waiting.append((name, sockets))
+        else:
+            await super()._listen(name, sockets)
+
+    def _stop_accepting(self) -> None:
+        super()._stop_accepting()
+        for _, sockets in self._waiting:
+            for _, one in sockets:
+                one.close()
+        self._waiting.clear()
+
     def _say(self, stage: int) -> None:
         """The supervisor has said it."""
 
@@ -152,6 +170,12 @@ class WorkerApp(App):
             self._channel.send({"kind": "quiet", "quiet": quiet})
 
     # What it is told
+
+    async def accept(self) -> None:
+        """Others have stopped to: the sockets are this one's."""
+        self.waits = False
+        while self._waiting:
+            await self._listen(*self._waiting.pop(0))
 
     def reach(self, stage: int) -> None:
         """Be at least so far in ending, see `App._hurry`."""
@@ -269,6 +293,7 @@ class _Conversation:
         self._app: WorkerApp | None = None
         self._held: deque[Message] = deque()
         self._loading: asyncio.Task[None] | None = None
+        self._accepting: asyncio.Task[None] | None = None
 
     def hand_over(self, app: WorkerApp) -> None:
         """Let `app`, which has started, do all that it is told."""
@@ -310,6 +335,8 @@ class _Conversation:
             app.reopen()
         elif kind == "leave":
             app.leave()
+        elif kind == "accept":
+            self._accepting = asyncio.get_running_loop().create_task(app.accept())
 
     def _reload(self, app: WorkerApp, message: Message) -> None:
         """Have `app` go by other settings, and say so or why not. What is told meanwhile waits until then."""
@@ -408,7 +435,8 @@ def _app(message: Message, channel: Channel) -> WorkerApp:
     moves = [from_plain(Move, move) for move in message["moves"]]
     orders = [order_of(order) for order in message["orders"]]
     snapshots = [snapshot_of(snapshot) for snapshot in message["snapshots"]]
-    return WorkerApp(settings, sockets, moves, channel, orders=orders, snapshots=snapshots)
+    waits = message["waits"]
+    return WorkerApp(settings, sockets, moves, channel, orders=orders, snapshots=snapshots, waits=waits)
 
 
 class _Mark(logging.Filter):

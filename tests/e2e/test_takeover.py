@@ -246,6 +246,39 @@ def test_a_new_one_that_is_killed_leaves_the_old_one_serving(
     assert calls.errors == []
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_that_is_killed_when_it_has_all_but_the_last_word_has_taken_nobodys_connection(
+    tmp_path: Path, workers: int
+) -> None:
+    """The old one is stopped just then, so that it cannot hear that the new one is ready."""
+    listen = free_port()
+    with (
+        ScriptedEndpoint() as endpoint,
+        serving(tmp_path, listen, endpoint.port, more=f"workers: {workers}") as running,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        ExitStack() as stack,
+    ):
+        path = tmp_path / "another.yml"
+        path.write_text(
+            running.path.read_text().replace("drain_timeout: 4", "drain_timeout: 4, registry_wait: 1")
+            + f'external_registry: {{type: consul, host: "127.0.0.1:{silent.getsockname()[1]}"}}\n'
+            + "services: {late: {host: 127.0.0.1, port: 1, source: consul}}\n"
+        )
+        after = running.begin("successor", path)
+        silent.settimeout(20.0)
+        silent.accept()[0].close()
+        os.kill(running.process.pid, signal.SIGSTOP)
+        try:
+            waiting = [stack.enter_context(HttpClient(listen)) for _ in range(20)]
+            wait_until(lambda: "is asked to leave" in after.stderr, "its word", 20.0)
+            after.kill()
+        finally:
+            os.kill(running.process.pid, signal.SIGCONT)
+        assert [client.request().status for client in waiting] == [200] * 20
+        assert get(running.metrics_port, "/ready").status == 200
+        wait_until(lambda: "has ended before it was ready" in running.process.stderr, "the old one's word")
+
+
 def test_sigterm_to_a_new_one_that_is_not_ready_ends_it_alone(tmp_path: Path) -> None:
     listen = free_port()
     with (

@@ -199,6 +199,19 @@ async def test_who_is_not_ready_in_time_is_told_that_it_comes_too_late(
     assert place.process.left == []
 
 
+async def test_one_that_has_died_since_it_was_ready_takes_nobodys_place(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = await started(place)
+    taken._connection.send(b'{"ready": true}')
+    taken.close()
+    async with asyncio.timeout(5):
+        while place.offer.busy:  # noqa: ASYNC110 - turns of the loop
+            await asyncio.sleep(0.001)
+    assert place.process.left == []
+    assert "has ended before it was ready; going on" in caplog.text
+
+
 async def test_one_that_has_died_meanwhile_is_replaced(
     place: Place, listening: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
