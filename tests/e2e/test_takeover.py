@@ -173,6 +173,30 @@ def test_nobody_to_take_over_from_is_a_usual_start(tmp_path: Path) -> None:
         assert expected in running.process.stderr
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_systemd_hears_who_the_service_is_and_of_one_end_alone(tmp_path: Path, workers: int) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, ScriptedEndpoint() as endpoint:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10.0)
+
+        def hear() -> list[str]:
+            return manager.recv(4096).decode().splitlines()
+
+        text = configuration(free_port(), [endpoint.port], sidecar=f"drain_timeout: 4, workers: {workers}")
+        with Succession(tmp_path, text, environ={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as running:
+            assert hear() == ["READY=1", f"STATUS=1 upstreams, admin at 127.0.0.1:{running.admin}"]
+            running.send(signal.SIGHUP)
+            assert hear()[0] == "RELOADING=1"
+            assert hear() == ["READY=1", "STATUS=configuration unchanged"]
+            ended_well(running.take_over("successor"))
+            assert hear()[2] == f"MAINPID={running.process.pid}"
+            running.send(signal.SIGTERM)
+            assert hear() == ["STOPPING=1", "STATUS=draining"]
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            hear()
+
+
 # What fails changes nothing
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -15,8 +16,15 @@ __all__ = ["Callers", "Succession"]
 class Succession(Sidecar):
     """A sidecar, and those that take its place. All that are started are ended with it."""
 
-    def __init__(self, directory: Path, text: str, *, arguments: tuple[str, ...] = ()) -> None:
-        super().__init__(directory, text, arguments=("--log-format", "text", *arguments))
+    def __init__(
+        self,
+        directory: Path,
+        text: str,
+        *,
+        environ: Mapping[str, str] | None = None,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(directory, text, environ=environ, arguments=("--log-format", "text", *arguments))
         self._started: list[Process] = []
 
     def __exit__(self, kind: object, *rest: object) -> None:
