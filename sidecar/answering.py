@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.config.doors import RateSettings
     from sidecar.config.settings import Address, Settings
+    from sidecar.handover import Taken
     from sidecar.model import AdminCounts, EndpointState, WorkerCounts
     from sidecar.model.registry import FeedStatus, Registered, SourceStatus
     from sidecar.observe.history import Read, Refresh, Sampler
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from sidecar.registry.supervisor import SourceSupervisor
     from sidecar.reload import Reloads
 
-__all__ = ["Answering"]
+__all__ = ["Answering", "load_servers"]
 
 
 class Answering(ABC):
@@ -61,11 +62,20 @@ class Answering(ABC):
     _events: Events | None
     _registry: SourceSupervisor | None
     _announcer: Announcer | None
+    _taken: Taken | None
     _worker_counts: WorkerCounts | None  # where there are several processes
 
     @abstractmethod
     def _is_ready(self) -> bool:
         """Whether it takes work."""
+
+    @abstractmethod
+    def quit(self) -> None:
+        """Finish what is in flight, accept nothing more, end."""
+
+    @abstractmethod
+    def _in_flight(self) -> int:
+        """How much that is."""
 
     # Its servers
 
@@ -78,7 +88,8 @@ class Answering(ABC):
         self.admin_address = _address(where.admin, self._admin_sockets)
 
     async def _bind(self, address: Address, name: str) -> list[socket.socket]:
-        bound = await bind(address.host, address.port, name)
+        taken = [] if self._taken is None else self._taken.sockets(name, str(address))
+        bound = taken or await bind(address.host, address.port, name)
         self._sockets += bound
         return bound
 
@@ -89,7 +100,7 @@ class Answering(ABC):
         listeners are serving already.
         """
         with ThreadPoolExecutor(1) as aside:
-            await context.loop.run_in_executor(aside, _load_servers)
+            await context.loop.run_in_executor(aside, load_servers)
         from sidecar.admin.server import AdminServer
 
         metrics, admin = self._own_apps(context)
@@ -144,6 +155,8 @@ class Answering(ABC):
             upstream=self.view_of,
             config=lambda: config_view(self.settings),
             access=Access(lambda: self.settings.sidecar, self.clock, self._asked),
+            finish=self.quit,
+            in_flight=self._in_flight,
         )
 
     def _watch_upstreams(self, refresh: Refresh | None = None, read: Read | None = None) -> Events:
@@ -246,7 +259,8 @@ class Answering(ABC):
             await self._sampler.close()
 
 
-def _load_servers() -> None:
+def load_servers() -> None:
+    """What answers at them, and takes its time to load."""
     import sidecar.admin.api
     import sidecar.admin.effective
     import sidecar.admin.events

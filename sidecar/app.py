@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sidecar.answering import Answering
+from sidecar.answering import Answering, load_servers
 from sidecar.clock import Clock
 from sidecar.cluster import Cluster
 from sidecar.config.resolved import upstream_policy
@@ -34,11 +34,12 @@ from sidecar.host_limits import descriptors_note, descriptors_wanted, host_notes
 from sidecar.leaving import Leaving
 from sidecar.model import AdminCounts, Endpoint, Snapshot
 from sidecar.net.network import close_network, new_event_loop, open_network
+from sidecar.notify import Notifier
 from sidecar.observe.recorder import Recording
-from sidecar.ports import Ports
 from sidecar.proxy import Listener, ProxyContext
 from sidecar.registry.threads import in_thread
 from sidecar.reload import Reloads
+from sidecar.replacing import Replacing
 from sidecar.version import build_name, is_compiled
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ if TYPE_CHECKING:
     from sidecar.admin.events import Events
     from sidecar.admin.server import AdminServer
     from sidecar.config.settings import Settings, UpstreamSettings
+    from sidecar.handover import Offer, Taken
     from sidecar.health.checker import Checker
     from sidecar.model import WorkerCounts
     from sidecar.observe.history import Sampler
+    from sidecar.ports import Ports
     from sidecar.registry.last_good import Kept
     from sidecar.registry.registration import Announcer
     from sidecar.registry.supervisor import SourceSupervisor
@@ -62,11 +65,13 @@ SHOWN_ENDPOINTS = 20  # of one upstream, in the log of the start
 _log = logging.getLogger("sidecar")
 
 
-class App(Ending, Answering, Following):
+class App(Ending, Answering, Following, Replacing):
     """One sidecar process.
 
     load: reads the configuration again, raises ConfigurationError; None where there is nothing to read.
     changes: see `reload.Changes`; None where nobody looks.
+    taken: what another process has handed over, whose place this one takes.
+    leaving: another process has taken its place.
     clusters: by upstream name. listening: (upstream name, "host:port") of every listener.
     admin_address, metrics_address: "host:port" once started.
     """
@@ -77,6 +82,7 @@ class App(Ending, Answering, Following):
         clock: Clock | None = None,
         load: Load | None = None,
         changes: Changes | None = None,
+        taken: Taken | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
@@ -87,11 +93,17 @@ class App(Ending, Answering, Following):
         self.admin_address: str | None = None
         self.metrics_address: str | None = None
         self.ready = False
-        self.reloads = Reloads(load, self.reload)
+        self.leaving = False
+        self._notifier = Notifier(os.environ, self.clock)
+        self.reloads = Reloads(load, self.reload, self._notifier)
+        self._taken = taken
+        self._in_place = False
+        self._offer: Offer | None = None
+        self._silence: asyncio.Task[None] | None = None
         self._changes = changes
         self._asked_early = False
         self._context: ProxyContext | None = None
-        self._ports = Ports(1)
+        self._ports = self._taken_ports(settings.sidecar.workers)
         self._listeners: dict[str, Listener] = {}
         self._leaving: Leaving | None = None
         self._doors: Doors | None = None
@@ -144,14 +156,22 @@ class App(Ending, Answering, Following):
         self._doors.follow(settings, self.clusters)
         self._ask_registries()
         await self._bind_own()
-        self._ports = self._open_ports()
+        before, self._ports = self._ports, self._open_ports()
+        before.close(but=self._ports)
+        if self._taken is not None:
+            await self._until_settled()
+            await in_thread("loading of servers", load_servers)
+            await self._replace()
         for upstream in settings.upstreams:
             await self._listen(upstream.name, self._sockets_for(upstream.name, self._ports))
         self.listening[:] = self._ports.listening
         context.sweep.start()
         self._follow_checks()
+        self._in_place = self._taken is not None
         await self._serve_own(context)
         self._register()
+        self._offer_sockets()
+        self._discard_taken()
         self._begin_reloads()
         self._garbage.begin()
 
@@ -280,7 +300,8 @@ class App(Ending, Answering, Following):
         return self._ports.open(self.settings.upstreams, self.settings.sidecar.bind)
 
     def _is_ready(self) -> bool:
-        return self.ready and self._has_settled() and not self._stage
+        # Where another process has just been ready, nobody is to hear otherwise.
+        return (self.ready or self._in_place) and self._has_settled() and not self._stage
 
     def _has_settled(self) -> bool:
         """Whether registries have given their first words, or had their time for that: once, not at each reload."""
@@ -322,6 +343,7 @@ class App(Ending, Answering, Following):
         loop.add_signal_handler(signal.SIGUSR1, self._on_sigusr1)
         await self.start()
         self._announce()
+        self._notifier.watch(self._is_ready, self._status, main=self._in_place)
         try:
             await self._stage_changed.wait()
             await self._drain()
@@ -381,8 +403,9 @@ class App(Ending, Answering, Following):
 
     async def close(self) -> None:
         """Close everything at once, what is announced withdrawn before; safe to call at any time and again."""
-        self.ready = False
+        self.ready = self._in_place = False
         self._garbage.end()
+        await self._close_replacing()
         await self._stop_watching()
         await self.reloads.close()
         await self._stop_announcing()

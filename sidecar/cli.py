@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.load import FileCheck
     from sidecar.config.settings import Settings
+    from sidecar.handover import Taken
     from sidecar.registry import ServiceRegistry
     from sidecar.reload import Changes
 
@@ -70,6 +71,8 @@ def run(arguments: Sequence[str]) -> int:
         "enable": _act,
         "reload": _reload,
         "export": _export,
+        "wait": _wait,
+        "quit": _quit,
         "demo": _demo,
     }[options.command]
     try:
@@ -135,6 +138,11 @@ def _parser() -> argparse.ArgumentParser:
         "--expose", action="store_true", help="let --bind and sidecar.bind name addresses beyond loopback"
     )
     _add_register(command)
+    command.add_argument(
+        "--takeover",
+        action="store_true",
+        help="take the sockets over from the sidecar that runs with the same sidecar.admin, which then ends",
+    )
     command.add_argument(
         "--log-format",
         choices=("auto", "text", "json"),
@@ -218,6 +226,22 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser(
         "reload", parents=[running], help="have a running sidecar read its configuration again"
+    )
+
+    commands.add_parser(
+        "quit",
+        parents=[running],
+        help="have a running sidecar finish what is in flight and end, as a Job's last act",
+    )
+
+    command = commands.add_parser(
+        "wait", help="block until a running sidecar takes work: a container's startupProbe"
+    )
+    command.add_argument(
+        "--timeout", type=_seconds, metavar="N", default=60.0, help="give up after N seconds, 60 by default"
+    )
+    command.add_argument(
+        "--metrics", metavar="HOST:PORT", default="127.0.0.1:9902", help="its sidecar.metrics address"
     )
 
     command = commands.add_parser(
@@ -339,6 +363,10 @@ def _run(options: argparse.Namespace) -> int:
 
     configure(settings.log_level, options.log_format, sys.stderr)
 
+    taken = None
+    if options.takeover:
+        taken = _take_over(settings)
+
     file = settings.origin if changes else None
 
     def load() -> Settings:
@@ -347,11 +375,11 @@ def _run(options: argparse.Namespace) -> int:
 
     async def serve() -> int:
         if settings.sidecar.workers == 1:
-            await App(settings, load=load, changes=changes).run()
+            await App(settings, load=load, changes=changes, taken=taken).run()
         else:
             from sidecar.workers.supervisor import Supervisor
 
-            await Supervisor(settings, load, options.log_format, changes=changes).run()
+            await Supervisor(settings, load, options.log_format, changes=changes, taken=taken).run()
         return FINE
 
     code = run_loop(serve())
@@ -361,6 +389,21 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     return code
+
+
+def _take_over(settings: Settings) -> Taken | None:
+    """What the sidecar that runs hands over; before there is a loop, as there is nothing to serve meanwhile."""
+    import logging
+
+    from sidecar.handover import take
+
+    where = settings.sidecar
+    taken = take(str(where.admin), where.workers)
+    if taken is None:
+        logging.getLogger("sidecar").info(
+            "there is no sidecar to take over from at %s; starting as usual", where.admin
+        )
+    return taken
 
 
 def _changes(file: str) -> Changes | None:
@@ -529,6 +572,18 @@ def _export(options: argparse.Namespace) -> int:
 
     sys.stdout.write(export(options.kind, wishes, load))
     return FINE
+
+
+def _wait(options: argparse.Namespace) -> int:
+    from sidecar.console.wait import wait_ready
+
+    return wait_ready(options.metrics, options.timeout)
+
+
+def _quit(options: argparse.Namespace) -> int:
+    from sidecar.console.quit import ask_to_quit
+
+    return ask_to_quit(options.admin)
 
 
 def _demo(options: argparse.Namespace) -> int:

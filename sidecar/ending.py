@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.config.settings import Settings
     from sidecar.leaving import Leaving
+    from sidecar.notify import Notifier
     from sidecar.ports import Ports
     from sidecar.proxy import Listener, ProxyContext
     from sidecar.registry.registration import Announcer
@@ -40,6 +41,8 @@ class Ending(ABC):
     _leaving: Leaving | None
     _announcer: Announcer | None
     _withdrawal: asyncio.Task[None] | None
+    leaving: bool
+    _notifier: Notifier
     _stage: int
     _stage_changed: asyncio.Event
 
@@ -52,6 +55,8 @@ class Ending(ABC):
 
         With the first of them what is announced is withdrawn, and the second closes no listener before that is done.
         """
+        if not self._stage:
+            self._notifier.stopping()
         self._stage = stage
         self._say(stage)
         if self._context is not None:
@@ -60,6 +65,18 @@ class Ending(ABC):
         if stage >= 3 or (stage == 2 and not self._withdrawing):
             self._stop_accepting()
         self._stage_changed.set()
+
+    def leave(self) -> None:
+        """Others have taken over the sockets: accept no more, finish, end."""
+        self.leaving = True
+        self._stop_accepting()
+        if not self._stage:
+            self._hurry(1)
+
+    def quit(self) -> None:
+        """Whoever it serves has ended, and says so: the second stage, if it has not come so far."""
+        if self._stage < 2:
+            self._hurry(2)
 
     def _withdraw(self) -> None:
         if self._announcer is not None and self._withdrawal is None:
@@ -78,8 +95,9 @@ class Ending(ABC):
             self._stop_accepting()
 
     def _say(self, stage: int) -> None:
+        more = "accepting no more" if self.leaving else "once more to accept no new connections"
         said = {
-            1: f"draining for up to {self.settings.sidecar.drain_timeout:g} s; once more to accept no new connections",
+            1: f"draining for up to {self.settings.sidecar.drain_timeout:g} s; {more}",
             2: "finishing what is in flight, accepting no more; once more to end at once",
         }
         _log.info("%s", said.get(stage, "ending at once"))
@@ -116,8 +134,12 @@ class Ending(ABC):
             await asyncio.sleep(DRAIN_POLL)
 
     def _leave_first_stage(self, *, quiet: bool) -> None:
-        """Once nothing has come for a while, the application has ended its own work."""
-        if quiet:
+        """Once nothing has come for a while, the application has ended its own work.
+
+        Where others have the sockets a client's idle connection is not closed before the last quarter of the drain
+        time: its next request may be on its way, and is answered with `Connection: close`.
+        """
+        if quiet and not (self.leaving and self._context is not None and self._context.clients):
             self._stage = 2
             self._stop_accepting()
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sidecar.config.difference import Difference
     from sidecar.config.settings import Settings, UpstreamSettings
     from sidecar.doors import Doors
+    from sidecar.handover import Offer
     from sidecar.leaving import Leaving
     from sidecar.proxy import ProxyContext
 
@@ -47,6 +48,7 @@ class Following(ABC):
     _listeners: dict[str, Listener]
     _leaving: Leaving | None
     _doors: Doors | None
+    _offer: Offer | None
     _stage: int
 
     @abstractmethod
@@ -155,6 +157,8 @@ class Following(ABC):
         return found.lines
 
     def _must_serve(self) -> None:
+        if self._offer is not None and self._offer.busy:
+            raise NotNowError("not reloading: another process is taking over")
         if self._stage or not self.ready:
             raise NotNowError(f"not reloading: the sidecar is {'ending' if self._stage else 'starting'}")
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import StartError
 from sidecar.net import unix_sockets
@@ -21,7 +21,7 @@ from sidecar.net.unix import UNIX, is_unix
 from sidecar.proxy.listener import BACKLOG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sidecar.config.doors import ListenerSettings
     from sidecar.config.settings import UpstreamSettings
@@ -131,12 +131,52 @@ class Ports:
         try:
             if place is None:
                 place = _listen_at(host, listener, self.slots)
-            elif place.file is not None:
+            elif not listener.socket.startswith("@"):
                 Path(listener.socket).chmod(listener.mode)
         except OSError as error:
             raise _cannot_listen_at(name, host, error) from None
         found._places[host, 0] = place
         return place
+
+    def all_sockets(self) -> list[tuple[list[str | int], socket.socket]]:
+        """Each with what tells `adopt`, of another process, which one it is."""
+        return [
+            ([*key, place.host, place.port, slot], one)
+            for key, place in self._places.items()
+            for slot, one in enumerate(place.sockets)
+        ]
+
+    def adopt(self, found: Iterable[tuple[Sequence[Any], socket.socket]]) -> None:
+        """Have these places, as `all_sockets` names them, for `open` to choose from."""
+        sockets: dict[tuple[Any, ...], dict[int, socket.socket]] = {}
+        for (*what, slot), one in found:
+            sockets.setdefault(tuple(what), {})[slot] = one
+        for (host, port, at, number), slots in sockets.items():
+            place = Place(at, number, tuple(one for _, one in sorted(slots.items())))
+            self._places[host, port] = place
+
+    @property
+    def unix(self) -> list[str]:
+        """`unix:PATH` of all unix sockets."""
+        return [place.host for place in self._places.values() if is_unix(place.host)]
+
+    def leave_files(self, hosts: Iterable[str]) -> None:
+        """Files of these unix sockets (`unix:PATH`) are another process's to remove."""
+        left = set(hosts)
+        self._know_files(lambda place: None if place.host in left else place.file)
+
+    def take_files(self) -> None:
+        """Files of all unix sockets are this process's to remove, whoever has made them."""
+        self._know_files(lambda place: place.file or unix_sockets.identity(place.host.removeprefix(UNIX)))
+
+    def _know_files(self, known: Callable[[Place], Identity]) -> None:
+        """Have files known by what `known` says of each unix socket."""
+        others = {
+            place: replace(place, file=known(place)) for place in self._places.values() if is_unix(place.host)
+        }
+        self._places = {key: others.get(place, place) for key, place in self._places.items()}
+        for name, places in self.by_upstream.items():
+            self.by_upstream[name] = [others.get(place, place) for place in places]
 
     @property
     def listening(self) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.config.changes import changes, digest
 from sidecar.errors import ConfigurationError, SidecarError
@@ -63,13 +63,24 @@ class Reload:
         return status, {"error": error, "status": status, "findings": list(self.findings)}
 
 
+class Watcher(Protocol):
+    """Whoever is told of reloads."""
+
+    def reloading(self) -> None:
+        """One begins."""
+
+    def reloaded(self, status: str) -> None:
+        """It is over, whatever has come of it: `status`."""
+
+
 class Reloads:
     """Reloads of one sidecar. follow: see `Follow`. load: see `Load`; None where there is nothing to read again."""
 
-    def __init__(self, load: Load | None, follow: Follow) -> None:
+    def __init__(self, load: Load | None, follow: Follow, watcher: Watcher | None = None) -> None:
         self.counts = ReloadCounts()
         self._load = load
         self._follow = follow
+        self._watcher = watcher
         self._next: asyncio.Future[Reload] | None = None  # asked for, and not begun
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -97,6 +108,11 @@ class Reloads:
         if asked.cancelled():
             return Reload("refused", (), ("not reloaded: the sidecar is ending",))
         return asked.result()
+
+    async def idle(self) -> None:
+        """Wait until none goes on."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     def watch(self, changes: Changes | None) -> None:
         """Reload at each of `changes`, and no longer at those of before."""
@@ -146,11 +162,15 @@ class Reloads:
     async def _run(self) -> None:
         while self._next is not None:
             asked, self._next = self._next, None
+            if self._watcher is not None:
+                self._watcher.reloading()
             try:
                 found = await self._once()
             except BaseException:
                 asked.cancel()
                 raise
+            if self._watcher is not None:
+                self._watcher.reloaded(f"configuration {found.result}")
             if not asked.done():
                 asked.set_result(found)
         self._task = None

@@ -96,6 +96,19 @@ class Access:
         """For what changes something, beside `let_in`. Raises `HTTPForbidden`."""
         if CONTROL_HEADER not in request.headers:
             raise self._refusal(request, f"send {CONTROL_HEADER}: 1 with it; a browser's form cannot")
+        self._must_be_changeable(request)
+
+    def may_quit(self, request: web.Request) -> None:
+        """For ending the process, beside `let_in`: by whoever shares its network alone. Raises `HTTPForbidden`.
+
+        It takes no `CONTROL_HEADER`: `curl -X POST` is what ends Jobs, and a page of another site is not let in anyway,
+        as what it posts has an Origin (https://fetch.spec.whatwg.org/#origin-header).
+        """
+        if not _came_by_loopback(request):
+            raise self._refusal(request, "only who asks at a loopback address may end it")
+        self._must_be_changeable(request)
+
+    def _must_be_changeable(self, request: web.Request) -> None:
         if self._settings().admin_read_only:
             problem = "this sidecar is only to be looked at; sidecar.admin_read_only says so"
             raise self._refusal(request, problem)

@@ -41,6 +41,8 @@ _INDEX = (
     "/v1/upstreams/NAME/enable   sent to again\n"
     "/v1/upstreams/NAME/trip     out of rotation, until it is reset\n"
     "/v1/upstreams/NAME/reset    back into rotation, whatever opened its breaker\n"
+    "\nBy POST, without that field, at a loopback address:\n\n"
+    "/quitquitquit        what is in flight is finished, nothing more accepted, and the process ends\n"
 )
 
 _log = logging.getLogger("sidecar.admin")
@@ -57,6 +59,8 @@ def admin_app(
     upstream: Callable[[str], Mapping[str, Any]] | None = None,
     config: Callable[[], Mapping[str, Any]] | None = None,
     access: Access | None = None,
+    finish: Callable[[], None] | None = None,
+    in_flight: Callable[[], int] = int,
 ) -> web.Application:
     """The application of the admin address.
 
@@ -69,6 +73,7 @@ def admin_app(
     config: see `effective.config_view`.
     access: who may ask; without it anybody by loopback.
     events: `/v1/events` and `/v1/history`.
+    finish: has the process end. in_flight: what it has to finish before.
     """
     access = access or Access(SidecarSettings)
 
@@ -114,6 +119,18 @@ def admin_app(
         _log.warning("reload, asked for by %s: %s", peer_of(request), result)
         return web.json_response(answer, status=status)
 
+    async def end(request: web.Request) -> web.StreamResponse:
+        access.may_quit(request)
+        await refresh()
+        assert finish is not None
+        _log.warning("the end, asked for by %s", peer_of(request))
+        response = web.json_response({"result": "ending", "in_flight": in_flight()})
+        response.force_close()
+        await response.prepare(request)
+        await response.write_eof()  # before anything closes
+        finish()
+        return response
+
     async def watch(request: web.Request) -> web.StreamResponse:
         assert events is not None
         return await events.stream(request, partial(access.lets_stay, request))
@@ -142,6 +159,8 @@ def admin_app(
         router.add_get("/v1/upstreams/{name}", show_upstream)
     if config is not None:
         router.add_get("/v1/config", show_config)
+    if finish is not None:
+        router.add_post("/quitquitquit", end)
     router.add_get("/openapi.json", describe)
     if events is not None:
         router.add_get("/v1/events", watch, allow_head=False)

@@ -150,6 +150,17 @@ def _done() -> dict[tuple[str, str], dict[str, Any]]:
                 "422": _json("NotReloaded", "the configuration is wrong; the one before goes on"),
             },
         ),
+        ("POST", "/quitquitquit"): _call(
+            "quit",
+            "Finish what is in flight, accept nothing more, and end",
+            _json("Ends", "it ends", {"result": "ending", "in_flight": 0}),
+            {
+                **_OF_ALL,
+                "403": "asked elsewhere than at a loopback address, or the sidecar is read only; or as for others",
+            },
+            description="For Jobs, whose main container calls it as its last act. At a loopback address only; no "
+            f"{CONTROL_HEADER} is asked for.",
+        ),
     }
 
 

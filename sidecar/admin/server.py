@@ -113,12 +113,16 @@ class AdminServer:
         self._open.add(accepted)
         return accepted
 
-    async def stop(self) -> None:
-        """Stop listening and close what is open, `SHUTDOWN_TIMEOUT` later at most. Needs no `start`."""
-        runner, self._runner = self._runner, None
+    def stop_listening(self) -> None:
+        """Accept no more; who is there is answered."""
         for one in self._listening:
             one.close()
         self._listening.clear()
+
+    async def stop(self) -> None:
+        """Stop listening and close what is open, `SHUTDOWN_TIMEOUT` later at most. Needs no `start`."""
+        runner, self._runner = self._runner, None
+        self.stop_listening()
         if runner is not None:
             await runner.cleanup()
 

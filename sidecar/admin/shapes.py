@@ -269,6 +269,10 @@ def _of_calls() -> dict[str, Shape]:
             about="endpoints: the addresses that it was done to.",
         ),
         "Reloaded": closed({"result": one_of(("reloaded", "unchanged")), "changes": listed(TEXT)}),
+        "Ends": closed(
+            {"result": {"const": "ending"}, "in_flight": COUNT},
+            about="in_flight: requests and sessions that are finished first.",
+        ),
         "NotReloaded": closed({"error": TEXT, "status": COUNT, "findings": listed(TEXT)}),
         "Error": closed(
             {"error": TEXT, "status": COUNT}, about="error: what it is, and what to do about it."

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlencode
 
-__all__ = ["HISTORY", "RELOAD", "UPSTREAMS", "action_path", "explain_path"]
+__all__ = ["HISTORY", "QUIT", "RELOAD", "UPSTREAMS", "action_path", "explain_path"]
 
 _VERSION = "/v1"
 
 UPSTREAMS = f"{_VERSION}/upstreams"
 HISTORY = f"{_VERSION}/history"
 RELOAD = f"{_VERSION}/reload"
+QUIT = "/quitquitquit"  # without a version: the name that it has in Envoy, and in what ends Jobs
 
 
 def explain_path(name: str) -> str:

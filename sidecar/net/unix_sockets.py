@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from sidecar.net.unix import MAX_PATH, address_of
 
-__all__ = ["Identity", "bind", "connect", "remove"]
+__all__ = ["Identity", "bind", "connect", "identity", "remove"]
 
 # Of a socket's file: device and inode. None for an abstract name, which has no file.
 Identity = tuple[int, int] | None
@@ -64,12 +64,19 @@ def bind(path: str, mode: int, backlog: int) -> tuple[socket.socket, Identity]:
     return sock, made
 
 
-def remove(path: str, identity: Identity) -> None:
+def remove(path: str, known: Identity) -> None:
     """Remove the file of a socket that `bind` made, unless another has taken its place."""
-    if identity is not None:
+    if known is not None:
         with suppress(OSError):
-            if _identity(path) == identity:
+            if _identity(path) == known:
                 os.unlink(path)
+
+
+def identity(path: str) -> Identity:
+    """What `remove` knows the file at `path` by; None for an abstract name, and where there is none."""
+    with suppress(OSError):
+        return None if path.startswith("@") else _identity(path)
+    return None
 
 
 def _identity(path: str) -> Identity:

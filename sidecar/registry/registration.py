@@ -157,6 +157,9 @@ class Announcer:
                 settings.ttl,
             )
 
+    async def _part(self, gone: Sequence[Announcement], stay: Sequence[Announcement]) -> None:
+        await asyncio.gather(self._dismiss(gone), *(one.stop() for one in stay))
+
     async def _retire(
         self, gone: Sequence[Announcement], unused: Sequence[_Registry], before: Sequence[asyncio.Task[None]]
     ) -> None:
@@ -167,10 +170,15 @@ class Announcer:
         for registry in unused:
             await registry.source.close()
 
-    async def drain(self) -> None:
-        """Withdraw everything, within `GRACE`, and stop; nothing when that has been done."""
+    async def drain(self, kept: Collection[tuple[Any, ...]] = ()) -> None:
+        """Withdraw everything, within `GRACE`, and stop; nothing when that has been done.
+
+        kept: (registry, name, port, host, identity) of what another process announces from now on: it stays.
+        """
         if self._draining is None:
-            self._draining = self._run(self._dismiss(list(self._announcements.values())))
+            gone = [one for one in self._announcements.values() if _identity(one.settings) not in kept]
+            stay = [one for one in self._announcements.values() if one not in gone]
+            self._draining = self._run(self._part(gone, stay))
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=GRACE + UNDER_WAY)
 
@@ -191,6 +199,10 @@ class Announcer:
     def registered(self) -> Registered:
         """How each registration is, in their order, and what has come of all."""
         return Registered(tuple(one.status() for one in self._announcements.values()), self._counts)
+
+
+def _identity(settings: RegistrationSettings) -> tuple[Any, ...]:
+    return settings.registry, settings.name, settings.port, settings.host, settings.identity
 
 
 def _place(settings: RegistrationSettings) -> tuple[str, str]:

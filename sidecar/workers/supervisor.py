@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.admin.control import cluster_called
 from sidecar.admin.explain import explain_view
 from sidecar.admin.server import metrics_app
+from sidecar.answering import load_servers
 from sidecar.app import App
 from sidecar.doors import Doors
 from sidecar.ending import DRAIN_POLL, LAST_CALL
@@ -23,8 +24,8 @@ from sidecar.errors import StartError
 from sidecar.host_limits import OWN_DESCRIPTORS
 from sidecar.model import Snapshot, WorkerCounts
 from sidecar.observe.recorder import Recording
-from sidecar.ports import Ports
 from sidecar.proxy import ProxyContext
+from sidecar.registry.threads import in_thread
 from sidecar.reload import NotNowError
 from sidecar.resilience import BreakerState
 from sidecar.routers import Routers
@@ -52,7 +53,9 @@ if TYPE_CHECKING:
     from sidecar.cluster import Cluster
     from sidecar.config.difference import Difference
     from sidecar.config.settings import Settings
+    from sidecar.handover import Taken
     from sidecar.model import EndpointState
+    from sidecar.ports import Ports
     from sidecar.reload import Changes, Load
     from sidecar.workers.channel import Message
     from sidecar.workers.process import Spawn
@@ -100,15 +103,15 @@ class Supervisor(App):
         clock: Clock | None = None,
         spawn: Spawn = spawn,
         changes: Changes | None = None,
+        taken: Taken | None = None,
     ) -> None:
-        super().__init__(settings, clock, load, changes)
+        super().__init__(settings, clock, load, changes, taken)
         count = settings.sidecar.workers
         self.counts = self._worker_counts = WorkerCounts(count)
         self._log_format = log_format
         self._spawn = spawn
         self._slots = [_Slot(number) for number in range(count)]
         self._workers: set[WorkerProcess] = set()  # all that have not ended
-        self._ports = Ports(count)
         self._whole = Whole()
         self._readings = SummedReadings()
         self._standing = Standing()
@@ -130,9 +133,12 @@ class Supervisor(App):
         self._show(settings)
         self._ask_registries()
         await self._bind_own()
-        await self._serve_own(self._context)
-        self._ports = self._open_ports()
+        if self._taken is None:
+            await self._serve_own(self._context)
+        before, self._ports = self._ports, self._open_ports()
+        before.close(but=self._ports)
         self.listening[:] = self._ports.listening
+        await self._until_settled()
         try:
             workers = await self._start_workers(settings, self._ports)
         except StartError:
@@ -141,7 +147,16 @@ class Supervisor(App):
             raise
         for slot, worker in zip(self._slots, workers, strict=True):
             slot.worker = worker
+        if self._taken is not None:
+            await in_thread("loading of servers", load_servers)
+            await self._replace()
+            self._in_place = True
+            for worker in tuple(self._workers):
+                worker.tell({"kind": "accept"})
+            await self._serve_own(self._context)
         self._register()
+        self._offer_sockets()
+        self._discard_taken()
         self._begin_reloads()
         self._garbage.begin()
 
@@ -215,6 +230,7 @@ class Supervisor(App):
                 "settings": to_plain(settings),
                 "log_format": self._log_format,
                 "slot": slot,
+                "waits": self._taken is not None and not self._in_place,
                 "sockets": sockets,
                 "moves": [to_plain(move) for move in self._standing.moves_for(checked)],
                 "orders": [plain_order(order) for order in self._standing.orders()],
@@ -444,7 +460,15 @@ class Supervisor(App):
 
     # Ending
 
+    def leave(self) -> None:
+        for worker in tuple(self._workers):
+            worker.leaving = True
+            worker.tell({"kind": "leave"})
+        super().leave()
+
     def _hurry(self, stage: int) -> None:
+        if not self._stage:
+            self._notifier.stopping()
         self._stage = stage
         self._withdraw()
         for slot in self._slots:

@@ -1,9 +1,9 @@
 """A worker process: an App on sockets that it inherits, without servers of its own, doing what its supervisor says.
 
-What it is told (`kind`): start, stage, leave, move, do, reload, reopen, snapshot, values, readings. It tells: ready or
-failed, then move, held, quiet, reloaded, values, readings. Signals are for the supervisor, which may be in the same
-foreground group or control group as its workers and passes on what they mean. A worker whose supervisor has gone drains
-by itself, as at SIGTERM, and takes signals then.
+What it is told (`kind`): start, accept, stage, leave, move, do, reload, reopen, snapshot, values, readings. It tells:
+ready or failed, then move, held, quiet, reloaded, values, readings. Signals are for the supervisor, which may be in the
+same foreground group or control group as its workers and passes on what they mean. A worker whose supervisor has gone
+drains by itself, as at SIGTERM, and takes signals then.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class WorkerApp(App):
 
     sockets: (host, descriptor) of each listening socket, by upstream. moves: of breakers, before it was there.
     orders: what was done by hand before and still holds. snapshots: the last that registries gave.
-    leaving: it finishes what it has and accepts nothing, since others have taken its place.
+    waits: it accepts nothing before it is told to, as others have the sockets.
     alone: the supervisor has gone.
     """
 
@@ -79,9 +79,13 @@ class WorkerApp(App):
         clock: Clock | None = None,
         orders: Sequence[Order] = (),
         snapshots: Sequence[Snapshot] = (),
+        *,
+        waits: bool = False,
     ) -> None:
         super().__init__(settings, clock)
-        self.leaving = False
+        self.waits = waits
+        self._waiting: list[tuple[str, list[tuple[str, socket.socket]]]] = []
+        self._notifier.close()  # the supervisor tells
         self.alone = False
         self._inherited = sockets
         self._moves = moves
@@ -129,6 +133,9 @@ class WorkerApp(App):
     async def _serve_own(self, context: ProxyContext) -> None:
         """The supervisor answers for all."""
 
+    def _offer_sockets(self) -> None:
+        """They are the supervisor's."""
+
     def _open_ports(self) -> Ports:
         """The supervisor has."""
         return self._ports
@@ -138,18 +145,25 @@ class WorkerApp(App):
             (host, socket.socket(fileno=descriptor)) for host, descriptor in self._inherited.get(name, ())
         ]
 
+    async def _listen(self, name: str, sockets: list[tuple[str, socket.socket]]) -> None:
+        if self.waits:
+            self._waiting.append((name, sockets))
+        else:
+            await super()._listen(name, sockets)
+
+    def _stop_accepting(self) -> None:
+        super()._stop_accepting()
+        for _, sockets in self._waiting:
+            for _, one in sockets:
+                one.close()
+        self._waiting.clear()
+
     def _say(self, stage: int) -> None:
         """The supervisor has said it."""
 
     def _leave_first_stage(self, *, quiet: bool) -> None:
         """The whole is quiet when all workers are, and that is the supervisor's to know."""
-        assert self._context is not None
-        if self.leaving:
-            # A client's idle connection is not closed before the last quarter of the drain time: its next request may
-            # be on its way, and is answered with `Connection: close`.
-            if quiet and not self._context.clients:
-                self._stage = 2
-        elif self.alone:
+        if self.leaving or self.alone:
             super()._leave_first_stage(quiet=quiet)
         elif quiet is not self._told_quiet:
             self._told_quiet = quiet
@@ -157,16 +171,16 @@ class WorkerApp(App):
 
     # What it is told
 
+    async def accept(self) -> None:
+        """Others have stopped to: the sockets are this one's."""
+        self.waits = False
+        while self._waiting:
+            await self._listen(*self._waiting.pop(0))
+
     def reach(self, stage: int) -> None:
         """Be at least so far in ending, see `App._hurry`."""
         if stage > self._stage:
             self._hurry(stage)
-
-    def leave(self) -> None:
-        """Others have taken over the sockets: accept no more, finish, end."""
-        self.leaving = True
-        self._stop_accepting()
-        self.reach(1)
 
     def reopen(self) -> None:
         """The access log's file has been moved away."""
@@ -279,6 +293,7 @@ class _Conversation:
         self._app: WorkerApp | None = None
         self._held: deque[Message] = deque()
         self._loading: asyncio.Task[None] | None = None
+        self._accepting: asyncio.Task[None] | None = None
 
     def hand_over(self, app: WorkerApp) -> None:
         """Let `app`, which has started, do all that it is told."""
@@ -320,6 +335,8 @@ class _Conversation:
             app.reopen()
         elif kind == "leave":
             app.leave()
+        elif kind == "accept":
+            self._accepting = asyncio.get_running_loop().create_task(app.accept())
 
     def _reload(self, app: WorkerApp, message: Message) -> None:
         """Have `app` go by other settings, and say so or why not. What is told meanwhile waits until then."""
@@ -418,7 +435,8 @@ def _app(message: Message, channel: Channel) -> WorkerApp:
     moves = [from_plain(Move, move) for move in message["moves"]]
     orders = [order_of(order) for order in message["orders"]]
     snapshots = [snapshot_of(snapshot) for snapshot in message["snapshots"]]
-    return WorkerApp(settings, sockets, moves, channel, orders=orders, snapshots=snapshots)
+    waits = message["waits"]
+    return WorkerApp(settings, sockets, moves, channel, orders=orders, snapshots=snapshots, waits=waits)
 
 
 class _Mark(logging.Filter):

@@ -38,7 +38,7 @@ from sidecar.version import __version__, build_name
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 ENDPOINTS = CONFIG / "registries" / "endpoints.yml"  # what file.yml names, and no configuration
-FOR_OTHERS = ("grafana", "prometheus")  # folders of files that are read by those
+FOR_OTHERS = ("grafana", "prometheus", "systemd")  # folders of files that are read by those
 SHIPPED = sorted(
     file for file in CONFIG.rglob("*.yml") if file != ENDPOINTS and file.parent.name not in FOR_OTHERS
 )
@@ -105,10 +105,11 @@ class StubApp:
     loads: ClassVar[list[Any]] = []
     error: ClassVar[BaseException | None] = None
 
-    def __init__(self, settings: Any, load: Any, changes: Any) -> None:
+    def __init__(self, settings: Any, load: Any, changes: Any, taken: Any) -> None:
         StubApp.made.append(settings)
         StubApp.loads.append(load)
         assert load() == settings
+        assert taken is None
 
     async def run(self) -> None:
         if StubApp.error is not None:
@@ -360,7 +361,7 @@ def test_what_changes_while_it_starts_is_a_change(
         configure(*arguments)
 
     class Watching(StubApp):
-        def __init__(self, settings: Any, load: Any, changes: Any) -> None:
+        def __init__(self, settings: Any, load: Any, changes: Any, taken: Any) -> None:
             self.changes = changes
 
         async def run(self) -> None:

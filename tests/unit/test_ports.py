@@ -240,3 +240,21 @@ def test_a_port_that_is_skipped_has_its_socket_all_the_same(opened: list[Ports])
     assert ports.open([at("api", name)], HERE).by_upstream == ports.by_upstream, (
         "its mode is nobody's business"
     )
+
+
+# Handing over
+
+
+def test_places_go_to_another_process_with_their_sockets() -> None:
+    before = Ports(2).open([upstream("api", 0), upstream("other", 0)], HERE)
+    copies = [(what, one.dup()) for what, one in before.all_sockets()]
+    after = Ports(2)
+    after.adopt(reversed(copies))
+    places = after.open([upstream("api", 0)], HERE)
+    assert places.listening == [("api", before.by_upstream["api"][0].address)]
+    (place,) = places.by_upstream["api"]
+    assert list(place.sockets) == [one for what, one in copies if what[1] == "api"]
+    after.close(but=places)
+    assert [one.fileno() >= 0 for what, one in copies] == [what[1] == "api" for what, _ in copies]
+    places.close()
+    before.close()

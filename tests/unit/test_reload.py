@@ -256,3 +256,36 @@ async def test_who_cannot_look_any_more_says_so_once(make: Make, caplog: pytest.
         "the configuration is not watched any more, SIGHUP reads it again: OSError: "
     )
     await until(lambda: sidecar.counts[0] == 1)
+
+
+async def test_whoever_watches_hears_of_the_beginning_and_of_the_end(make: Make) -> None:
+    heard: list[str] = []
+
+    class Watcher:
+        def reloading(self) -> None:
+            heard.append("begins")
+
+        def reloaded(self, status: str) -> None:
+            heard.append(status)
+
+    sidecar = make()
+    reloads = Reloads(sidecar.load, sidecar.follow, Watcher())
+    await reloads.idle()
+    await reloads.result()
+    sidecar.bad = ConfigurationError(["bad"])
+    await reloads.result()
+    assert heard == ["begins", "configuration reloaded", "begins", "configuration refused"]
+    await reloads.close()
+
+
+async def test_idle_is_when_none_goes_on(make: Make) -> None:
+    sidecar = make()
+    sidecar.may_go_on.clear()
+    asked = sidecar.reloads.ask()
+    await until(lambda: sidecar.followed)
+    waiting = asyncio.ensure_future(sidecar.reloads.idle())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    sidecar.may_go_on.set()
+    await waiting
+    assert asked.done()

@@ -61,6 +61,8 @@ class Admin:
             reload=reload,
             upstream=lambda name: {"name": name},
             config=dict,
+            finish=lambda: self.done.append("quit"),
+            in_flight=lambda: 3,
             access=Access(lambda: self.settings, self.clock, self.counts, self.environ),
             events=SimpleNamespace(stream=page, history=page),  # type: ignore[arg-type] # what is asked of it
         )
@@ -442,3 +444,52 @@ async def test_a_connection_that_says_nothing_is_closed_and_one_that_asks_is_not
     for _, one in (silent, slow, kept):
         one.close()
         await asyncio.gather(one.wait_closed(), return_exceptions=True)
+
+
+# The end
+
+
+async def test_a_plain_post_by_loopback_ends_it(admin: Admin) -> None:
+    answer = await admin.ask("/quitquitquit", "Content-Length: 0", method="POST")
+    assert (answer.status, answer.json) == (200, {"result": "ending", "in_flight": 3})
+    assert admin.done == ["quit"]
+    assert (await admin.ask("/quitquitquit")).status == 405
+
+
+@pytest.mark.parametrize(
+    ("line", "host"),
+    [
+        ("Origin: https://example.com", "localhost"),
+        ("Origin: null", "localhost"),
+        ("Sec-Fetch-Site: cross-site", "localhost"),
+        ("Accept: */*", "rebound.example"),
+    ],
+)
+async def test_no_page_of_another_site_ends_it(admin: Admin, line: str, host: str) -> None:
+    answer = await admin.ask("/quitquitquit", line, "Content-Length: 0", method="POST", host=host)
+    assert (answer.status, admin.done) == (403, [])
+
+
+async def test_with_a_token_it_ends_for_who_has_it_at_a_loopback_address(admin: Admin) -> None:
+    admin.environ["TOKEN"] = TOKEN
+    admin.has(admin_token_env="TOKEN")
+    assert (await admin.ask("/quitquitquit", "Content-Length: 0", method="POST")).status == 401
+    assert admin.done == []
+    assert (await admin.ask("/quitquitquit", "Content-Length: 0", BEARER, method="POST")).status == 200
+    assert admin.done == ["quit"]
+
+
+async def test_from_elsewhere_nobody_ends_it(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin.environ["TOKEN"] = TOKEN
+    admin.has(admin_token_env="TOKEN")
+    monkeypatch.setattr(access_module, "_came_by_loopback", lambda _request: False)
+    answer = await admin.ask("/quitquitquit", "Content-Length: 0", BEARER, method="POST")
+    assert (answer.status, admin.done) == (403, [])
+    assert answer.json["error"] == "only who asks at a loopback address may end it"
+
+
+async def test_what_is_only_to_be_looked_at_is_not_ended(admin: Admin) -> None:
+    admin.has(admin_read_only=True)
+    answer = await admin.ask("/quitquitquit", "Content-Length: 0", method="POST")
+    assert (answer.status, admin.done) == (403, [])
+    assert "admin_read_only" in answer.json["error"]

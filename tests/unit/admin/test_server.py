@@ -534,3 +534,19 @@ async def test_a_reload_is_nothing_for_a_page_in_a_browser(start: Start) -> None
     assert (answer.status, "X-Sidecar-Control" in answer.json["error"]) == (403, True)
     assert (await _ask(port, "/reload", *BY_HAND)).status == 405
     assert (await _ask(port, "/reload", "Host: evil.example", *BY_HAND[1:], method="POST")).status == 403
+
+
+async def test_who_is_there_is_answered_when_nobody_else_is_let_in() -> None:
+    server = AdminServer(_metrics())
+    port = await listen(server)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert b"200 OK" in await reader.readuntil(b"live\n")
+        server.stop_listening()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b"live\n")
+    await server.stop()
+    writer.close()

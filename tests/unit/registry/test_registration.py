@@ -349,6 +349,16 @@ async def test_draining_withdraws_everything_and_stops(machine: Machine) -> None
     assert len(machine.etcd.told) == 4
 
 
+async def test_what_another_process_announces_from_now_on_is_not_withdrawn(machine: Machine) -> None:
+    kept = registration("api")
+    announcer = await machine.start(kept, registration("web", 81))
+    await announcer.drain({(kept.registry, kept.name, kept.port, kept.host, kept.identity)})
+    await machine.time.advance(60.0)
+    assert list(machine.etcd.known) == ["api-10.0.0.7-8080"]
+    assert [what for what, _ in machine.etcd.told] == ["announce", "announce", "withdraw"]
+    assert len(machine.asked) == 2, "nor looked after any more"
+
+
 async def test_draining_what_was_never_announced_asks_nobody(machine: Machine) -> None:
     machine.finding = UNWELL
     announcer = await machine.start(registration())

@@ -1,0 +1,93 @@
+"""`sidecar wait`: until a running sidecar takes work, for what is to start after it.
+
+It is the startupProbe of a native sidecar
+(https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/), which is run again and again, so that it loads
+neither the configuration nor an HTTP library: it speaks to a sidecar of its own version.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from contextlib import suppress
+from threading import Event
+from typing import TYPE_CHECKING, TextIO
+
+from sidecar.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["wait_ready"]
+
+LOOK = 0.05  # seconds between two questions: nothing beside the second that a start may take
+ANSWER = 2.0  # seconds for one answer, which is given from memory
+
+_NOBODY = "nothing listens there"
+_NOT_YET = "it says that it is not ready yet"
+
+
+def wait_ready(
+    metrics: str,
+    within: float,
+    errors: TextIO | None = None,
+    clock: Clock | None = None,
+    pause: Callable[[float], object] | None = None,
+) -> int:
+    """Ask `/ready` at `metrics` (host:port, IPv6 in brackets) until it says yes, or so many seconds are over.
+
+    Returns the exit code: 0 ready; 1 not within that time, and a line on `errors` says what it heard last; 2 when
+    `metrics` is no address.
+    """
+    errors = sys.stderr if errors is None else errors
+    clock = clock or Clock()
+    pause = Event().wait if pause is None else pause
+    try:
+        host, port = _split(metrics)
+    except ValueError:
+        said = f"--metrics {metrics!r} is no address; give --metrics HOST:PORT, such as 127.0.0.1:9902"
+        print(f"sidecar: {said}", file=errors)
+        return 2
+    deadline = clock.monotonic() + within
+    while True:
+        left = deadline - clock.monotonic()
+        heard = _ask(host, port, min(ANSWER, max(left, LOOK)))
+        if not heard:
+            return 0
+        if left <= LOOK:
+            print(f"sidecar: not ready at {metrics} within {within:g} s: {heard}", file=errors)
+            return 1
+        pause(LOOK)
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError
+    if (":" in host) is not bracketed:
+        raise ValueError
+    return host.strip("[]"), int(port)
+
+
+def _ask(host: str, port: int, timeout: float) -> str:
+    """Why it is not ready; empty when it is."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout) as connection:
+            connection.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            said = b""
+            with suppress(ConnectionError):  # as of one that ends
+                while b"\n" not in said and (piece := connection.recv(4096)):
+                    said += piece
+    except ConnectionRefusedError:
+        return _NOBODY
+    except TimeoutError:
+        return f"no answer within {timeout:g} s"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    status = said.partition(b"\n")[0].split(b" ")[1:2]
+    if status == [b"200"]:
+        return ""
+    if status == [b"503"]:
+        return _NOT_YET
+    return "what answers there is no sidecar's metrics address" if said else "it closes without an answer"
