@@ -1,4 +1,4 @@
-# The sidecar, compiled, without a compiler, pip or a shell's help at run time: README.md, "In a container".
+# The sidecar, compiled, without a compiler, pip or a shell's help at run time: README.md, "In containers".
 #
 #   docker build --tag sidecar .
 #
