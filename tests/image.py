@@ -269,8 +269,10 @@ def runs(
             said = run([*within, *inside(plan, words)])
             expect(answer is None or said == answer, f"{words[0]} said {said!r}")
         expect("compiled" in said, f"it is {said!r}")
-        if state:
-            expect((root / "var/lib/sidecar/last-good.json").exists(), "no last good snapshots were written")
+        kept = root / "var/lib/sidecar/last-good.json"
+        while state and not kept.exists():  # it is written some time after the first snapshot
+            expect(time.monotonic() - started < 60, "no last good snapshots were written")
+            time.sleep(0.1)
         os.kill(pid, signal.SIGTERM)
         asked = time.monotonic()
         expect(process.wait(15) == 0, f"SIGTERM ended it with {process.returncode}")
