@@ -38,9 +38,17 @@ from sidecar.version import __version__, build_name
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 ENDPOINTS = CONFIG / "registries" / "endpoints.yml"  # what file.yml names, and no configuration
-FOR_OTHERS = ("grafana", "prometheus", "systemd")  # folders of files that are read by those
+FOR_OTHERS = (
+    "grafana",
+    "image",
+    "kubernetes",
+    "prometheus",
+    "systemd",
+)  # folders of files that are read by those
 SHIPPED = sorted(
-    file for file in CONFIG.rglob("*.yml") if file != ENDPOINTS and file.parent.name not in FOR_OTHERS
+    file
+    for file in CONFIG.glob("*/*.*")  # of those in `config` itself none is the sidecar's
+    if file != ENDPOINTS and file.parent.name not in FOR_OTHERS
 )
 GOOD = """\
 services:
@@ -200,6 +208,7 @@ def test_the_shipped_files_are_fine(file: Path, capsys: Captured) -> None:
 def test_these_files_are_shipped() -> None:
     assert ENDPOINTS.exists()
     assert [str(file.relative_to(CONFIG)) for file in SHIPPED] == [
+        "compose/sidecar.yml",
         "deployment/distributed.yml",
         "deployment/docker-local.yml",
         "deployment/kubernetes.yml",
