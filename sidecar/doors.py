@@ -35,7 +35,7 @@ class Doors:
 
     def __init__(self, context: ProxyContext, clock: Clock) -> None:
         self._rotation = Rotation()
-        self._certificates = Certificates(context.monotonic, self._rotation.note)
+        self._certificates = Certificates(clock.monotonic, self._rotation.note)
         self._fronts = Fronts(clock)
         self._mirrors = Mirrors(context)
         self._routers = Routers(clock)

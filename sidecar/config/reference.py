@@ -12,24 +12,22 @@ from dataclasses import fields as settings_fields
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.check_rules import NoSecret
-from sidecar.config.descriptions import SECTIONS
-from sidecar.config.doors import RateSettings
-from sidecar.config.record import fields
-from sidecar.config.rules import Bytes, Later, Seconds, Share
-from sidecar.config.schema import (
-    Defaults,
+from sidecar.config.containers import (
     HeaderFields,
     JsonFields,
-    LoadBalancer,
+    Mapped,
     Named,
-    Policy,
     Ports,
-    Root,
     Section,
-    Service,
     Several,
     Short,
+    Sockets,
 )
+from sidecar.config.descriptions import SECTIONS
+from sidecar.config.doors import ClientTlsSettings, MirrorSettings, RateSettings
+from sidecar.config.record import fields
+from sidecar.config.rules import Bytes, Later, Seconds, Share
+from sidecar.config.schema import Defaults, LoadBalancer, Policy, Root, Service
 from sidecar.config.settings import (
     AccessLogSettings,
     BreakerSettings,
@@ -60,11 +58,13 @@ __all__ = ["keys_of", "missing", "reference", "sections"]
 _SETTINGS: Final[dict[str, type[Any]]] = {
     "AccessLog": AccessLogSettings,
     "Breaker": BreakerSettings,
+    "ClientTls": ClientTlsSettings,
     "ExternalRegistry": RegistrySettings,
     "HealthCheck": HealthSettings,
     "Host": EndpointSettings,
     "LastGood": LastGoodSettings,
     "Limits": LimitSettings,
+    "Mirror": MirrorSettings,
     "Outlier": OutlierSettings,
     "Policy": PolicySettings,
     "RateLimit": RateSettings,
@@ -145,7 +145,7 @@ def _collect(kind: type[Any], found: dict[str, type[Any]]) -> None:
 def _inner(rule: Any) -> Iterator[type[Any]]:
     """Sections that may stand at a key."""
     item = rule.item if isinstance(rule, Several) else rule
-    if isinstance(item, Section | Named | Short):
+    if isinstance(item, Section | Named | Ports | Short | Sockets):
         yield item.kind
 
 
@@ -181,7 +181,12 @@ def _takes(rule: Any) -> str:
         values = "a value or a list of them" if rule.several else "a value"
         return f"up to {rule.most} names of headers, each with {values}"
     if isinstance(rule, Ports):
-        return "port numbers, each with the name of an upstream"
+        return f"port numbers, each with the name of an upstream, or a mapping, see {_see(rule.kind)}"
+    if isinstance(rule, Sockets):
+        return f"paths, each with the name of an upstream, or a mapping, see {_see(rule.kind)}"
+    if isinstance(rule, Mapped):
+        alone = "" if rule.alone is None else "one of them, or "
+        return f"{alone}up to {rule.most} {rule.noun}, each with a value: {takes_value(rule.value)}"
     return takes_value(rule)
 
 

@@ -84,11 +84,12 @@ class RouterResolver:
         """It listens, or is nothing: there is nobody else to reach it by."""
         sidecar = self._root.sidecar
         ports = {} if isinstance(sidecar, UnsetType) else _or(sidecar.ports, {})
+        sockets = {} if isinstance(sidecar, UnsetType) else _or(sidecar.sockets, {})
         own = ("routers", name, "port")
-        if name in ports.values():
+        if any(listener.to == name for listener in ports.values()):
             if self._document.has(own):
                 self._say(own, "says the same as sidecar.ports, which names it; keep one of the two")
-        elif not self._document.has(own):
+        elif not self._document.has(own) and not any(one.to == name for one in sockets.values()):
             advice = f"give it one, or name it in sidecar.ports, such as `8000: {name}`"
             self._say(("routers", name), f"has no port; {advice}")
 

@@ -35,7 +35,10 @@ from sidecar.config.rules import (
     Whole,
     ZoneName,
 )
+from sidecar.config.schema_routes import RouteHost, RoutePath
+from sidecar.config.schema_tls import Identities, Protocols, TlsVersion
 from sidecar.config.settings import DeploymentMode
+from sidecar.config.socket_rules import EndpointHost, FileMode, ProxyVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,25 +80,33 @@ _TOLD: Final[dict[type[Any], str | Callable[[Any], str]]] = {
     Choice: _choice,
     CollectorUrl: "an http or https URL",
     DeadlineHeader: "the name of a header, or `off`",
+    EndpointHost: "a host name, an IP address, `unix:/PATH` or `unix:@NAME`",
     FailureStatus: "a status from 500 to 599, or `5xx`",
     FieldName: "the name of a header",
     FileName: "the path of a file",
+    FileMode: 'permissions in octal and in quotes, such as `"0660"`',
     Flag: "`true` or `false`",
     HashOn: "`path`, `client`, `header:NAME` or `cookie:NAME`",
     HealthShort: "a path, `true` or `false`",
     HostHeader: "`endpoint`, `preserve`, or a host with or without a port",
     HostName: "a host name or an IP address",
+    Identities: "one, or a list of up to 16 SPIFFE IDs and DNS names",
     IpAddress: "an IP address",
     Mode: lambda _rule: _words(tuple(mode.value for mode in DeploymentMode)),
     PlainText: "up to 1024 printable characters",
     PortChoice: "the number or the name of a port",
+    Protocols: "one, or a list of up to 16 names of ALPN",
+    ProxyVersion: "`v1`, `v2` or `off`",
     RegistryHost: "a host, or `host:port`",
     RetryOn: "`connect`, `reset`, `timeout`, or a status from 400 to 599",
+    RouteHost: "a host name, or `*.` and one",
+    RoutePath: "a URL path without a query",
     Seconds: lambda rule: "a time from 0 to a day" if rule.zero else "a time above 0, up to a day",
     ServiceName: "a name as the registry has it",
     Share: lambda rule: "a share from 0% to " + ("below 100%" if rule.below else "100%"),
     SourceNames: "a name, or a list of up to 16",
     Statuses: "a status, a class such as `2xx`, or a range such as `200-399`",
+    TlsVersion: '`"1.2"` or `"1.3"`',
     UpstreamName: "a name",
     UrlPath: "a URL path",
     VariableName: "the name of an environment variable",

@@ -20,6 +20,7 @@ PROCESS: Final = {
             "sidecar": "The process itself.",
             "external_registry": "Who else knows where endpoints are; one, or a list.",
             "register": "Local services that are announced in a registry while they are well.",
+            "routers": "Listeners that share their requests out among upstreams.",
             "kubernetes": "What the deployment guide has for a service mesh.",
         },
     ),
@@ -44,6 +45,8 @@ PROCESS: Final = {
         "The process itself. What needs a restart is said so.",
         {
             "bind": "Where upstreams listen.",
+            "expose": "Addresses of `bind` beyond loopbacks are meant.",
+            "sockets": "Unix domain sockets that upstreams listen on. | none",
             "ports": "Which upstream listens on which port. | each on its own",
             "admin": "Where the admin API and the dashboard are; needs a restart.",
             "metrics": "Where `/metrics`, `/live` and `/ready` are; needs a restart.",

@@ -77,6 +77,12 @@ UPSTREAMS: Final = {
         "Every upstream",
         "These keys stand under a service, a load balancer, or `defaults`; the upstream's own win.",
         {
+            "tls": "How its endpoints are spoken to, where the scheme is `https`, `rediss` or `tls`.",
+            "proxy_protocol": (
+                "Version of the PROXY header that connections to endpoints begin with, to name the client: `v1` or "
+                "`v2`. Each serves one request then. | off"
+            ),
+            "mirror": "Who gets copies of a share of its requests. | nobody",
             "timeout": "How long nothing may move: from the request's end to the response's head, and between pieces.",
             "connect_timeout": "How long an endpoint may take to accept a connection.",
             "idle_timeout": (

@@ -102,7 +102,12 @@ def test_each_section_is_there_once_and_has_its_own_keys() -> None:
         ("sidecar", "watch", "`true` or `false`", "`true`"),
         ("last_good", "max_age", "a time above 0, up to a day", "`24h`"),
         ("sidecar", "workers", "a whole number from 1 to 64", "`1`"),
-        ("sidecar", "ports", "port numbers, each with the name of an upstream", "each on its own"),
+        (
+            "sidecar",
+            "ports",
+            "port numbers, each with the name of an upstream, or a mapping, see [ports](#ports)",
+            "each on its own",
+        ),
         ("register", "host", "a host name or an IP address", "found"),
         ("load_balancers", "hosts", "a list of up to 1000 hosts, see [hosts](#hosts)", ""),
         ("request and response", "add", "up to 32 names of headers, each with a value or a list of them", ""),
