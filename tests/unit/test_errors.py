@@ -22,8 +22,14 @@ def test_reasons_are_the_contract_in_its_order() -> None:
         "client_gone",
         "retry_budget",
         "draining",
+        "tls_expired",
+        "tls_wrong_host",
+        "tls_unknown_ca",
+        "tls_failed",
+        "no_route",
+        "rate_limited",
     ]
-    assert [int(reason) for reason in Reason] == list(range(15)), "the values index arrays"
+    assert [int(reason) for reason in Reason] == list(range(21)), "the values index arrays"
 
 
 def test_configuration_error_shows_every_finding() -> None:

@@ -152,8 +152,8 @@ def _router(target: Cluster) -> Cluster:
 
 
 def test_names_and_labels_are_the_contract() -> None:
-    api, redis = _busy()
-    found = _scrape(api, redis, _router(api), context=_context())
+    api, *others = _busy()
+    found = _scrape(api, *others, _router(api), context=_context())
     assert {
         name: {label for label, _ in labels} for name, series in found.items() for labels in series
     } == CONTRACT
