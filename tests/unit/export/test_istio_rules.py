@@ -223,13 +223,26 @@ services:
   near: {host: 10.0.0.1, port: 81}
   short: {host: web, port: 82}
   here: {host: localhost, port: 83}
+  local: {host: "unix:/run/app", port: 84}
+  abstract: {host: "unix:@app", port: 85}
+  other: {host: my_web, port: 86}
+sidecar: {ports: {8000: front}}
+routers: {front: {routes: [{to: short}]}}
 """
     said, documents = exported("istio", text)
     assert [document["metadata"] for document in documents if document["kind"] == "DestinationRule"] == [
         {"name": "web", "namespace": "autobot-system"}
     ]
-    for name, host in (("far", "api.example.com"), ("near", "10.0.0.1"), ("here", "localhost")):
+    for name, host in (
+        ("far", "api.example.com"),
+        ("near", "10.0.0.1"),
+        ("here", "localhost"),
+        ("local", "unix:/run/app"),
+        ("abstract", "unix:@app"),
+        ("other", "my_web"),
+    ):
         assert f"Left out: {name}: {host} is no Service of Kubernetes." in said
+    assert "Left out: front: is a router, and its routes are of this sidecar alone." in said
     _, documents = exported("istio", text, namespace="shop")
     assert documents[0]["metadata"] == {"name": "web", "namespace": "shop"}
 
