@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sidecar.export.documents import Document
-from sidecar.export.istio_routes import destination, virtual_service
+from sidecar.export.istio_routes import destination, repeated, virtual_service
 from sidecar.export.services import Services
 from sidecar.export.values import listed, percent, seconds
 
@@ -229,4 +229,7 @@ def _others(upstream: UpstreamSettings, places: Mapping[str, Any]) -> list[str]:
         "tls.min_version": policy.tls.min_version != usual.tls.min_version,
         "tls.alpn": policy.tls.alpn != usual.tls.alpn,
     }
-    return [key for key, it_does in said.items() if it_does]
+    found = [key for key, it_does in said.items() if it_does]
+    for edits in (policy.headers.request, policy.headers.response):
+        found += [f"several values of the header {name}" for name in repeated(edits)]
+    return found

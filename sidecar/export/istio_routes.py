@@ -5,6 +5,7 @@ https://istio.io/latest/docs/reference/config/networking/virtual-service/
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.export.documents import Document
@@ -13,11 +14,11 @@ from sidecar.export.values import seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sidecar.config.doors import HeaderSettings
+    from sidecar.config.doors import HeaderEdits, HeaderSettings
     from sidecar.config.settings import PolicySettings
     from sidecar.export.services import Used
 
-__all__ = ["IDEMPOTENT", "destination", "virtual_service"]
+__all__ = ["IDEMPOTENT", "destination", "repeated", "virtual_service"]
 
 IDEMPOTENT: Final = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")  # RFC 9110 section 9.2.2
 # What no endpoint has seen, and may be tried again whatever the method. Envoy's words:
@@ -96,11 +97,18 @@ def _changed(policy: PolicySettings) -> dict[str, Any]:
 def _headers(headers: HeaderSettings) -> dict[str, Any]:
     found = {}
     for way, edits in (("request", headers.request), ("response", headers.response)):
-        said = {"set": _fields(edits.set), "add": _fields(edits.add), "remove": list(edits.remove)}
+        once = [pair for pair in edits.add if pair[0] not in repeated(edits)]
+        said = {"set": _fields(edits.set), "add": _fields(once), "remove": list(edits.remove)}
         said = {key: value for key, value in said.items() if value}
         if said:
             found[way] = said
     return found
+
+
+def repeated(edits: HeaderEdits) -> list[str]:
+    """Names that are added with several values, where Istio takes one."""
+    counts = Counter(name for name, _ in edits.add)
+    return [name for name, count in counts.items() if count > 1]
 
 
 def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -303,7 +303,7 @@ services:
     mirror: {to: next, share: 2.5%}
     proxy_protocol: v2
     headers:
-      request: {set: {X-Source: "100%"}, add: {X-More: a}, remove: [Cookie]}
+      request: {set: {X-Source: "100%"}, add: {X-More: a, X-Two: [b, c]}, remove: [Cookie]}
       response: {remove: [Server]}
     bearer_token_env: TOKEN
     rate_limit: {requests: 5}
@@ -327,7 +327,9 @@ services:
         }
     for route in following["http"]:
         assert not {"mirror", "mirrorPercentage", "rewrite", "headers"} & set(route)
-    assert "failure_rate, a bearer token (a secret) and rate_limit." in flat
+    assert (
+        "failure_rate, a bearer token (a secret), rate_limit and several values of the header X-Two." in flat
+    )
     assert "mirror to far (no Service)" in flat
     assert "TOKEN" not in said
 
