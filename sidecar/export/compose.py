@@ -92,7 +92,8 @@ def _about(settings: Settings, file: str, service: str, *, keeps: bool) -> tuple
         (
             f"The sidecar starts after `{service}`, whose first calls have to be tried again. Where that is too late, "
             f"take `ports` and `networks` of `{service}` to the sidecar, and let `{service}` have `network_mode: "
-            "service:sidecar` and `depends_on: {sidecar: {condition: service_healthy, restart: true}}`."
+            "service:sidecar` and `depends_on: {sidecar: {condition: service_healthy, restart: true}}` in place "
+            "of the two that the sidecar has here."
         ),
     ]
     if file:
