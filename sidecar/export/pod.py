@@ -49,6 +49,7 @@ AFTER_DRAIN: Final = (
 
 def sidecar_container(settings: Settings, image: str, *, token: bool) -> dict[str, Any]:
     """token: a registry is asked by the pod's own account."""
+    workers = settings.sidecar.workers
     container: dict[str, Any] = {
         "name": "sidecar",
         "image": image,
@@ -68,8 +69,11 @@ def sidecar_container(settings: Settings, image: str, *, token: bool) -> dict[st
     return {
         **container,
         **_probes(settings),
-        # What it needs at rest; without a limit of CPU, which would hold up every request of the application.
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        # What each worker needs at rest; without a limit of CPU, which would hold up every request of the application.
+        "resources": {
+            "requests": {"cpu": "50m", "memory": f"{64 * workers}Mi"},
+            "limits": {"memory": f"{256 * workers}Mi"},
+        },
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,

@@ -14,6 +14,7 @@ from sidecar.config.settings import DeploymentMode, Settings
 from sidecar.errors import ExportError
 from sidecar.export.command import Wishes, export
 from sidecar.export.kubernetes import MAX_TEXT, named_files
+from sidecar.host_limits import HostLimits, host_notes
 
 PLAIN = """\
 # what a reader has written
@@ -285,6 +286,18 @@ def test_a_mode_that_was_asked_for_is_asked_for_there(tmp_path: Path, kind: str)
         )
         *_, document = yaml.safe_load_all(found)
         assert command(document) == words
+
+
+@pytest.mark.parametrize(("workers", "memory"), [(1, ("64Mi", "256Mi")), (8, ("512Mi", "2048Mi"))])
+def test_memory_is_enough_for_every_worker(
+    exported: Export, tmp_path: Path, workers: int, memory: tuple[str, str]
+) -> None:
+    text = f"services: {{a: {{host: b, port: 1}}}}\nsidecar: {{workers: {workers}}}\n"
+    (sidecar,) = pod_of(exported("kubernetes", text)[1])["initContainers"]
+    resources = sidecar["resources"]
+    assert (resources["requests"]["memory"], resources["limits"]["memory"]) == memory
+    settings = again(text, tmp_path)
+    assert list(host_notes(settings, HostLimits(memory=int(memory[1].removesuffix("Mi")) << 20))) == []
 
 
 def test_low_ports(exported: Export) -> None:
