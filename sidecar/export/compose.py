@@ -16,6 +16,7 @@ from sidecar.export.pod import (
     CONFIGURATION,
     STATE,
     USER,
+    about_mode,
     about_volumes,
     arguments,
     asked_from_outside,
@@ -107,6 +108,7 @@ def _about(settings: Settings, file: str, service: str, *, keeps: bool) -> tuple
             f"The configuration names {listed(files)}, which have to be mounted too, where it has a relative name in "
             f"{CONFIGURATION}."
         )
+    notes += about_mode(settings)
     notes += about_volumes(settings, f"`{service}`")
     if keeps:
         notes.append(f"The volume sidecar-state has to be writable for the user {USER}.")

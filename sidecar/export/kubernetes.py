@@ -10,6 +10,7 @@ from sidecar.errors import ExportError
 from sidecar.export.documents import Document
 from sidecar.export.pod import (
     CONFIGURATION,
+    about_mode,
     about_volumes,
     asked_from_outside,
     grace_period,
@@ -109,6 +110,7 @@ def _about(settings: Settings) -> tuple[str, ...]:
             f"The configuration names {listed(files)}: mount what is a secret from a Secret; a relative name is one in "
             f"{CONFIGURATION}."
         )
+    notes += about_mode(settings)
     notes += about_volumes(settings, "the application's container")
     if settings.overrides:
         notes.append(

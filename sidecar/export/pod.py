@@ -23,6 +23,7 @@ __all__ = [
     "CONFIGURATION",
     "STATE",
     "USER",
+    "about_mode",
     "about_volumes",
     "arguments",
     "asked_from_outside",
@@ -38,6 +39,7 @@ USER: Final = 10001  # of the image; above the ids that a distribution gives out
 CONFIGURATION: Final = "/etc/sidecar"
 STATE: Final = "/var/lib/sidecar"  # the one place that is written to
 ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # where the account's token is in every pod
+MODE_VARIABLE: Final = "AUTOBOT_DEPLOYMENT_MODE"
 METRICS: Final = "127.0.0.1:9902"  # where commands look without a word
 STARTING: Final = (
     30  # seconds for a start, beside those that registries have: an image's first one reads from a cold disk
@@ -90,9 +92,16 @@ def sidecar_container(settings: Settings, image: str, *, token: bool) -> dict[st
 def arguments(settings: Settings) -> list[str]:
     """Of the command: with the file's mounted copy, and in the mode that was asked for here."""
     found = ["run", "--config", f"{CONFIGURATION}/sidecar.yml"]
-    if settings.mode_reason in ("the mode flag", "AUTOBOT_DEPLOYMENT_MODE"):
+    if settings.mode_reason in ("the mode flag", MODE_VARIABLE):
         found += ["--mode", settings.mode.value]
     return found
+
+
+def about_mode(settings: Settings) -> list[str]:
+    """A sentence about a mode that nobody may have meant for where this will run."""
+    if settings.mode_reason != MODE_VARIABLE:
+        return []
+    return [f"The mode is {settings.mode.value}, as {MODE_VARIABLE} said where this was made."]
 
 
 def keeps_state(settings: Settings) -> bool:

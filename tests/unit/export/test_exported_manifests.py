@@ -278,14 +278,22 @@ def test_a_mode_that_was_asked_for_is_asked_for_there(tmp_path: Path, kind: str)
     file.write_text(PLAIN)
 
     plain = ["run", "--config", "/etc/sidecar/sidecar.yml"]
-    for asked, words in ((DeploymentMode.DISTRIBUTED, [*plain, "--mode", "distributed"]), (None, plain)):
+    asked: tuple[tuple[DeploymentMode | None, dict[str, str], list[str]], ...] = (
+        (DeploymentMode.DISTRIBUTED, {}, [*plain, "--mode", "distributed"]),
+        (None, {"AUTOBOT_DEPLOYMENT_MODE": "local"}, [*plain, "--mode", "local"]),
+        (None, {}, plain),
+    )
+    for mode, environ, words in asked:
         found = export(
             kind,
             Wishes(config=str(file)),
-            lambda config, asked=asked: load_settings(config, environ={}, mode=asked, container=True),
+            lambda config, mode=mode, environ=environ: load_settings(
+                config, environ=environ, mode=mode, container=True
+            ),
         )
         *_, document = yaml.safe_load_all(found)
         assert command(document) == words
+        assert ("The mode is local, as AUTOBOT_DEPLOYMENT_MODE" in found) == bool(environ)
 
 
 @pytest.mark.parametrize(("workers", "memory"), [(1, ("64Mi", "256Mi")), (8, ("512Mi", "2048Mi"))])
