@@ -164,7 +164,9 @@ def pod_security(settings: Settings) -> dict[str, Any]:
 
     The sysctl is one of those that are safe: https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/
     """
-    low = [one.listen_port for one in settings.upstreams if one.listen_port and one.listen_port < 1024]
+    ports = [one.listen_port or 0 for one in settings.upstreams]
+    ports += [settings.sidecar.admin.port, settings.sidecar.metrics.port]
+    low = [port for port in ports if 0 < port < 1024]
     if not low:
         return {}
     return {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": str(min(low))}]}

@@ -308,11 +308,15 @@ def test_memory_is_enough_for_every_worker(
     assert list(host_notes(settings, HostLimits(memory=int(memory[1].removesuffix("Mi")) << 20))) == []
 
 
-def test_low_ports(exported: Export) -> None:
+@pytest.mark.parametrize(
+    ("more", "lowest"),
+    [("", "80"), ("sidecar: {metrics: 0.0.0.0:79}\n", "79"), ("sidecar: {admin: 127.0.0.1:7}\n", "7")],
+)
+def test_low_ports(exported: Export, more: str, lowest: str) -> None:
     text = "services: {a: {host: b, port: 80}, c: {host: d, port: 443}, e: {host: f, port: 1024}}\n"
-    _, documents = exported("kubernetes", text)
+    _, documents = exported("kubernetes", text + more)
     assert pod_of(documents)["securityContext"] == {
-        "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]
+        "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": lowest}]
     }
 
 
