@@ -1,5 +1,7 @@
 """The sidecar beside a service of Docker Compose, in its network namespace: there it is on localhost.
 
+config/docker-compose.yml has it the other way round, so that the sidecar is there first. That takes the ports and the
+networks away from the service, which only its own file can do: what is merged with it adds to them.
 https://github.com/compose-spec/compose-spec/blob/main/05-services.md
 """
 
@@ -10,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.export.documents import Document
 from sidecar.export.kubernetes import named_files
-from sidecar.export.pod import CONFIGURATION, STATE, USER, asked_from_outside, grace_period
+from sidecar.export.pod import (
+    CONFIGURATION,
+    STATE,
+    USER,
+    about_mode,
+    about_volumes,
+    arguments,
+    asked_from_outside,
+    grace_period,
+    keeps_state,
+    metrics_place,
+    state_directory,
+)
 from sidecar.export.values import listed
 
 if TYPE_CHECKING:
@@ -23,12 +37,12 @@ __all__ = ["compose_documents"]
 
 def compose_documents(settings: Settings, file: str, service: str, image: str) -> Iterator[Document]:
     """file: of the configuration; empty for the built-in services. service: whose calls it takes."""
-    keeps = (
-        any(not one.source.is_static for one in settings.upstreams) and not settings.sidecar.last_good.file
-    )
+    keeps = keeps_state(settings)
     sidecar: dict[str, Any] = {
         "image": image,
         "network_mode": f"service:{service}",
+        # A service that is started anew has another namespace.
+        "depends_on": {service: {"condition": "service_started", "restart": True}},
         "restart": "unless-stopped",
         "user": f"{USER}:{USER}",
         "read_only": True,
@@ -40,13 +54,13 @@ def compose_documents(settings: Settings, file: str, service: str, image: str) -
     if file:
         place = PurePath(file)
         source = str(place) if place.is_absolute() else f"./{place}"
-        sidecar["command"] = ["run", "--config", f"{CONFIGURATION}/sidecar.yml"]
+        sidecar["command"] = arguments(settings)
         volumes.append(
             {"type": "bind", "source": source, "target": f"{CONFIGURATION}/sidecar.yml", "read_only": True}
         )
     environment = {} if file else {"AUTOBOT_DEPLOYMENT_MODE": settings.mode.value}
     if keeps:
-        environment["STATE_DIRECTORY"] = STATE
+        environment |= state_directory(settings)
         volumes.append({"type": "volume", "source": "sidecar-state", "target": STATE})
     if environment:
         sidecar["environment"] = environment
@@ -59,7 +73,7 @@ def compose_documents(settings: Settings, file: str, service: str, image: str) -
             "status",
             "--ready",
             "--metrics",
-            f"127.0.0.1:{settings.sidecar.metrics.port}",
+            metrics_place(settings),
         ],
         "interval": "10s",
         "timeout": "5s",
@@ -76,6 +90,12 @@ def _about(settings: Settings, file: str, service: str, *, keeps: bool) -> tuple
         f"Made of {settings.origin} by `sidecar export compose`, beside the file that has the service `{service}`:",
         "docker compose -f docker-compose.yml -f sidecar.compose.yml up",
         f"The two share localhost: `{service}` calls the sidecar there, and ports are published by `{service}`.",
+        (
+            f"The sidecar starts after `{service}`, whose first calls have to be tried again. Where that is too late, "
+            f"take `ports` and `networks` of `{service}` to the sidecar, and let `{service}` have `network_mode: "
+            "service:sidecar` and `depends_on: {sidecar: {condition: service_healthy, restart: true}}` in place "
+            "of the two that the sidecar has here."
+        ),
     ]
     if file:
         notes.append(
@@ -84,7 +104,12 @@ def _about(settings: Settings, file: str, service: str, *, keeps: bool) -> tuple
         )
     files = named_files(settings)
     if files:
-        notes.append(f"The configuration names {listed(files)}, which have to be mounted too.")
+        notes.append(
+            f"The configuration names {listed(files)}, which have to be mounted too, where it has a relative name in "
+            f"{CONFIGURATION}."
+        )
+    notes += about_mode(settings)
+    notes += about_volumes(settings, f"`{service}`")
     if keeps:
         notes.append(f"The volume sidecar-state has to be writable for the user {USER}.")
     if settings.overrides:

@@ -75,5 +75,7 @@ def written(documents: Iterable[Document]) -> str:
 
 
 def _comment(paragraph: str) -> str:
-    lines = textwrap.wrap(paragraph, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    # YAML ends lines, and comments, where textwrap does not: U+0085 and U+2028, which names of files may have.
+    text = " ".join(paragraph.split())
+    lines = textwrap.wrap(text, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
     return "".join(f"# {line}\n" for line in lines)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sidecar.export.documents import Document
-from sidecar.export.istio_routes import virtual_service
+from sidecar.export.istio_routes import destination, repeated, virtual_service
 from sidecar.export.services import Services
 from sidecar.export.values import listed, percent, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sidecar.config.doors import MeshSettings
     from sidecar.config.settings import PolicySettings, Settings, UpstreamSettings
@@ -32,6 +32,7 @@ _ABOUT = (
     "both stand before a call both act: retries multiply."
 )
 _GATEWAY = {"502", "503", "504"}  # what `consecutiveGatewayErrors` counts
+_WHOLE = {"retryBudget": "retry_budget", "proxyProtocol": "proxy_protocol"}  # of no port alone
 _WARMED = ("ROUND_ROBIN", "LEAST_REQUEST")  # the balancers that `warmup` is for
 
 
@@ -39,12 +40,13 @@ def istio_documents(settings: Settings, namespace: str) -> Iterator[Document]:
     """What Istio is told of each Service. namespace: of hosts that name none."""
     services = Services(settings, namespace)
     mesh = settings.mesh if settings.mesh.enabled else type(settings.mesh)()
+    places = {one.upstream.name: destination(one) for used in services.of.values() for one in used}
     yield Document(None, _about(settings, services))
     for host, used in services.of.items():
-        yield _destination_rule(host, used, mesh)
+        yield _destination_rule(host, used, mesh, places)
         http = [one for one in used if one.upstream.per_request]
         if http:
-            yield virtual_service(host, http, alone=len(used) == 1)
+            yield virtual_service(host, http, alone=len(used) == 1, places=places)
 
 
 def _about(settings: Settings, services: Services) -> tuple[str, ...]:
@@ -53,11 +55,14 @@ def _about(settings: Settings, services: Services) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _destination_rule(host: str, used: list[Used], mesh: MeshSettings) -> Document:
+def _destination_rule(host: str, used: list[Used], mesh: MeshSettings, places: Mapping[str, Any]) -> Document:
     notes: list[str] = []
     policies = []
     for one in used:
         policy, cannot = _traffic_policy(one.upstream, mesh)
+        cannot += _others(one.upstream, places)
+        if len(used) > 1 and one.port:
+            cannot += [f"{said} of one port" for key, said in _WHOLE.items() if policy.pop(key, None)]
         policies.append((one.port, policy))
         notes.append(f"{host}: upstream {one.upstream.name}.")
         if cannot:
@@ -70,7 +75,7 @@ def _destination_rule(host: str, used: list[Used], mesh: MeshSettings) -> Docume
             "portLevelSettings": [
                 {
                     "port": {"number": port},
-                    **{key: value for key, value in own.items() if key != "retryBudget"},
+                    **own,
                 }
                 for port, own in policies
                 if port
@@ -108,7 +113,8 @@ def _traffic_policy(upstream: UpstreamSettings, mesh: MeshSettings) -> tuple[dic
             "percent": percent(policy.retry.ratio),
             "minRetryConcurrency": policy.retry.least,
         }
-    cannot += _others(upstream)
+    if policy.proxy_protocol:
+        found["proxyProtocol"] = {"version": f"V{policy.proxy_protocol}"}
     return found, cannot
 
 
@@ -205,8 +211,8 @@ def _tls(policy: PolicySettings) -> dict[str, Any]:
     return found
 
 
-def _others(upstream: UpstreamSettings) -> list[str]:
-    """Keys of the upstream that the rules here do not have, where they say something."""
+def _others(upstream: UpstreamSettings, places: Mapping[str, Any]) -> list[str]:
+    """Keys of the upstream that the rules do not have, where they say something. places: upstreams with a Service."""
     policy = upstream.policy
     usual = type(policy)()
     said = {
@@ -215,9 +221,15 @@ def _others(upstream: UpstreamSettings) -> list[str]:
         "deadline_header": bool(policy.deadline_header),
         "limits.connections_per_endpoint": bool(policy.limits.connections_per_endpoint),
         "close_on_unhealthy": policy.close_on_unhealthy,
-        "headers": policy.headers != usual.headers,
+        "a bearer token (a secret)": bool(policy.headers.bearer_env or policy.headers.bearer_file),
         "rate_limit": policy.rate_limit != usual.rate_limit,
-        "mirror": policy.mirror != usual.mirror,
-        "proxy_protocol": bool(policy.proxy_protocol),
+        f"mirror to {policy.mirror.to} (no Service)": bool(policy.mirror.to)
+        and policy.mirror.to not in places,
+        "mirror.max_in_flight": policy.mirror.max_in_flight != usual.mirror.max_in_flight,
+        "tls.min_version": policy.tls.min_version != usual.tls.min_version,
+        "tls.alpn": policy.tls.alpn != usual.tls.alpn,
     }
-    return [key for key, it_does in said.items() if it_does]
+    found = [key for key, it_does in said.items() if it_does]
+    for edits in (policy.headers.request, policy.headers.response):
+        found += [f"several values of the header {name}" for name in repeated(edits)]
+    return found

@@ -1,22 +1,24 @@
-"""Time-outs and retries of http upstreams as Istio's VirtualService.
+"""Time-outs, retries, header rules and mirrors of http upstreams as Istio's VirtualService.
 
 https://istio.io/latest/docs/reference/config/networking/virtual-service/
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.export.documents import Document
 from sidecar.export.values import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from sidecar.config.doors import HeaderEdits, HeaderSettings
     from sidecar.config.settings import PolicySettings
     from sidecar.export.services import Used
 
-__all__ = ["IDEMPOTENT", "virtual_service"]
+__all__ = ["IDEMPOTENT", "destination", "repeated", "virtual_service"]
 
 IDEMPOTENT: Final = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")  # RFC 9110 section 9.2.2
 # What no endpoint has seen, and may be tried again whatever the method. Envoy's words:
@@ -28,14 +30,22 @@ _TIMEOUT: Final = (
 )
 
 
-def virtual_service(host: str, used: list[Used], *, alone: bool) -> Document:
-    """alone: the Service has no other port that is used."""
+def destination(used: Used) -> dict[str, Any]:
+    """The Service, and its port where it is known."""
+    found: dict[str, Any] = {"host": used.host}
+    if used.port:
+        found["port"] = {"number": used.port}
+    return found
+
+
+def virtual_service(host: str, used: list[Used], *, alone: bool, places: Mapping[str, Any]) -> Document:
+    """alone: the Service has no other port that is used. places: destinations of upstreams, for mirrors."""
     notes = [_TIMEOUT.format(host=host)]
     if any("timeout" in one.upstream.policy.retry.on for one in used):
         notes.append(
             "retry_on timeout is gateway-error, which tries 502, 503 and 504 of the endpoint again too."
         )
-    routes = [route for one in used for route in _routes(host, one, alone=alone)]
+    routes = [route for one in used for route in _routes(one, alone=alone, places=places)]
     data = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
@@ -45,14 +55,18 @@ def virtual_service(host: str, used: list[Used], *, alone: bool) -> Document:
     return Document(data, tuple(notes))
 
 
-def _routes(host: str, used: Used, *, alone: bool) -> Iterator[dict[str, Any]]:
+def _routes(used: Used, *, alone: bool, places: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One for requests that may be repeated, one for the others; the first that fits is taken."""
     policy = used.upstream.policy
     port = {} if alone or not used.port else {"port": used.port}
-    destination: dict[str, Any] = {"host": host}
-    if used.port:
-        destination["port"] = {"number": used.port}
-    common = {"route": [{"destination": destination}], "timeout": seconds(policy.timeout)}
+    common: dict[str, Any] = {
+        "route": [{"destination": destination(used)}],
+        "timeout": seconds(policy.timeout),
+        **_changed(policy),
+    }
+    if policy.mirror.to in places:
+        common["mirror"] = places[policy.mirror.to]
+        common["mirrorPercentage"] = {"value": round(policy.mirror.share * 100, 6)}
     on = _retry_on(policy)
     if policy.retries and set(on) - set(_UNSEEN):
         repeatable = {"method": {"regex": "|".join(IDEMPOTENT)}, **port}
@@ -67,6 +81,42 @@ def _routes(host: str, used: Used, *, alone: bool) -> Iterator[dict[str, Any]]:
     if port:
         route["match"] = [port]
     yield {**route, **common, "retries": _retries(policy, unseen)}
+
+
+def _changed(policy: PolicySettings) -> dict[str, Any]:
+    """Host, where it is a name of the configuration's, and header rules."""
+    found: dict[str, Any] = {}
+    if policy.host_header not in ("endpoint", "preserve"):
+        found["rewrite"] = {"authority": policy.host_header}
+    headers = _headers(policy.headers)
+    if headers:
+        found["headers"] = headers
+    return found
+
+
+def _headers(headers: HeaderSettings) -> dict[str, Any]:
+    found = {}
+    for way, edits in (("request", headers.request), ("response", headers.response)):
+        once = [pair for pair in edits.add if pair[0] not in repeated(edits)]
+        said = {"set": _fields(edits.set), "add": _fields(once), "remove": list(edits.remove)}
+        said = {key: value for key, value in said.items() if value}
+        if said:
+            found[way] = said
+    return found
+
+
+def repeated(edits: HeaderEdits) -> list[str]:
+    """Names that are added with several values, where Istio takes one."""
+    counts = Counter(name for name, _ in edits.add)
+    return [name for name, count in counts.items() if count > 1]
+
+
+def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Fields by name. Envoy reads `%` as the beginning of a command.
+
+    https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers#custom-request-response-headers
+    """
+    return {name: value.replace("%", "%%") for name, value in pairs}
 
 
 def _retries(policy: PolicySettings, on: list[str]) -> dict[str, Any]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.errors import ExportError
 from sidecar.export.documents import Document
 from sidecar.export.pod import (
     CONFIGURATION,
+    about_mode,
+    about_volumes,
     asked_from_outside,
     grace_period,
+    keeps_state,
     pod_security,
     sidecar_container,
 )
@@ -76,7 +80,7 @@ def kubernetes_documents(settings: Settings, text: str, workload: Workload) -> I
 
 
 def named_files(settings: Settings) -> list[str]:
-    """Files beside the configuration that it names and reads, in order."""
+    """Files beside the configuration that it names and reads, in order; those in its folder by their names there."""
     found = []
     for one in settings.registries:
         tls = one.tls
@@ -87,7 +91,9 @@ def named_files(settings: Settings) -> list[str]:
         found += [door.cert, door.key, door.client_ca, upstream.health.password_file]
     found += [one.check.password_file for one in settings.registrations]
     found += [settings.sidecar.admin_token_file, settings.sidecar.tracing.token_file]
-    return [name for name in dict.fromkeys(found) if name]
+    folder = PurePath(settings.origin).parent
+    names = [PurePath(name) for name in dict.fromkeys(found) if name]
+    return [str(name.relative_to(folder) if name.is_relative_to(folder) else name) for name in names]
 
 
 def _about(settings: Settings) -> tuple[str, ...]:
@@ -104,6 +110,8 @@ def _about(settings: Settings) -> tuple[str, ...]:
             f"The configuration names {listed(files)}: mount what is a secret from a Secret; a relative name is one in "
             f"{CONFIGURATION}."
         )
+    notes += about_mode(settings)
+    notes += about_volumes(settings, "the application's container")
     if settings.overrides:
         notes.append(
             f"Not in here: what {listed(settings.overrides)} said where this was made; the sidecar's container needs "
@@ -145,7 +153,9 @@ def _access(asked: list[tuple[RegistrySettings, str]], workload: Workload) -> It
             "metadata": _metadata(workload, name),
             "automountServiceAccountToken": False,
         },
-        ("The pod asks for its token itself. Replace it where the application has an account of its own.",),
+        (
+            "The sidecar alone is given its token. Replace it where the application has an account of its own.",
+        ),
     )
     for namespace in dict.fromkeys(namespace or workload.namespace for _, namespace in asked):
         metadata = _metadata(workload, name)
@@ -184,13 +194,10 @@ def _access(asked: list[tuple[RegistrySettings, str]], workload: Workload) -> It
 
 def _deployment(settings: Settings, workload: Workload, *, account: bool) -> dict[str, Any]:
     labels = {"app.kubernetes.io/name": workload.name}
-    keeps = (
-        any(not one.source.is_static for one in settings.upstreams) and not settings.sidecar.last_good.file
-    )
     security = pod_security(settings)
     pod: dict[str, Any] = {
         "enableServiceLinks": False,  # variables such as REDIS_PORT=tcp://10.0.0.1:6379 are for nobody here
-        "automountServiceAccountToken": account,
+        "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": grace_period(settings),
     }
     if account:
@@ -200,9 +207,11 @@ def _deployment(settings: Settings, workload: Workload, *, account: bool) -> dic
     volumes: list[dict[str, Any]] = [
         {"name": "configuration", "configMap": {"name": f"{workload.name}-sidecar"}}
     ]
-    if keeps:
+    if keeps_state(settings):
         volumes.append({"name": "state", "emptyDir": {"sizeLimit": "64Mi"}})
-    pod["initContainers"] = [sidecar_container(settings, workload.image, keeps=keeps)]
+    if account:
+        volumes.append(_token())
+    pod["initContainers"] = [sidecar_container(settings, workload.image, token=account)]
     pod["containers"] = [{"name": "application", "image": workload.application}]
     pod["volumes"] = volumes
     return {
@@ -213,6 +222,24 @@ def _deployment(settings: Settings, workload: Workload, *, account: bool) -> dic
             "replicas": 2,
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+
+
+def _token() -> dict[str, Any]:
+    """What `automountServiceAccountToken` would give every container of the pod."""
+    return {
+        "name": "token",
+        "projected": {
+            "sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {
+                    "downwardAPI": {
+                        "items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]
+                    }
+                },
+            ]
         },
     }
 

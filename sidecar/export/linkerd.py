@@ -123,6 +123,7 @@ def _cannot(upstream: UpstreamSettings, mesh: MeshSettings) -> list[str]:
         "headers": policy.headers != usual.headers,
         "rate_limit": policy.rate_limit != usual.rate_limit,
         "mirror": policy.mirror != usual.mirror,
+        "proxy_protocol": bool(policy.proxy_protocol),
         f"{upstream.scheme} (its own mTLS is all there is)": upstream.secure,
     }
     return [key for key, it_does in said.items() if it_does]

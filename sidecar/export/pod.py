@@ -6,9 +6,15 @@ https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/ (on by de
 from __future__ import annotations
 
 import math
+from ipaddress import ip_address
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.config.addresses import is_loopback
+from sidecar.config.addresses import is_address, is_loopback
+from sidecar.config.settings import STDOUT, Address
+from sidecar.errors import ExportError
+from sidecar.export.values import listed
+from sidecar.net.unix import is_unix
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
@@ -17,16 +23,24 @@ __all__ = [
     "CONFIGURATION",
     "STATE",
     "USER",
+    "about_mode",
+    "about_volumes",
+    "arguments",
     "asked_from_outside",
     "grace_period",
+    "keeps_state",
+    "metrics_place",
     "pod_security",
     "sidecar_container",
+    "state_directory",
 ]
 
 USER: Final = 10001  # of the image; above the ids that a distribution gives out
 CONFIGURATION: Final = "/etc/sidecar"
 STATE: Final = "/var/lib/sidecar"  # the one place that is written to
-METRICS_PORT: Final = 9902  # where commands look without a word
+ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # where the account's token is in every pod
+MODE_VARIABLE: Final = "AUTOBOT_DEPLOYMENT_MODE"
+METRICS: Final = "127.0.0.1:9902"  # where commands look without a word
 STARTING: Final = (
     30  # seconds for a start, beside those that registries have: an image's first one reads from a cold disk
 )
@@ -35,27 +49,33 @@ AFTER_DRAIN: Final = (
 )
 
 
-def sidecar_container(settings: Settings, image: str, *, keeps: bool) -> dict[str, Any]:
-    """keeps: there are last good snapshots to be written."""
+def sidecar_container(settings: Settings, image: str, *, token: bool) -> dict[str, Any]:
+    """token: a registry is asked by the pod's own account."""
+    workers = settings.sidecar.workers
     container: dict[str, Any] = {
         "name": "sidecar",
         "image": image,
         "restartPolicy": "Always",
-        "args": ["run", "--config", f"{CONFIGURATION}/sidecar.yml"],
+        "args": arguments(settings),
     }
-    if keeps:
-        # As systemd says it: `last_good` is there where no key says otherwise.
-        container["env"] = [{"name": "STATE_DIRECTORY", "value": STATE}]
+    environment = state_directory(settings)
+    if environment:
+        container["env"] = [{"name": name, "value": value} for name, value in environment.items()]
     if asked_from_outside(settings):
         container["ports"] = [{"name": "metrics", "containerPort": settings.sidecar.metrics.port}]
     mounts: list[dict[str, Any]] = [{"name": "configuration", "mountPath": CONFIGURATION, "readOnly": True}]
-    if keeps:
+    if keeps_state(settings):
         mounts.append({"name": "state", "mountPath": STATE})
+    if token:
+        mounts.append({"name": "token", "mountPath": ACCOUNT, "readOnly": True})
     return {
         **container,
         **_probes(settings),
-        # What it needs at rest; without a limit of CPU, which would hold up every request of the application.
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        # What each worker needs at rest; without a limit of CPU, which would hold up every request of the application.
+        "resources": {
+            "requests": {"cpu": "50m", "memory": f"{64 * workers}Mi"},
+            "limits": {"memory": f"{256 * workers}Mi"},
+        },
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -67,6 +87,66 @@ def sidecar_container(settings: Settings, image: str, *, keeps: bool) -> dict[st
         },
         "volumeMounts": mounts,
     }
+
+
+def arguments(settings: Settings) -> list[str]:
+    """Of the command: with the file's mounted copy, and in the mode that was asked for here."""
+    found = ["run", "--config", f"{CONFIGURATION}/sidecar.yml"]
+    if settings.mode_reason in ("the mode flag", MODE_VARIABLE):
+        found += ["--mode", settings.mode.value]
+    return found
+
+
+def about_mode(settings: Settings) -> list[str]:
+    """A sentence about a mode that nobody may have meant for where this will run."""
+    if settings.mode_reason != MODE_VARIABLE:
+        return []
+    return [f"The mode is {settings.mode.value}, as {MODE_VARIABLE} said where this was made."]
+
+
+def keeps_state(settings: Settings) -> bool:
+    """Whether there are last good snapshots, and STATE is where they go."""
+    file = settings.sidecar.last_good.file
+    if file:
+        return PurePath(file).is_relative_to(STATE)
+    return any(not one.source.is_static for one in settings.upstreams)
+
+
+def state_directory(settings: Settings) -> dict[str, str]:
+    """As systemd says it: `last_good` is there where no key says otherwise."""
+    return {"STATE_DIRECTORY": STATE} if keeps_state(settings) and not settings.sidecar.last_good.file else {}
+
+
+def about_volumes(settings: Settings, application: str) -> list[str]:
+    """A sentence about files beyond STATE that are written, and sockets: a read-only root has no place for them."""
+    sidecar = settings.sidecar
+    found = [] if keeps_state(settings) else [sidecar.last_good.file]
+    found.append("" if sidecar.access_log.file == STDOUT else sidecar.access_log.file)
+    for upstream in settings.upstreams:
+        found.append(upstream.listener.socket)
+        found += [str(one).partition(":")[2] for one in upstream.endpoints if is_unix(one.host)]
+    places = [name for name in dict.fromkeys(found) if name and not name.startswith("@")]
+    if not places:
+        return []
+    return [
+        (
+            f"The root is read-only: mount a volume, which user {USER} may write to, for {listed(places)}; that of a "
+            f"socket in {application} too, whose user the socket's mode has to let in."
+        )
+    ]
+
+
+def metrics_place(settings: Settings) -> str:
+    """Where a command beside the sidecar finds `sidecar.metrics`. Raises ExportError where nobody knows it."""
+    host, port = settings.sidecar.metrics.host, settings.sidecar.metrics.port
+    if not port:
+        raise ExportError(
+            f"{settings.origin}: sidecar.metrics has port 0, another one at every start, and probes ask there; "
+            "name a port"
+        )
+    if is_address(host) and ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"  # who listens at `::` does not hear IPv4
+    return str(Address(host, port))
 
 
 def asked_from_outside(settings: Settings) -> bool:
@@ -84,15 +164,17 @@ def pod_security(settings: Settings) -> dict[str, Any]:
 
     The sysctl is one of those that are safe: https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/
     """
-    low = [one.listen_port for one in settings.upstreams if one.listen_port and one.listen_port < 1024]
+    ports = [one.listen_port or 0 for one in settings.upstreams]
+    ports += [settings.sidecar.admin.port, settings.sidecar.metrics.port]
+    low = [port for port in ports if 0 < port < 1024]
     if not low:
         return {}
     return {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": str(min(low))}]}
 
 
 def _probes(settings: Settings) -> dict[str, Any]:
-    metrics = settings.sidecar.metrics
-    place = [] if metrics.port == METRICS_PORT else ["--metrics", f"127.0.0.1:{metrics.port}"]
+    where = metrics_place(settings)
+    place = [] if where == METRICS else ["--metrics", where]
     found: dict[str, Any] = {
         # The application starts when this has succeeded. Each try waits for a second by itself.
         "startupProbe": {
@@ -103,10 +185,15 @@ def _probes(settings: Settings) -> dict[str, Any]:
         }
     }
     if asked_from_outside(settings):
-        found["readinessProbe"] = {"httpGet": {"path": "/ready", "port": "metrics"}, "periodSeconds": 5}
+        found["readinessProbe"] = {
+            "httpGet": {"path": "/ready", "port": "metrics"},
+            "periodSeconds": 5,
+            "timeoutSeconds": 2,
+        }
         found["livenessProbe"] = {
             "httpGet": {"path": "/live", "port": "metrics"},
             "periodSeconds": 10,
+            "timeoutSeconds": 2,
             "failureThreshold": 6,
         }
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,8 @@ __all__ = ["Services", "Used", "namespace_of"]
 CLUSTER_DOMAIN: Final = (
     "svc.cluster.local"  # https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/
 )
+# RFC 1123, as Kubernetes has it for namespaces and, from 1.34 on, for Services. No unix socket is one, nor `my_redis`.
+_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,9 @@ class Services:
             self._add(upstream)
 
     def _add(self, upstream: UpstreamSettings) -> None:
+        if upstream.routes:
+            self.others.append((upstream.name, "is a router, and its routes are of this sidecar alone"))
+            return
         found = [*self._from_registries(upstream), *self._from_file(upstream)]
         if not found and not any(name == upstream.name for name, _ in self.others):
             self.others.append((upstream.name, "has no Service of Kubernetes"))
@@ -99,10 +105,10 @@ def _parsed(host: str, namespace: str) -> tuple[str, str, str] | None:
     `NAME.NAMESPACE` alone would be one too, and cannot be told from a name of the Internet.
     """
     name, *rest = host.split(".")
-    if is_address(host) or host == "localhost":
+    if is_address(host) or host == "localhost" or not _LABEL.fullmatch(name):
         return None
     if not rest:
         return name, namespace, CLUSTER_DOMAIN
-    if len(rest) >= 2 and rest[1] == "svc":
+    if len(rest) >= 2 and rest[1] == "svc" and _LABEL.fullmatch(rest[0]):
         return name, rest[0], ".".join(rest[1:]) if len(rest) > 2 else CLUSTER_DOMAIN
     return None

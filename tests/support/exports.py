@@ -17,7 +17,8 @@ Export = Callable[..., tuple[str, list[dict[str, Any]]]]
 
 
 def exporter(directory: Path, mode: DeploymentMode = DeploymentMode.KUBERNETES) -> Export:
-    """What exports, of a file in `directory` where there is any text."""
+    """What exports, of a file in `directory` where there is any text. mode: as it is detected there."""
+    environ = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"} if mode is DeploymentMode.KUBERNETES else {}
 
     def _export(kind: str, text: str | None = None, **wishes: Any) -> tuple[str, list[dict[str, Any]]]:
         file = directory / "sidecar.yml"
@@ -26,7 +27,7 @@ def exporter(directory: Path, mode: DeploymentMode = DeploymentMode.KUBERNETES) 
             wishes["config"] = str(file)
 
         def load(config: str | None) -> Settings:
-            return load_settings(config, environ={}, mode=mode, container=True, directory=directory)
+            return load_settings(config, environ=environ, container=True, directory=directory)
 
         found = export(kind, Wishes(**wishes), load)
         return found, list(yaml.safe_load_all(found))

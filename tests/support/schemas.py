@@ -65,6 +65,8 @@ BUDGET = closed({"percent": {"type": "number", "minimum": 0, "maximum": 100}, "m
 OF_A_PORT = {"loadBalancer": BALANCER, "connectionPool": POOL, "outlierDetection": OUTLIERS, "tls": TLS}
 RETRIES = closed({"attempts": COUNT}, perTryTimeout=TIME, retryOn=TEXT, backoff=TIME)
 MATCH = closed(method=closed({"regex": TEXT}), port=PORT) | {"minProperties": 1}
+FIELDS = {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1}
+EDITS = closed(set=FIELDS, add=FIELDS, remove=several(TEXT)) | {"minProperties": 1}
 DESTINATION = closed({"host": TEXT}, port=closed({"number": PORT}))
 ROUTE = closed(
     {
@@ -74,6 +76,10 @@ ROUTE = closed(
         "retries": RETRIES,
     },
     match=several(MATCH),
+    headers=closed(request=EDITS, response=EDITS) | {"minProperties": 1},
+    rewrite=closed({"authority": TEXT}),
+    mirror=DESTINATION,
+    mirrorPercentage=closed({"value": {"type": "number", "minimum": 0, "maximum": 100}}),
 )
 HTTP_MATCH = closed(
     {"path": closed({"type": {"const": "PathPrefix"}, "value": {"const": "/"}})},
@@ -94,6 +100,7 @@ SPECS = {
             "host": TEXT,
             "trafficPolicy": closed(
                 retryBudget=BUDGET,
+                proxyProtocol=closed({"version": {"enum": ["V1", "V2"]}}),
                 portLevelSettings=several(closed({"port": closed({"number": PORT})}, **OF_A_PORT)),
                 **OF_A_PORT,
             ),

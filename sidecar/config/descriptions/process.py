@@ -164,7 +164,7 @@ PROCESS: Final = {
             "weight": "Its share among the others.",
             "zone": "Where it is. | `sidecar.zone`",
             "tags": "Tags, of consul. | none",
-            "ttl": "After how long it is forgotten when nothing more is said.",
+            "ttl": "After how long it is forgotten when nothing more is said; at least `3s`.",
         },
         "external_registry: {type: consul, host: 127.0.0.1}\n"
         "register: {name: orders, port: 8001, health_check: /health}\n",

@@ -87,7 +87,7 @@ UPSTREAMS: Final = {
             "connect_timeout": "How long an endpoint may take to accept a connection.",
             "idle_timeout": (
                 "How long an unused connection to an endpoint is kept; of redis and tcp how long a session may "
-                "be silent. | `3` for http, else `0` (off)"
+                "be silent. Not 0 for http. | `3` for http, else `0` (off)"
             ),
             "continue_timeout": "How long `Expect: 100-continue` waits for the endpoint's word.",
             "tunnel_idle_timeout": "How long a connection that has switched protocols may be silent.",
@@ -105,12 +105,12 @@ UPSTREAMS: Final = {
             "deadline_header": "The header in which a request says how many milliseconds it may take.",
             "per_try_timeout": (
                 "How long one attempt may take, from the request's end to the response's head; then it is tried "
-                "elsewhere, and what may not be is 504."
+                "elsewhere, and what may not be is 504. Less than `timeout`."
             ),
             "retry_on": "What is tried again, of idempotent requests whose body is still there (64 KiB).",
             "hedge_after": (
                 "After how long without an answer another endpoint is asked too, once, as one of `retries`; the "
-                "first answer counts that is no failure. For idempotent requests."
+                "first answer counts that is no failure. For idempotent requests; less than `timeout`."
             ),
             "retry_backoff": (
                 "How long an endpoint that has failed is left alone before the same request asks it again."
@@ -266,7 +266,7 @@ UPSTREAMS: Final = {
                 "What an http check asks for, with Host as requests have it; no redirection is followed. | the "
                 "`health_endpoint`, else `/health`"
             ),
-            "interval": "How long between two checks of an endpoint, ±20 % by chance.",
+            "interval": "How long between two checks of an endpoint, ±20 % by chance; at least `100ms`.",
             "timeout": "How long one may take.",
             "rise": "How many good ones in a row bring it back.",
             "fall": "How many bad ones in a row take it out; a first bad one counts at once.",

@@ -15,6 +15,7 @@ from sidecar.config.reference import keys_of, missing, reference, sections
 from sidecar.config.rules import Choice, Whole
 from sidecar.config.schema import Defaults, LoadBalancer, Policy
 from sidecar.config.takes import plain_size, takes_value
+from sidecar.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -115,6 +116,30 @@ def test_each_section_is_there_once_and_has_its_own_keys() -> None:
 )
 def test_what_a_key_takes_and_is_by_default(section: str, key: str, takes: str, default: str) -> None:
     assert row(section, key)[:2] == [takes, default]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "said", "text", "fine", "refused"),
+    [
+        ("Every upstream", "idle_timeout", "Not 0 for http.", "{idle_timeout: @}", "1ms", "0"),
+        ("Every upstream", "per_try_timeout", "Less than `timeout`.", "{per_try_timeout: @}", "29", "30"),
+        ("Every upstream", "hedge_after", "less than `timeout`.", "{hedge_after: @}", "29", "30"),
+        ("health_check", "interval", "at least `100ms`.", "{health_check: {interval: @}}", "100ms", "99ms"),
+        ("register", "ttl", "at least `3s`.", "", "3s", "2.9s"),
+    ],
+)
+def test_bounds_that_other_keys_set_are_told(
+    section: str, key: str, said: str, text: str, fine: str, refused: str, tmp_path: Path
+) -> None:
+    assert row(section, key)[2].endswith(said)
+    file = tmp_path / "sidecar.yml"
+    announced = "external_registry: {type: consul, host: 127.0.0.1}\nregister: {name: a, port: 1, ttl: @}\n"
+    whole = f"services: {{api: {{host: api.example, port: 80}}}}\ndefaults: {text}\n" if text else announced
+    file.write_text(whole.replace("@", fine))
+    load_settings(file, environ={}, container=False)
+    file.write_text(whole.replace("@", refused))
+    with pytest.raises(ConfigurationError, match=rf"{key}: "):
+        load_settings(file, environ={}, container=False)
 
 
 class _New(Record):

@@ -69,6 +69,19 @@ def test_the_version_is_the_packages() -> None:
     assert f"ARG VERSION={__version__}\n" in DOCKERFILE
 
 
+def test_labels_say_what_the_package_says() -> None:
+    (label,) = instructions("LABEL")
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', label))
+    assert labels["licenses"] == PROJECT["project"]["license"]
+    assert PROJECT["project"]["description"].startswith(labels["description"])
+    assert {labels[name] for name in ("version", "revision", "created", "source")} == {
+        "${VERSION}",
+        "${REVISION}",
+        "${CREATED}",
+        "${SOURCE}",
+    }
+
+
 def test_it_has_to_be_compiled_and_installs_nothing_without_a_hash() -> None:
     commands = DOCKERFILE.replace("\\\n", " ").replace("&&", "\n").splitlines()
     installs = [command for command in commands if "/pip " in command]

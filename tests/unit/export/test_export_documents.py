@@ -80,3 +80,9 @@ def test_percent_and_lists() -> None:
     assert [percent(share) for share in (0.0, 0.07, 0.105, 0.5, 1.0)] == [0, 7, 11, 50, 100]
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\u2029", "\x0c"])
+def test_a_comment_stays_one(end: str) -> None:
+    text = written([Document({"a": 1}, (f"of file{end}kind: Secret",))])
+    assert text == "# of file kind: Secret\na: 1\n"

@@ -12,7 +12,9 @@ from support.schemas import check_custom
 from sidecar.config.load import load_settings
 from sidecar.config.settings import DeploymentMode, Settings
 from sidecar.errors import ExportError
+from sidecar.export.command import Wishes, export
 from sidecar.export.kubernetes import MAX_TEXT, named_files
+from sidecar.host_limits import HostLimits, host_notes
 
 PLAIN = """\
 # what a reader has written
@@ -30,6 +32,7 @@ services:
   also: {port: 8003, source: {use: kubernetes, service: also.dl}}
 sidecar: {metrics: 0.0.0.0:9902}
 """
+CONFIG = Path(__file__).resolve().parents[3] / "config"
 VERSIONS = ("1.29", "1.33")  # native sidecars are on by default from the first on
 
 
@@ -150,7 +153,22 @@ def test_a_registry_is_asked_with_no_more_than_it_takes(exported: Export) -> Non
     pod = pod_of(documents)
     assert pod["serviceAccountName"] == found["ServiceAccount"]["metadata"]["name"]
     assert found["ServiceAccount"]["automountServiceAccountToken"] is False
-    assert pod["automountServiceAccountToken"] is True
+    assert pod["automountServiceAccountToken"] is False
+    (sidecar,) = pod["initContainers"]
+    mount = {
+        "name": "token",
+        "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+        "readOnly": True,
+    }
+    assert mount in sidecar["volumeMounts"]
+    assert "volumeMounts" not in pod["containers"][0]
+    shipped = yaml.safe_load((CONFIG / "kubernetes" / "deployment.yaml").read_text())
+    (wanted,) = (
+        one["projected"]["sources"]
+        for one in shipped["spec"]["template"]["spec"]["volumes"]
+        if one["name"] == "sidecar-token"
+    )
+    assert {"name": "token", "projected": {"sources": wanted}} in pod["volumes"]
     assert found["RoleBinding"]["subjects"] == [
         {"kind": "ServiceAccount", "name": "application-sidecar", "namespace": "default"}
     ]
@@ -194,11 +212,111 @@ def test_metrics_that_only_the_pod_reaches(exported: Export) -> None:
         exported("kubernetes", "services: {a: {host: b, port: 1}}\n", pod_monitor=True)
 
 
-def test_low_ports(exported: Export) -> None:
+@pytest.mark.parametrize(
+    ("metrics", "asked"),
+    [
+        ("0.0.0.0:9902", None),
+        ("127.0.0.1:9902", None),
+        ("0.0.0.0:99", "127.0.0.1:99"),
+        ("'[::]:9902'", "[::1]:9902"),
+        ("'[::1]:9902'", "[::1]:9902"),
+        ("10.0.0.7:9902", "10.0.0.7:9902"),
+    ],
+)
+def test_probes_ask_where_metrics_are(exported: Export, metrics: str, asked: str | None) -> None:
+    text = f"services: {{a: {{host: b, port: 1}}}}\nsidecar: {{metrics: {metrics}}}\n"
+    (sidecar,) = pod_of(exported("kubernetes", text)[1])["initContainers"]
+    more = [] if asked is None else ["--metrics", asked]
+    assert sidecar["startupProbe"]["exec"]["command"] == ["sidecar", "wait", "--timeout", "1", *more]
+    _, (compose,) = exported("compose", text)
+    assert compose["services"]["sidecar"]["healthcheck"]["test"][-1] == (asked or "127.0.0.1:9902")
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "compose"])
+def test_metrics_at_any_port_cannot_be_asked(exported: Export, kind: str) -> None:
+    text = "services: {a: {host: b, port: 1}}\nsidecar: {metrics: '127.0.0.1:0'}\n"
+    with pytest.raises(ExportError, match=r"sidecar\.metrics has port 0, .*; name a port"):
+        exported(kind, text)
+
+
+def test_last_good_that_the_file_names_has_its_place(exported: Export) -> None:
+    named = REGISTRY.replace("9902}", "9902, last_good: /var/lib/sidecar/last-good.json}")
+    text, documents = exported("kubernetes", named)
+    pod = pod_of(documents)
+    (sidecar,) = pod["initContainers"]
+    assert "env" not in sidecar
+    assert {"name": "state", "mountPath": "/var/lib/sidecar"} in sidecar["volumeMounts"]
+    assert {"name": "state", "emptyDir": {"sizeLimit": "64Mi"}} in pod["volumes"]
+    _, (compose,) = exported("compose", named)
+    assert compose["volumes"] == {"sidecar-state": {}}
+    assert "environment" not in compose["services"]["sidecar"]
+    text, documents = exported("kubernetes", named.replace("/var/lib/sidecar", "/data"))
+    (sidecar,) = pod_of(documents)["initContainers"]
+    assert "state" not in {mount["name"] for mount in sidecar["volumeMounts"]}
+    assert "may write to, for /data/last-good.json;" in text.replace("\n# ", " ")
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "compose"])
+def test_what_a_read_only_root_has_no_place_for_is_named(exported: Export, kind: str) -> None:
+    text = """
+services: {app: {host: "unix:/run/app/a.sock", port: 8000}, near: {host: "unix:@near", port: 8001}}
+sidecar: {sockets: {/run/sidecar/app.sock: app, "@near2": near}, access_log: /var/log/a.jsonl}
+"""
+    said = exported(kind, text)[0].replace("\n# ", " ")
+    assert "for /var/log/a.jsonl, /run/sidecar/app.sock and /run/app/a.sock; that of a socket in" in said
+    assert "read-only: mount" not in exported(kind, PLAIN.replace("9902", "9902\n  access_log: stdout"))[0]
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "compose"])
+def test_a_mode_that_was_asked_for_is_asked_for_there(tmp_path: Path, kind: str) -> None:
+    def command(document: dict[str, Any]) -> list[str]:
+        if kind == "compose":
+            return document["services"]["sidecar"]["command"]
+        return document["spec"]["template"]["spec"]["initContainers"][0]["args"]
+
+    file = tmp_path / "sidecar.yml"
+    file.write_text(PLAIN)
+
+    plain = ["run", "--config", "/etc/sidecar/sidecar.yml"]
+    asked: tuple[tuple[DeploymentMode | None, dict[str, str], list[str]], ...] = (
+        (DeploymentMode.DISTRIBUTED, {}, [*plain, "--mode", "distributed"]),
+        (None, {"AUTOBOT_DEPLOYMENT_MODE": "local"}, [*plain, "--mode", "local"]),
+        (None, {}, plain),
+    )
+    for mode, environ, words in asked:
+        found = export(
+            kind,
+            Wishes(config=str(file)),
+            lambda config, mode=mode, environ=environ: load_settings(
+                config, environ=environ, mode=mode, container=True
+            ),
+        )
+        *_, document = yaml.safe_load_all(found)
+        assert command(document) == words
+        assert ("The mode is local, as AUTOBOT_DEPLOYMENT_MODE" in found) == bool(environ)
+
+
+@pytest.mark.parametrize(("workers", "memory"), [(1, ("64Mi", "256Mi")), (8, ("512Mi", "2048Mi"))])
+def test_memory_is_enough_for_every_worker(
+    exported: Export, tmp_path: Path, workers: int, memory: tuple[str, str]
+) -> None:
+    text = f"services: {{a: {{host: b, port: 1}}}}\nsidecar: {{workers: {workers}}}\n"
+    (sidecar,) = pod_of(exported("kubernetes", text)[1])["initContainers"]
+    resources = sidecar["resources"]
+    assert (resources["requests"]["memory"], resources["limits"]["memory"]) == memory
+    settings = again(text, tmp_path)
+    assert list(host_notes(settings, HostLimits(memory=int(memory[1].removesuffix("Mi")) << 20))) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "lowest"),
+    [("", "80"), ("sidecar: {metrics: 0.0.0.0:79}\n", "79"), ("sidecar: {admin: 127.0.0.1:7}\n", "7")],
+)
+def test_low_ports(exported: Export, more: str, lowest: str) -> None:
     text = "services: {a: {host: b, port: 80}, c: {host: d, port: 443}, e: {host: f, port: 1024}}\n"
-    _, documents = exported("kubernetes", text)
+    _, documents = exported("kubernetes", text + more)
     assert pod_of(documents)["securityContext"] == {
-        "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]
+        "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": lowest}]
     }
 
 
@@ -210,10 +328,9 @@ sidecar: {admin_token_file: admin.token}
 """
     said, _ = exported("kubernetes", text)
     where = tmp_path / "sidecar.yml"
-    named = [str(where.parent / name) for name in ("ca.pem", "e.yml", "admin.token")]
-    named[1:2] = ["/run/t", named[1], "p.txt"]
+    named = ["ca.pem", "/run/t", "e.yml", "p.txt", "admin.token"]
     assert named_files(load_settings(where, environ={}, container=True)) == named
-    assert "admin.token" in said
+    assert f"names {', '.join(named[:-1])} and admin.token: mount" in said.replace("\n# ", " ")
 
 
 def test_what_a_config_map_cannot_hold(exported: Export, tmp_path: Path) -> None:
@@ -232,6 +349,7 @@ def test_a_service_of_compose(exported: Export, tmp_path: Path) -> None:
     assert sidecar == {
         "image": "r.example/sidecar:2",
         "network_mode": "service:backend",
+        "depends_on": {"backend": {"condition": "service_started", "restart": True}},
         "restart": "unless-stopped",
         "user": "10001:10001",
         "read_only": True,
@@ -255,6 +373,7 @@ def test_a_service_of_compose(exported: Export, tmp_path: Path) -> None:
         },
     }
     assert "sidecar.metrics is open to the networks of `backend`." in text
+    assert "`ports` and `networks` of `backend` to the sidecar" in text.replace("\n# ", " ")
 
 
 def test_what_a_registry_says_is_kept_in_a_volume(exported: Export) -> None:

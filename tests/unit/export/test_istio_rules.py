@@ -201,7 +201,7 @@ def test_retries_that_are_none(exported: Export, keys: str, retries: list[dict[s
 def test_two_ports_of_one_service(exported: Export) -> None:
     text = """
 services:
-  one: {host: api.shop.svc, port: 8001, retries: 0}
+  one: {host: api.shop.svc, port: 8001, retries: 0, proxy_protocol: v1}
   two: {host: api.shop.svc, port: 8002, retries: 0, slow_start: 3}
   same: {host: api.shop.svc, port: 8002}
   db: {host: api.shop.svc, port: 5432, scheme: tcp}
@@ -214,6 +214,7 @@ sidecar: {ports: {8001: one, 8002: two, 5432: db, 8003: same}}
     (service,) = of("VirtualService", documents)
     assert [route["match"] for route in service["http"]] == [[{"port": 8001}], [{"port": 8002}]]
     assert "Left out: same: has the Service and the port of two." in said
+    assert "proxy_protocol of one port" in said.replace("\n# ", " ")
 
 
 def test_who_is_no_service_is_left_out_and_named(exported: Export) -> None:
@@ -223,13 +224,26 @@ services:
   near: {host: 10.0.0.1, port: 81}
   short: {host: web, port: 82}
   here: {host: localhost, port: 83}
+  local: {host: "unix:/run/app", port: 84}
+  abstract: {host: "unix:@app", port: 85}
+  other: {host: my_web, port: 86}
+sidecar: {ports: {8000: front}}
+routers: {front: {routes: [{to: short}]}}
 """
     said, documents = exported("istio", text)
     assert [document["metadata"] for document in documents if document["kind"] == "DestinationRule"] == [
         {"name": "web", "namespace": "autobot-system"}
     ]
-    for name, host in (("far", "api.example.com"), ("near", "10.0.0.1"), ("here", "localhost")):
+    for name, host in (
+        ("far", "api.example.com"),
+        ("near", "10.0.0.1"),
+        ("here", "localhost"),
+        ("local", "unix:/run/app"),
+        ("abstract", "unix:@app"),
+        ("other", "my_web"),
+    ):
         assert f"Left out: {name}: {host} is no Service of Kubernetes." in said
+    assert "Left out: front: is a router, and its routes are of this sidecar alone." in said
     _, documents = exported("istio", text, namespace="shop")
     assert documents[0]["metadata"] == {"name": "web", "namespace": "shop"}
 
@@ -277,6 +291,47 @@ def test_what_it_has_nothing_for_is_named(exported: Export) -> None:
         "Istio has nothing for circuit_breaker.failure_rate, health_check, hedge_after, deadline_header, "
         "limits.connections_per_endpoint and close_on_unhealthy." in flat
     )
+
+
+def test_what_stands_before_an_upstream(exported: Export) -> None:
+    text = """
+services:
+  api:
+    host: api.shop.svc
+    port: 8001
+    host_header: api.example
+    mirror: {to: next, share: 2.5%}
+    proxy_protocol: v2
+    headers:
+      request: {set: {X-Source: "100%"}, add: {X-More: a, X-Two: [b, c]}, remove: [Cookie]}
+      response: {remove: [Server]}
+    bearer_token_env: TOKEN
+    rate_limit: {requests: 5}
+  next: {host: next.shop.svc, port: 8002, mirror: {to: far}}
+  far: {host: far.example, port: 8003}
+"""
+    said, documents = exported("istio", text)
+    flat = said.replace("\n# ", " ")
+    rules = {rule["host"]: rule["trafficPolicy"] for rule in of("DestinationRule", documents)}
+    assert rules["api.shop.svc.cluster.local"]["proxyProtocol"] == {"version": "V2"}
+    assert "proxyProtocol" not in rules["next.shop.svc.cluster.local"]
+    api, following = of("VirtualService", documents)
+    assert len(api["http"]) == 2
+    for route in api["http"]:
+        assert route["mirror"] == {"host": "next.shop.svc.cluster.local", "port": {"number": 8002}}
+        assert route["mirrorPercentage"] == {"value": 2.5}
+        assert route["rewrite"] == {"authority": "api.example"}
+        assert route["headers"] == {
+            "request": {"set": {"X-Source": "100%%"}, "add": {"X-More": "a"}, "remove": ["Cookie"]},
+            "response": {"remove": ["Server"]},
+        }
+    for route in following["http"]:
+        assert not {"mirror", "mirrorPercentage", "rewrite", "headers"} & set(route)
+    assert (
+        "failure_rate, a bearer token (a secret), rate_limit and several values of the header X-Two." in flat
+    )
+    assert "mirror to far (no Service)" in flat
+    assert "TOKEN" not in said
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,12 @@ def test_defaults(exported: Export) -> None:
     )
 
 
+def test_what_stands_before_an_upstream_is_named(exported: Export) -> None:
+    keys = "headers: {request: {remove: [Cookie]}}, rate_limit: {requests: 5}, proxy_protocol: v1"
+    text, _ = exported("linkerd", f"{API}defaults: {{{keys}}}\n")
+    assert "retry_budget, headers, rate_limit and proxy_protocol." in text.replace("\n# ", " ")
+
+
 @pytest.mark.parametrize(
     ("keys", "least", "most", "jitter"),
     [
