@@ -130,6 +130,9 @@ class Nobody(DownstreamConnection):
         """A time-out of the exchange has passed."""
         self.exchange.expire()
 
+    def follow_times(self, longer: float, *, pace: bool) -> None:
+        """Times of clients: a copy has its exchange's alone, and is not to count as slow for others."""
+
     def retire(self, now: float) -> bool:
         """The process would like to end, or the other upstream: nobody waits for the answer."""
         self.shut()

@@ -8,6 +8,7 @@ from unit.proxy.harness import ok, request
 from unit.proxy.routed import Routed
 
 from sidecar.model import Snapshot
+from sidecar.proxy.follow import follow_times
 from sidecar.proxy.front import Front
 from sidecar.proxy.header_rules import Edits, FieldRules
 from sidecar.proxy.mirror import MAX_ANSWER, MAX_BODY, Copies, Nobody
@@ -204,6 +205,19 @@ def test_a_slow_mirror_is_given_up_after_its_own_time() -> None:
     assert mirror.closing
     assert proxy.counts("two") == {("5xx", "request_timeout"): 1}
     assert not client.closing
+    proxy.finish()
+
+
+def test_other_times_of_clients_are_none_of_a_copys() -> None:
+    proxy = Mirrored(policies={"two": {"timeout": 30.0}})
+    _, endpoint = proxy.asked(request())
+    mirror = proxy.accept()
+    endpoint.feed(ok())
+    follow_times(proxy.context, head=5.0, idle=proxy.context.idle_timeout - 40.0, body_rate=0)
+    proxy.pass_time(1.0)
+    assert not mirror.closing
+    mirror.feed(ok())
+    assert proxy.counts("two") == {("2xx", "none"): 1}
     proxy.finish()
 
 
