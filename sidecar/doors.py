@@ -36,7 +36,7 @@ class Doors:
     def __init__(self, context: ProxyContext, clock: Clock) -> None:
         self._rotation = Rotation()
         self._certificates = Certificates(clock.monotonic, self._rotation.note)
-        self._fronts = Fronts(clock)
+        self._fronts = Fronts(clock, self._rotation.note)
         self._mirrors = Mirrors(context)
         self._routers = Routers(clock)
 

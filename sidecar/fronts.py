@@ -15,6 +15,8 @@ from sidecar.proxy.header_rules import Edits, FieldRules
 from sidecar.resilience import TokenBucket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sidecar.clock import Clock
     from sidecar.config.doors import HeaderEdits, RateSettings
     from sidecar.config.settings import Settings, UpstreamSettings
@@ -31,13 +33,20 @@ class BearerToken:
     A token of a variable is read once: nobody changes the environment of a process that runs.
     """
 
-    def __init__(self, upstream: str, settings: HeaderSettings, rules: FieldRules) -> None:
-        """Raises SecretError when there is none."""
+    def __init__(
+        self,
+        upstream: str,
+        settings: HeaderSettings,
+        rules: FieldRules,
+        note: Callable[[BearerToken], None],
+    ) -> None:
+        """Raises SecretError when there is none. note: see `Fronts`."""
         self.name = f"{upstream}: the bearer token"
         self.files: tuple[str, ...] = (settings.bearer_file,) if settings.bearer_file else ()
         self._variable = settings.bearer_env
         self._rules = rules
         self._counts = [0, 1]  # failed, succeeded
+        note(self)
         self.take(self.load())
 
     @property
@@ -81,12 +90,12 @@ class _Headers:
 
     __slots__ = ("rules", "settings", "token")
 
-    def __init__(self, upstream: str, settings: HeaderSettings) -> None:
+    def __init__(self, upstream: str, settings: HeaderSettings, note: Callable[[BearerToken], None]) -> None:
         self.settings = settings
         self.rules = FieldRules(_edits(settings.request), _edits(settings.response))
         self.token: BearerToken | None = None
         if settings.bearer_env or settings.bearer_file:
-            self.token = BearerToken(upstream, settings, self.rules)
+            self.token = BearerToken(upstream, settings, self.rules, note)
 
 
 class _Rate:
@@ -105,10 +114,14 @@ class _Rate:
 
 
 class Fronts:
-    """Of all upstreams of one process."""
+    """Of all upstreams of one process.
 
-    def __init__(self, clock: Clock) -> None:
+    note: called with a token that is about to be read, so that a change of its file meanwhile is noticed.
+    """
+
+    def __init__(self, clock: Clock, note: Callable[[BearerToken], None]) -> None:
         self._clock = clock
+        self._note = note
         self._headers: dict[str, _Headers] = {}
         self._prepared: dict[str, _Headers] = {}
         self._rates: dict[str, _Rate] = {}
@@ -124,7 +137,7 @@ class Fronts:
             try:
                 kept = before is not None and before.settings == wanted
                 made[upstream.name] = (
-                    before if before is not None and kept else _Headers(upstream.name, wanted)
+                    before if before is not None and kept else _Headers(upstream.name, wanted, self._note)
                 )
             except SecretError as error:
                 raise StartError(f"{upstream.name}: {error}") from None

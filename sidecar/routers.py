@@ -59,7 +59,7 @@ def _routes(upstream: UpstreamSettings, clusters: Mapping[str, Cluster]) -> list
 
 
 class Mirrors:
-    """Of all upstreams of one process, by what they were made of."""
+    """Of all upstreams of one process, by the clusters that they are of and go to."""
 
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
@@ -73,11 +73,13 @@ class Mirrors:
             if not wanted.to or wanted.to == upstream.name:  # its own, where `defaults` name it for all
                 continue
             cluster, other = clusters[upstream.name], clusters[wanted.to]
-            made_of = (wanted, cluster, other)
+            made_of = (cluster, other)
             known = before.get(upstream.name)
             if known is None or known[0] != made_of:
                 copies = Copies(self._context, other, cluster.stats, wanted.share, wanted.max_in_flight)
                 known = (made_of, copies)
+            # The same object goes on, and with it the count of the copies that are under way.
+            known[1].share, known[1].max_in_flight = wanted.share, wanted.max_in_flight
             self._made[upstream.name] = known
 
     def mirror(self, upstream: UpstreamSettings) -> Copies | None:

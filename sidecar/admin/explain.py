@@ -49,7 +49,8 @@ def explain_view(
 
     endpoints: `{address, zone, weight, in_rotation, state, since, why, in_flight}`, why being one sentence.
     next: see `next_of`, one for each process. retries: `{attempts, on, elsewhere, per_try_timeout, budget}` with the
-    budget's requests and retries of its window, and what is left of it. budget: those two, of all processes.
+    budget's requests and retries of its window, and what is left of it; a router makes no
+    attempts. budget: those two, of all processes.
     rate_limit: `{requests, per, burst}` of `rate`, of all processes together; null where there is none.
     """
     now = clock.monotonic()
@@ -63,7 +64,7 @@ def explain_view(
         "panic": _panic(cluster),
         "endpoints": [_endpoint(cluster, state, now, epoch) for state in cluster.endpoints.values()],
         "next": list(next_picks),
-        "retries": _retries(policy, *budget) if cluster.per_request else _dials(policy),
+        "retries": _tries(cluster, *budget),
         "rate_limit": asdict(rate) if rate is not None and rate.requests else None,
     }
 
@@ -152,6 +153,13 @@ def _out(breaker: Breaker, now: float) -> str:
     wait = breaker.open_until - now
     probe = f"a probe in {wait:.1f} s" if wait > 0 else "the next request is its probe"
     return f"breaker open{cause}; {probe}"
+
+
+def _tries(cluster: Cluster, requests: int, retries: int) -> dict[str, Any]:
+    if cluster.router is not None:  # what it sends on is tried again as whoever gets it says
+        return {"attempts": 0, "on": [], "elsewhere": "", "per_try_timeout": None, "budget": None}
+    policy = cluster.policy
+    return _retries(policy, requests, retries) if cluster.per_request else _dials(policy)
 
 
 def _retries(policy: UpstreamPolicy, requests: int, retries: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What header fields of `headers` may be called and hold; see `rules`."""
+"""What header fields of `headers` may be called and hold, also those that a route looks at; see `rules`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sidecar.config.findings import shown
 from sidecar.config.record import Record
 from sidecar.config.rules import Text, Unusable
 
-__all__ = ["MAX_VALUE", "FieldName", "FieldValue"]
+__all__ = ["MAX_VALUE", "SECRET", "FieldName", "FieldValue", "field_kind"]
 
 MAX_VALUE: Final = 4096  # bytes: what servers take of a line is 8 KiB (nginx's large_client_header_buffers)
 _LONGEST_NAME: Final = 128
@@ -17,7 +17,7 @@ _LONGEST_NAME: Final = 128
 _CONTENT: Final = r"(?:[!-~](?:[!-~ \t]*[!-~])?)?"
 _OWN: Final = "x-sidecar-"
 # Fields whose value is a secret as a whole.
-_SECRET: Final = ("authorization", "proxy-authorization")
+SECRET: Final = ("authorization", "proxy-authorization")
 
 
 class FieldName(Record):
@@ -33,7 +33,7 @@ class FieldName(Record):
 
     def from_text(self, text: str) -> str:
         name = _NAME.accept(text)
-        if self.valued and name.lower() in _SECRET:
+        if self.valued and name.lower() in SECRET:
             raise Unusable(
                 "is a secret, which does not belong into a file; write bearer_token_env or bearer_token_file"
             )
@@ -53,13 +53,21 @@ class FieldValue(Text):
         return text
 
 
+def field_kind(text: str, example: str) -> int:
+    """What a field called so is to the proxy, see `http1.fields`. Raises Unusable when it is no name."""
+    from sidecar.http1.fields import classify  # noqa: PLC0415 - most files have no rules
+
+    kind = classify(text.encode("ascii", "replace"))
+    if kind < 0 or len(text) > _LONGEST_NAME:
+        raise Unusable(f"{shown(text)} is no name of a header; write for example {example}")
+    return kind
+
+
 class _Name(Text):
     def accept(self, text: str) -> str:
-        from sidecar.http1.fields import HOST, ORDINARY, classify  # noqa: PLC0415 - most files have no rules
+        from sidecar.http1.fields import HOST, ORDINARY  # noqa: PLC0415 - as above
 
-        kind = classify(text.encode("ascii", "replace"))
-        if kind < 0 or "?" in text or len(text) > _LONGEST_NAME:
-            raise Unusable(f"{shown(text)} is no name of a header; write for example X-Request-Source")
+        kind = field_kind(text, "X-Request-Source")
         if kind == HOST:
             raise Unusable(f"{shown(text)} has a key of its own; use host_header")
         if kind != ORDINARY:

@@ -1,12 +1,11 @@
 """The keys of `routers`, which share one listener's requests out among upstreams, and of `mirror`; see `schema`."""
 
 # Annotations are read at run time by the decoder, so they must not be postponed to strings.
-import re
 from typing import Annotated, Final
 
 from sidecar.config.addresses import parse_host
-from sidecar.config.check_rules import PlainText
 from sidecar.config.containers import Mapped, Section, Several
+from sidecar.config.field_rules import SECRET, FieldValue, field_kind
 from sidecar.config.findings import shown
 from sidecar.config.record import Record
 from sidecar.config.rules import Bytes, Choice, Share, Text, Unusable, UpstreamName, UrlPath, Whole
@@ -22,7 +21,6 @@ MAX_TARGETS: Final = 16
 ROUTE_WEIGHT: Final = Whole(0, 1_000_000)
 PORT: Final = Whole(1, 65535)
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", re.ASCII)  # RFC 9110 5.6.2
 # Those that are counted by name (RFC 9110 section 9, RFC 5789); CONNECT has no path.
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")
 
@@ -53,24 +51,19 @@ class RoutePath(UrlPath):
 
 
 class FieldName(Text):
-    """The name of a header field, in lower case."""
+    """The name of a header field that a route looks at, in lower case."""
 
     def accept(self, text: str) -> str:
-        if not _TOKEN.fullmatch(text):
-            raise Unusable(f"{shown(text)} is no name of a header; write for example x-canary")
-        if text.lower() == "host":
+        from sidecar.http1.fields import CONNECTION, DROPPED, HOST  # noqa: PLC0415 - most files have no routes
+
+        kind = field_kind(text, "x-canary")
+        if kind == HOST:
             raise Unusable("the Host field has a key of its own; use `host` beside `headers`")
+        if kind in (CONNECTION, DROPPED):
+            raise Unusable(f"{shown(text)} is of one connection, which says nothing of a request; remove it")
+        if text.lower() in SECRET:
+            raise Unusable("is a secret, which does not belong into a file; route by another header")
         return text.lower()
-
-
-class FieldValue(PlainText):
-    """The very value of a header field."""
-
-    def accept(self, text: str) -> str:
-        found = super().accept(text)
-        if not found.isascii() or found != found.strip():
-            raise Unusable("must be visible ASCII without blanks around it; no field has another value")
-        return found
 
 
 class Mirror(Record):

@@ -29,8 +29,8 @@ def show_reasons(
 ) -> int:
     """Print what the sidecar at `admin` says about the upstream `name`, in words or as `json`.
 
-    Returns the exit code: 0 when somebody is in rotation as it should be, 1 when nobody is, in panic, when nobody is
-    called so or no sidecar answers, 2 when `admin` is no address.
+    Returns the exit code: 0 when somebody is in rotation as it should be, or it is a router, 1 when nobody is, in
+    panic, when nobody is called so or no sidecar answers, 2 when `admin` is no address.
     """
     output = sys.stdout if output is None else output
     errors = sys.stderr if errors is None else errors
@@ -39,7 +39,8 @@ def show_reasons(
         return view
     try:
         text = jsonlib.dumps(view, indent=2) if json else _drawn(view, output)
-        fine = view["panic"] is None and any(endpoint["in_rotation"] for endpoint in view["endpoints"])
+        serves = any(endpoint["in_rotation"] for endpoint in view["endpoints"]) or _is_router(view)
+        fine = view["panic"] is None and serves
     except (LookupError, TypeError, AttributeError, ValueError):  # of another version, or no sidecar's at all
         print(f"sidecar: {no_sidecar(admin, 200)}", file=errors)
         return 1
@@ -50,7 +51,7 @@ def show_reasons(
 def _drawn(view: Mapping[str, Any], output: TextIO) -> str:
     console = make_console(output)
     panic = [Text(f"panic: {view['panic']}.", style=PANIC)] if view["panic"] else []
-    plan = [*_next(view["next"]), *_retries(view["retries"]), *_rate(view)]
+    plan = [*_next(view["next"]), *([] if _is_router(view) else _retries(view["retries"])), *_rate(view)]
     picture = Group(
         Text(clean(f"{view['name']} ({view['scheme']}), {view['strategy']}: {view['choice']}.")),
         *panic,
@@ -91,6 +92,11 @@ def _next(picks: list[dict[str, Any]]) -> list[str]:
         endpoint = pick["endpoint"]
         lines.append(f"{who}: {pick['why']}" if endpoint is None else f"{who}: {endpoint} ({pick['why']})")
     return lines
+
+
+def _is_router(view: Mapping[str, Any]) -> bool:
+    """Whether it makes no attempts of its own, see `admin.explain.explain_view`."""
+    return not view["retries"]["attempts"]
 
 
 def _retries(retries: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from sidecar.proxy.exchange cimport Exchange
 cdef class TimedExchange(Exchange):
     cdef public double _due
     cdef public int _place
+    cdef public bint _ruled
     cdef public bytes _name
     cdef public str _problem
     @cython.locals(client=DownstreamConnection)

@@ -40,10 +40,11 @@ ROUNDING = 0.001
 class TimedExchange(Exchange):
     """An exchange that ends when its client's time is over."""
 
-    __slots__ = ("_due", "_name", "_place", "_problem")
+    __slots__ = ("_due", "_name", "_place", "_problem", "_ruled")
 
     _name: bytes
     _place: int  # where the header stands in the head, of a request that has time
+    _ruled: bool  # header rules may have moved it since, or taken it out; the upstream may have none any more by now
 
     def __init__(self, context: ProxyContext, cluster: Cluster, client: DownstreamConnection) -> None:
         super().__init__(context, cluster, client)
@@ -66,6 +67,7 @@ class TimedExchange(Exchange):
                 self._due = (began or self._context.monotonic()) + milliseconds / 1000.0
                 self._name = name
                 self._place = places[0]
+                self._ruled = self.cluster.front is not None
             else:
                 shown = name.decode("ascii")
                 self._problem = f"{shown} is repeated, or not a whole number of milliseconds above 0"
@@ -88,11 +90,11 @@ class TimedExchange(Exchange):
                 self._leave(connection, now)
                 return
             left = b"%d" % max(1, int((self._due - now) * 1000.0))
-            if self.cluster.front is None:
-                self.head.put(self._place, left)
-            else:  # header rules may have moved it, or taken it out
+            if self._ruled:
                 for place in self.head.places(self._name)[:1]:
                     self.head.put(place, left)
+            else:
+                self.head.put(self._place, left)
         Exchange._send(self, connection)
 
     def _leave(self, connection: UpstreamConnection, now: float) -> None:

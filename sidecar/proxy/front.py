@@ -1,7 +1,9 @@
 """What a request passes before it is sent to an upstream, and its response on the way back, where that is asked for.
 
-    request ─► rate limit ─► header rules ─► (a copy to the mirror) ─► the exchange goes on
+    request ─► rate limit ─► (a copy to the mirror) ─► header rules ─► the exchange goes on
                     └─► 429
+
+A copy is made before the rules: they and the bearer token are of this upstream, and the mirror has its own.
 
 An upstream that asks for none of it has no `Front`, and its requests pay one comparison.
 """
@@ -74,10 +76,10 @@ class Front:
             if not self.rate.admit(now):
                 exchange.refuse(Reason.RATE_LIMITED, retry_after=max(1, ceil(self.rate.wait(now))))
                 return False
-        if self.rules is not None:
-            exchange.head = self.rules.edit_request(exchange.head)
         if self.mirror is not None:
             self.mirror.reflect(exchange)
+        if self.rules is not None:
+            exchange.head = self.rules.edit_request(exchange.head)
         return True
 
     def admits(self, now: float) -> bool:

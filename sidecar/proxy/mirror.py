@@ -9,8 +9,12 @@ of it. It carries `x-sidecar-mirrored: 1`, so that who gets it can tell, and is 
 sidecar; its Host is what the other upstream's policy says. (Envoy has `-shadow` behind the host for that, which an
 endpoint that looks at Host would refuse.)
 
+It is copied as it came: header rules and the bearer token of the upstream are for its own endpoints, and the mirror has
+its own.
+
 Only what has come whole with its head is copied, and no more than `MAX_BODY` of body: a longer one would have to be
-kept, at its own pace, for two.
+kept, at its own pace, for two. Of an answer `MAX_ANSWER` is taken, and then its connection is broken off: nothing slows
+down who sends without an end, and reading that would take the time of everybody else's requests.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.relay import ReadGate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sidecar.cluster import Cluster
     from sidecar.errors import Reason
     from sidecar.http1.message import RequestHead
@@ -29,10 +35,11 @@ if TYPE_CHECKING:
     from sidecar.proxy.context import ProxyContext
     from sidecar.proxy.exchange import Exchange
 
-__all__ = ["MARK", "MAX_BODY", "Copies"]
+__all__ = ["MARK", "MAX_ANSWER", "MAX_BODY", "Copies"]
 
 MARK = b"x-sidecar-mirrored"
 MAX_BODY = 65536  # bytes; as much as is kept for another attempt (`exchange.REPLAY_BYTES`)
+MAX_ANSWER = 1 << 18  # bytes; nearly all answers are shorter, and their connections are used again
 
 _SENT, _DROPPED, _SKIPPED = range(3)  # the order of `model.stats.MIRRORED`
 
@@ -80,7 +87,6 @@ class Copies:
             copy = head.copy()
             copy.add(MARK, b"1")
             self.in_flight += 1
-            self._context.copies += 1
             client = Nobody(self._context, self, exchange.client)
             self._context.loop.call_soon(client.ask, copy, body)  # the request itself goes first
 
@@ -99,12 +105,13 @@ class Nobody(DownstreamConnection):
         super().__init__(context, copies.cluster)
         self._copies = copies
         self._over = False
-        self.transport = Nowhere(original.transport)  # type: ignore[assignment] # what is called of a transport
+        self.transport = Nowhere(original.transport, self._flooded)  # type: ignore[assignment] # what is called of a transport
         self.gate = ReadGate(self.transport)
         self.peer = original.peer
 
     def ask(self, head: RequestHead, body: bytes) -> None:
         """Begin."""
+        self.context.copies += 1  # with the mirror's own `in_flight`, of which these are taken off
         self.context.sweep.members.add(self)
         self.exchange.begin(head, body, True)
 
@@ -123,6 +130,9 @@ class Nobody(DownstreamConnection):
         """A time-out of the exchange has passed."""
         self.exchange.expire()
 
+    def follow_times(self, longer: float, *, pace: bool) -> None:
+        """Times of clients: a copy has its exchange's alone, and is not to count as slow for others."""
+
     def retire(self, now: float) -> bool:
         """The process would like to end, or the other upstream: nobody waits for the answer."""
         self.shut()
@@ -134,6 +144,10 @@ class Nobody(DownstreamConnection):
             self.exchange.abandon()
             self._leave()
 
+    def _flooded(self) -> None:
+        """The answer is too long. Who says so is in the middle of its exchange, which can end a turn later."""
+        self.context.loop.call_soon(self.shut)
+
     def _leave(self) -> None:
         if not self._over:
             self._over = True
@@ -142,15 +156,21 @@ class Nobody(DownstreamConnection):
 
 
 class Nowhere:
-    """A transport that takes everything at once; who the client is, is the original's."""
+    """A transport that takes everything at once; who the client is, is the original's. flooded: it was `MAX_ANSWER`."""
 
-    __slots__ = ("_names",)
+    __slots__ = ("_flooded", "_left", "_names")
 
-    def __init__(self, original: Any) -> None:
+    def __init__(self, original: Any, flooded: Callable[[], None]) -> None:
         self._names = {name: original.get_extra_info(name) for name in ("peername", "sockname")}
+        self._flooded = flooded
+        self._left = MAX_ANSWER
 
     def write(self, data: bytes) -> None:
         """Forget it."""
+        before = self._left
+        self._left = before - len(data)
+        if self._left < 0 <= before:
+            self._flooded()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Where the original came from and to."""

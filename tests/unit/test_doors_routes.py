@@ -115,8 +115,9 @@ def test_an_upstream_whose_cluster_is_another_one_is_routed_to_anew(process: Pro
 
 def test_a_mirror_comes_changes_and_goes(process: Process) -> None:
     before = process.mirror("api")
-    process.follow(FILE.replace("share: 50%", "share: 60%"))
-    assert process.mirror("api") is not before
+    process.follow(FILE.replace("share: 50%, max_in_flight: 3", "share: 60%, max_in_flight: 4"))
+    assert process.mirror("api") is before, "it knows how many are under way"
+    assert (before.share, before.max_in_flight) == (0.6, 4)
     process.follow(FILE.replace(", mirror: {to: web, share: 50%, max_in_flight: 3}", ""))
     assert process.clusters["api"].front is None
 

@@ -42,7 +42,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def fronts(clock: FakeClock) -> Fronts:
-    return Fronts(clock)  # type: ignore[arg-type] # a double
+    return Fronts(clock, lambda token: None)  # type: ignore[arg-type] # a double
 
 
 def go_by(fronts: Fronts, settings: Settings) -> Settings:
@@ -161,6 +161,23 @@ async def test_a_file_that_changes_is_read_again(
     assert told[0] == "web: the bearer token is renewed"
     assert told[1].startswith("web: the bearer token is not renewed, what was before stays: ")
     assert not any("second" in line for line in told)
+    rotation.close()
+
+
+async def test_a_file_that_changes_while_it_is_read_at_first_is_read_again(
+    load: Load, tmp_path: Path, clock: FakeClock
+) -> None:
+    file = tmp_path / "web.token"
+    file.write_text("first")
+    rotation = Rotation()
+    fronts = Fronts(clock, rotation.note)  # type: ignore[arg-type] # a double
+    settings = load("bearer_token_file: web.token")
+    fronts.prepare(settings)
+    file.write_text("second")
+    fronts.follow(settings)
+    rotation.follow(fronts.tokens())
+    await rotation.look()
+    assert sent(fronts, settings) == [b"Authorization: Bearer second"]
     rotation.close()
 
 

@@ -206,3 +206,4 @@ def test_a_router_chooses_by_its_routes() -> None:
     found = explained(router)
     assert found["choice"].startswith("the first of its routes that fits")
     assert found["next"] == [{"endpoint": None, "why": "up to the request's route"}]
+    assert (found["retries"]["attempts"], found["retries"]["budget"]) == (0, None), "its upstreams' own"

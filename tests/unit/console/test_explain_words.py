@@ -55,6 +55,13 @@ def shown(
     return code, output.getvalue(), errors.getvalue()
 
 
+def test_a_router_tries_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = {"attempts": 0, "on": [], "elsewhere": "", "per_try_timeout": None, "budget": None}
+    code, text, _ = shown(monkeypatch, (200, {**VIEW, "endpoints": [], "retries": none}))
+    assert code == 0
+    assert "retries" not in text
+
+
 def test_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     code, text, _ = shown(monkeypatch, (200, VIEW))
     assert code == 0

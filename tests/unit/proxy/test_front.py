@@ -244,3 +244,13 @@ def test_the_time_that_is_left_is_told_where_its_header_stands(
     lines = proxy.accept().data.split(b"\r\n")
     assert [line for line in lines if line.startswith(b"X-Timeout")] == ([told] if told else [])
     assert b"Z: 1" in lines
+
+
+@pytest.mark.parametrize("removed", [("A", "B", "X-Timeout"), ("A",)])
+def test_and_though_the_rules_go_while_it_waits(ruled: MakeProxy, removed: tuple[str, ...]) -> None:
+    proxy = ruled(Edits(removed=removed), deadline_header=b"x-timeout")
+    proxy.client(request("GET /", "A: 1", "B: 2", "X-Timeout: 1000", "Z: 1"))
+    proxy.cluster.front = None
+    lines = proxy.accept().data.split(b"\r\n")
+    assert b"Z: 1" in lines
+    assert (b"X-Timeout: 1000" in lines) == ("X-Timeout" not in removed)

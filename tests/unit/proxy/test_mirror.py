@@ -8,8 +8,10 @@ from unit.proxy.harness import ok, request
 from unit.proxy.routed import Routed
 
 from sidecar.model import Snapshot
+from sidecar.proxy.follow import follow_times
 from sidecar.proxy.front import Front
-from sidecar.proxy.mirror import MAX_BODY, Copies, Nobody
+from sidecar.proxy.header_rules import Edits, FieldRules
+from sidecar.proxy.mirror import MAX_ANSWER, MAX_BODY, Copies, Nobody
 
 
 class Mirrored(Routed):
@@ -206,6 +208,19 @@ def test_a_slow_mirror_is_given_up_after_its_own_time() -> None:
     proxy.finish()
 
 
+def test_other_times_of_clients_are_none_of_a_copys() -> None:
+    proxy = Mirrored(policies={"two": {"timeout": 30.0}})
+    _, endpoint = proxy.asked(request())
+    mirror = proxy.accept()
+    endpoint.feed(ok())
+    follow_times(proxy.context, head=5.0, idle=proxy.context.idle_timeout - 40.0, body_rate=0)
+    proxy.pass_time(1.0)
+    assert not mirror.closing
+    mirror.feed(ok())
+    assert proxy.counts("two") == {("2xx", "none"): 1}
+    proxy.finish()
+
+
 def test_a_client_that_leaves_takes_no_copy_along() -> None:
     proxy = Mirrored()
     client, _ = proxy.asked(request())
@@ -243,6 +258,41 @@ def test_long_answers_and_those_in_pieces_are_thrown_away() -> None:
     assert not mirror.closing
     endpoint.feed(ok())
     assert client.data.endswith(b"\r\n\r\nok")
+    proxy.finish()
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 99999999", "Transfer-Encoding: chunked"])
+def test_an_answer_without_an_end_is_broken_off(framing: str) -> None:
+    proxy = Mirrored()
+    client, endpoint = proxy.asked(request())
+    mirror = proxy.accept()
+    mirror.feed(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
+    piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    for _ in range(MAX_ANSWER // 65536 + 1):
+        mirror.feed(piece)
+    proxy.loop.turn()
+    assert mirror.closing
+    assert proxy.copies.in_flight == proxy.context.copies == 0
+    assert proxy.counts("two") == {("4xx", "client_gone"): 1}
+    assert not client.closing
+    endpoint.feed(ok())
+    assert client.data.endswith(b"\r\n\r\nok")
+    proxy.finish()
+
+
+def test_rules_and_token_of_the_upstream_are_not_the_mirrors() -> None:
+    proxy = Mirrored()
+    rules = FieldRules(Edits((("X-A", "one"),), (("X-B", "one"),), ("Cookie",)), Edits())
+    rules.carry(b"secret")
+    proxy.others["one"].front = Front(rules=rules, mirror=proxy.copies)
+    theirs = FieldRules(Edits(added=(("X-B", "two"),)), Edits())
+    proxy.others["two"].front = Front(rules=theirs)
+    _, endpoint = proxy.asked(request("GET /", "Cookie: a", "X-A: 0"))
+    assert endpoint.data.endswith(b"X-A: one\r\nAuthorization: Bearer secret\r\nX-B: one\r\n\r\n")
+    mirror = proxy.accept()
+    assert mirror.data.endswith(b"Cookie: a\r\nX-A: 0\r\nx-sidecar-mirrored: 1\r\nX-B: two\r\n\r\n")
+    mirror.feed(ok())
+    endpoint.feed(ok())
     proxy.finish()
 
 
