@@ -303,13 +303,17 @@ def test_one_that_is_killed_when_it_has_all_but_the_last_word_has_taken_nobodys_
         wait_until(lambda: "has ended before it was ready" in running.process.stderr, "the old one's word")
 
 
-def test_sigterm_to_a_new_one_that_is_not_ready_ends_it_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_to_a_new_one_that_is_not_ready_ends_it_alone(tmp_path: Path, workers: int) -> None:
     listen = free_port()
     with (
         ScriptedEndpoint() as endpoint,
-        serving(tmp_path, listen, endpoint.port) as running,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        serving(tmp_path, listen, endpoint.port, more=f"workers: {workers}") as running,
         socket.create_server(("127.0.0.1", 0)) as silent,
     ):
+        manager.bind(str(tmp_path / "notify"))
+        running.environ["NOTIFY_SOCKET"] = manager.getsockname()
         path = tmp_path / "another.yml"
         path.write_text(
             running.path.read_text()
@@ -321,6 +325,11 @@ def test_sigterm_to_a_new_one_that_is_not_ready_ends_it_alone(tmp_path: Path) ->
         silent.accept()[0].close()
         after.send(signal.SIGTERM)
         assert after.wait(10.0) == 0, after.stderr
+        # Beside the old one it would answer for it, and that it is not ready.
+        assert "metrics: http" not in after.stderr
         assert running.process.running
         assert get(listen, "/").status == 200
         assert get(running.metrics_port, "/ready").status == 200
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):  # the service does not end
+            manager.recv(4096)

@@ -71,6 +71,16 @@ async def test_who_takes_over_is_the_service_now(manager: Manager) -> None:
     assert manager.heard() == [f"READY=1\nSTATUS=fine\nMAINPID={os.getpid()}"]
 
 
+async def test_before_that_its_end_is_not_the_services(manager: Manager) -> None:
+    told = Notifier({"NOTIFY_SOCKET": manager.place}, FakeClock(), successor=True)  # type: ignore[arg-type]
+    told.stopping()
+    assert manager.heard() == []
+    told.watch(lambda: False, lambda: "", main=True)
+    told.stopping()
+    assert manager.heard() == ["STOPPING=1\nSTATUS=draining"]
+    told.close()
+
+
 async def test_a_reload_has_a_beginning_and_an_end(manager: Manager) -> None:
     told = notifier(manager)
     told.watch(lambda: True, lambda: "fine")
@@ -104,6 +114,16 @@ async def test_it_says_that_it_is_alive_at_half_of_the_time(manager: Manager) ->
         while beats < 3:
             beats += manager.heard().count("WATCHDOG=1")
             await asyncio.sleep(0.001)
+    told.close()
+
+
+async def test_who_takes_over_has_the_time_of_the_one_before(manager: Manager) -> None:
+    before = notifier(manager, WATCHDOG_USEC="20000")
+    told = notifier(manager, WATCHDOG_USEC="20000", WATCHDOG_PID="1")
+    assert (before.watchdog, told.watchdog) == (0.02, 0.0)
+    told.inherit(before.watchdog)
+    told.watch(lambda: False, lambda: "")
+    assert manager.heard() == ["WATCHDOG=1"]
     told.close()
 
 
