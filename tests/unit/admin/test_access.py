@@ -462,6 +462,8 @@ async def test_a_plain_post_by_loopback_ends_it(admin: Admin) -> None:
         ("Origin: https://example.com", "localhost"),
         ("Origin: null", "localhost"),
         ("Sec-Fetch-Site: cross-site", "localhost"),
+        # A form that is sent in a page's place, by a browser that leaves the Origin out.
+        ("Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: document", "localhost"),
         ("Accept: */*", "rebound.example"),
     ],
 )
