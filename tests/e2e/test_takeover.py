@@ -183,12 +183,16 @@ def test_systemd_hears_who_the_service_is_and_of_one_end_alone(tmp_path: Path, w
             return manager.recv(4096).decode().splitlines()
 
         text = configuration(free_port(), [endpoint.port], sidecar=f"drain_timeout: 4, workers: {workers}")
-        with Succession(tmp_path, text, environ={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as running:
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "60000000"}
+        with Succession(tmp_path, text, environ=environ) as running:
+            assert hear() == ["WATCHDOG=1"]
             assert hear() == ["READY=1", f"STATUS=1 upstreams, admin at 127.0.0.1:{running.admin}"]
             running.send(signal.SIGHUP)
             assert hear()[0] == "RELOADING=1"
             assert hear() == ["READY=1", "STATUS=configuration unchanged"]
+            del running.environ["WATCHDOG_USEC"]  # systemd tells it to what it starts as the service
             ended_well(running.take_over("successor"))
+            assert hear() == ["WATCHDOG=1"]
             assert hear()[2] == f"MAINPID={running.process.pid}"
             running.send(signal.SIGTERM)
             assert hear() == ["STOPPING=1", "STATUS=draining"]
