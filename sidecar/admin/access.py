@@ -202,7 +202,9 @@ def _is_open(request: web.Request) -> bool:
 
 def _came_by_loopback(request: web.Request) -> bool:
     own = None if request.transport is None else request.transport.get_extra_info("sockname")
-    return not own or ip_address(own[0].partition("%")[0]).is_loopback
+    # Of one that has left meanwhile only where it came from is known: leaving is not to be a way in.
+    host = own[0] if own else request.remote or ""
+    return bool(host) and ip_address(host.partition("%")[0]).is_loopback
 
 
 def _is_same_place(origin: str, host: str) -> bool:
