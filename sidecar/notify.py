@@ -100,26 +100,31 @@ class Notifier:
         if not is_ready():
             asyncio.get_running_loop().call_later(LOOK, lambda: self._look(is_ready, status, main=main))
             return
-        self._ready = True
-        self._tell(f"READY=1\nSTATUS={status()}" + (f"\nMAINPID={os.getpid()}" if main else ""))
+        self._ready = self._tell(f"READY=1\nSTATUS={status()}" + (f"\nMAINPID={os.getpid()}" if main else ""))
+        if not self._ready:  # without it the start would be over in the end, and a failure
+            asyncio.get_running_loop().call_later(LOOK, lambda: self._look(is_ready, status, main=main))
 
     def _beat(self) -> None:
         """The loop turns, which is all that a watchdog is to know: upstreams are nobody's health but their own."""
         self._tell("WATCHDOG=1")
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._beat)
 
-    def _tell(self, lines: str) -> None:
+    def _tell(self, lines: str) -> bool:
+        """False where it has no room just now, as one that is busy with others."""
         if not self._place:
-            return
+            return True
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 sender.setblocking(False)
                 sender.sendto(lines.encode(), self._place)
+        except BlockingIOError:
+            return False
         except OSError as error:
             if not self._failed:
                 self._failed = True
                 why = (error.strerror or str(error)).lower()
                 _log.warning("the service manager cannot be told (NOTIFY_SOCKET): %s", why)
+        return True
 
 
 def _watchdog(environ: Mapping[str, str]) -> float:

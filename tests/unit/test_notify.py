@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,24 @@ async def test_ready_is_said_once_it_is(manager: Manager) -> None:
             await asyncio.sleep(0.001)
             heard += manager.heard()
     assert heard == ["READY=1\nSTATUS=2 upstreams"]
+    told.close()
+
+
+async def test_a_manager_that_is_busy_is_told_later(manager: Manager) -> None:
+    place = manager.socket.getsockname()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                other.sendto(b"WATCHDOG=1", place)
+    told = notifier(manager)
+    told.watch(lambda: True, lambda: "fine")
+    heard = manager.heard()
+    assert "READY=1\nSTATUS=fine" not in heard
+    async with asyncio.timeout(5):
+        while "READY=1\nSTATUS=fine" not in heard:
+            await asyncio.sleep(0.001)
+            heard += manager.heard()
     told.close()
 
 
