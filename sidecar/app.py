@@ -94,7 +94,7 @@ class App(Ending, Answering, Following, Replacing):
         self.metrics_address: str | None = None
         self.ready = False
         self.leaving = False
-        self._notifier = Notifier(os.environ, self.clock)
+        self._notifier = Notifier(os.environ, self.clock, successor=taken is not None)
         self.reloads = Reloads(load, self.reload, self._notifier)
         self._taken = taken
         self._in_place = False
@@ -127,7 +127,10 @@ class App(Ending, Answering, Following, Replacing):
     # Starting
 
     async def start(self) -> None:
-        """Bind everything and accept. Raises StartError; nothing stays open then."""
+        """Bind everything and accept. Raises StartError; nothing stays open then.
+
+        Not `ready` afterwards: it was told to end before it had taken another's place, and serves nothing.
+        """
         try:
             await self._start()
         except BaseException:
@@ -161,7 +164,8 @@ class App(Ending, Answering, Following, Replacing):
         if self._taken is not None:
             await self._until_settled()
             await in_thread("loading of servers", load_servers)
-            await self._replace()
+            if not await self._replace():
+                return
         for upstream in settings.upstreams:
             await self._listen(upstream.name, self._sockets_for(upstream.name, self._ports))
         self.listening[:] = self._ports.listening
@@ -342,11 +346,12 @@ class App(Ending, Answering, Following, Replacing):
         loop.add_signal_handler(signal.SIGHUP, self._on_sighup)
         loop.add_signal_handler(signal.SIGUSR1, self._on_sigusr1)
         await self.start()
-        self._announce()
-        self._notifier.watch(self._is_ready, self._status, main=self._in_place)
         try:
-            await self._stage_changed.wait()
-            await self._drain()
+            if self.ready:
+                self._announce()
+                self._notifier.watch(self._is_ready, self._status, main=self._in_place)
+                await self._stage_changed.wait()
+                await self._drain()
         finally:
             await self.close()
         _log.info("stopped")

@@ -86,7 +86,9 @@ def run(arguments: Sequence[str]) -> int:
     except SidecarError as error:
         print(f"sidecar: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        return FINE  # before the command had taken the signal over, or in one that needs no such care
+        # Before the command had taken the signal over, or in one that needs no such care. But who waits to begin is not
+        # to begin.
+        return NOT_FINE if options.command == "wait" else FINE
     except BrokenPipeError:  # the reader of our output has seen enough
         _discard_output()
         return FINE

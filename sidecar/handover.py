@@ -56,8 +56,8 @@ class Owner(Protocol):
     async def offered(self, request: Message) -> Sequence[Item]:
         """All listening sockets, for somebody who asks for them. Raises SidecarError to give none."""
 
-    def give_way(self, pid: int, word: Message) -> None:
-        """The new process (0: its id is of another namespace) is ready: accept no more."""
+    def give_way(self, pid: int, word: Message) -> Message:
+        """The new process (0: its id is of another namespace) is ready: accept no more. What it is told beside."""
 
 
 def name_of(admin: str) -> str:
@@ -175,8 +175,8 @@ class Offer:
             await self._tell(connection, {"kept": f"it was not ready within {READY_WITHIN:g} s"})
             raise
         if word and word.get("ready") and not _has_gone(connection):
-            self._owner.give_way(pid, word)
-            await self._tell(connection, {"left": True})
+            told = self._owner.give_way(pid, word)
+            await self._tell(connection, {"left": True, **told})
         else:
             _log.warning("not taken over: process %d has ended before it was ready; going on", pid)
 
@@ -259,10 +259,11 @@ class Taken:
         self.items[:] = [item for item in self.items if item[0][:1] != ["port"]]
         return found
 
-    async def replace(self, **word: Any) -> None:
+    async def replace(self, **word: Any) -> Message:
         """Have it leave; when this returns, it accepts nothing more. word: what it is told beside.
 
-        Raises StartError when it goes on instead. One that has died meanwhile, or does not answer, is in nobody's way.
+        Returns what it says to that, empty if nothing: one that has died meanwhile, or does not answer, is in nobody's
+        way. Raises StartError when it goes on instead.
         """
         loop = asyncio.get_running_loop()
         connection = self._connection
@@ -290,6 +291,7 @@ class Taken:
             _log.warning("the process before does not answer; going on without it")
         if "kept" in answer:
             raise StartError(f"the running sidecar is not taken over: {answer['kept']}")
+        return answer
 
     def close(self) -> None:
         """Want none of it any more: the other process goes on."""

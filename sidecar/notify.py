@@ -27,10 +27,11 @@ _log = logging.getLogger("sidecar")
 class Notifier:
     """Tells whoever started this process. environ: where `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID` are.
 
+    successor: the service is another process until `watch`, and an end before that is not the service's.
     Nothing that fails here is a reason to serve less: it is logged once.
     """
 
-    def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, environ: Mapping[str, str], clock: Clock, *, successor: bool = False) -> None:
         place = environ.get("NOTIFY_SOCKET", "")
         # A path, or a name in the abstract namespace, which an @ stands for; AF_VSOCK is for virtual machines.
         self._place = "\0" + place[1:] if place.startswith("@") else place if place.startswith("/") else ""
@@ -39,6 +40,16 @@ class Notifier:
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._ready = False
+        self._is_service = not successor
+
+    @property
+    def watchdog(self) -> float:
+        """Seconds within which it says that it is alive; 0 for never."""
+        return self._interval * 2
+
+    def inherit(self, watchdog: float) -> None:
+        """Go by the time that the process before had, whom the service manager has told alone."""
+        self._interval = self._interval or watchdog / 2
 
     @property
     def is_told(self) -> bool:
@@ -52,6 +63,7 @@ class Notifier:
         """
         if not self._place:
             return
+        self._is_service = True
         if self._interval:
             self._beat()
         self._look(is_ready, status, main=main)
@@ -70,7 +82,8 @@ class Notifier:
     def stopping(self) -> None:
         """It ends."""
         self._ready = False
-        self._tell("STOPPING=1\nSTATUS=draining")
+        if self._is_service:
+            self._tell("STOPPING=1\nSTATUS=draining")
 
     def close(self) -> None:
         """Tell nothing more: of an end, or because another process is the service now."""
@@ -87,26 +100,31 @@ class Notifier:
         if not is_ready():
             asyncio.get_running_loop().call_later(LOOK, lambda: self._look(is_ready, status, main=main))
             return
-        self._ready = True
-        self._tell(f"READY=1\nSTATUS={status()}" + (f"\nMAINPID={os.getpid()}" if main else ""))
+        self._ready = self._tell(f"READY=1\nSTATUS={status()}" + (f"\nMAINPID={os.getpid()}" if main else ""))
+        if not self._ready:  # without it the start would be over in the end, and a failure
+            asyncio.get_running_loop().call_later(LOOK, lambda: self._look(is_ready, status, main=main))
 
     def _beat(self) -> None:
         """The loop turns, which is all that a watchdog is to know: upstreams are nobody's health but their own."""
         self._tell("WATCHDOG=1")
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._beat)
 
-    def _tell(self, lines: str) -> None:
+    def _tell(self, lines: str) -> bool:
+        """False where it has no room just now, as one that is busy with others."""
         if not self._place:
-            return
+            return True
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 sender.setblocking(False)
                 sender.sendto(lines.encode(), self._place)
+        except BlockingIOError:
+            return False
         except OSError as error:
             if not self._failed:
                 self._failed = True
                 why = (error.strerror or str(error)).lower()
                 _log.warning("the service manager cannot be told (NOTIFY_SOCKET): %s", why)
+        return True
 
 
 def _watchdog(environ: Mapping[str, str]) -> float:

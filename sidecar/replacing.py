@@ -101,8 +101,9 @@ class Replacing(ABC):
         items += [(["port", *what], one) for what, one in self._ports.all_sockets()]
         return items
 
-    def give_way(self, pid: int, word: Message) -> None:
+    def give_way(self, pid: int, word: Message) -> Message:
         """See `handover.Owner`."""
+        watchdog = self._notifier.watchdog
         _log.info("process %d has taken over; finishing what is in flight", pid)
         assert self._offer is not None
         self._offer.stop()
@@ -115,6 +116,7 @@ class Replacing(ABC):
             kept = {tuple(one) for one in word.get("announced", ())}
             self._withdrawal = asyncio.get_running_loop().create_task(self._announcer.drain(kept))
         self.leave()
+        return {"watchdog": watchdog}
 
     async def _stop_answering(self) -> None:
         await self._stop_watching()
@@ -134,18 +136,26 @@ class Replacing(ABC):
         while self._taken is not None and not self._has_settled() and not self._stage:  # noqa: ASYNC110 - time settles it too
             await asyncio.sleep(DRAIN_POLL)
 
-    async def _replace(self) -> None:
-        """Have the other process accept no more; from then on it is this one's to do. Raises StartError."""
-        if self._taken is None or self._stage:  # told to end meanwhile: the other goes on
-            return
+    async def _replace(self) -> bool:
+        """Have the other process accept no more; from then on it is this one's to do. Raises StartError.
+
+        False where this one has been told to end meanwhile: it begins nothing then, and the other goes on.
+        """
+        assert self._taken is not None
+        if self._stage:
+            return False
         pid = self._taken.pid
         announced = [
             [one.registry, one.name, one.port, one.host, one.identity] for one in self.settings.registrations
         ]
         _log.info("ready; process %d is asked to leave", pid)
-        await self._taken.replace(announced=announced, files=self._ports.unix)
+        answer = await self._taken.replace(announced=announced, files=self._ports.unix)
+        watchdog = answer.get("watchdog")
+        if isinstance(watchdog, float):
+            self._notifier.inherit(watchdog)
         self._ports.take_files()
         _log.info("process %d is taken over from; this is process %d", pid, os.getpid())
+        return True
 
     def _discard_taken(self) -> None:
         """What nobody wants of it is closed."""

@@ -127,12 +127,12 @@ class Access:
     def _must_be_own_page(self, request: web.Request) -> None:
         """Origin (RFC 6454 section 7) is sent with what scripts ask for, Fetch Metadata also with images and the like.
 
-        https://www.w3.org/TR/fetch-metadata/; a link that somebody follows is no harm.
+        https://www.w3.org/TR/fetch-metadata/; a link that somebody follows is no harm, and what is posted is no link.
         """
         fields = request.headers
         origin = fields.get("Origin")
         foreign = origin is not None and not _is_same_place(origin, fields.get("Host", ""))
-        inside = fields.get("Sec-Fetch-Dest") != "document"
+        inside = request.method not in ("GET", "HEAD") or fields.get("Sec-Fetch-Dest") != "document"
         if foreign or (inside and fields.get("Sec-Fetch-Site") in ("cross-site", "same-site")):
             raise self._refusal(request, "it is no business of another site's page")
 
@@ -202,7 +202,9 @@ def _is_open(request: web.Request) -> bool:
 
 def _came_by_loopback(request: web.Request) -> bool:
     own = None if request.transport is None else request.transport.get_extra_info("sockname")
-    return not own or ip_address(own[0].partition("%")[0]).is_loopback
+    # Of one that has left meanwhile only where it came from is known: leaving is not to be a way in.
+    host = own[0] if own else request.remote or ""
+    return bool(host) and ip_address(host.partition("%")[0]).is_loopback
 
 
 def _is_same_place(origin: str, host: str) -> bool:

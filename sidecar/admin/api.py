@@ -6,6 +6,7 @@ Its calls are under `/v1`. Those that were there before it had a version are the
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -126,8 +127,9 @@ def admin_app(
         _log.warning("the end, asked for by %s", peer_of(request))
         response = web.json_response({"result": "ending", "in_flight": in_flight()})
         response.force_close()
-        await response.prepare(request)
-        await response.write_eof()  # before anything closes
+        with suppress(ConnectionError):  # whoever has left has asked for it all the same
+            await response.prepare(request)
+            await response.write_eof()  # before anything closes
         finish()
         return response
 

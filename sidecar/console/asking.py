@@ -6,6 +6,7 @@ import http.client
 import json
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
+from sidecar.config.addresses import parse_authority
 from sidecar.config.findings import escaped
 from sidecar.config.secrets import read_token
 from sidecar.errors import SidecarError
@@ -152,10 +153,11 @@ def _refused(address: str, status: int, error: str, token: bytes) -> str:
 
 
 def _split(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"{address!r} is no admin address; give --admin HOST:PORT, such as 127.0.0.1:9901")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    try:
+        return parse_authority(address)
+    except ValueError:
+        said = f"{address!r} is no admin address; give --admin HOST:PORT, such as 127.0.0.1:9901"
+        raise ValueError(said) from None
 
 
 def _why(error: Exception, timeout: float) -> str:

@@ -22,8 +22,10 @@ __all__ = ["wait_ready"]
 
 LOOK = 0.05  # seconds between two questions: nothing beside the second that a start may take
 ANSWER = 2.0  # seconds for one answer, which is given from memory
+MAX_LINE = 1024  # bytes of its first line: whoever says more before a line ends is something else
 
 _NOBODY = "nothing listens there"
+_SILENT = "no answer in time"
 _NOT_YET = "it says that it is not ready yet"
 
 
@@ -51,7 +53,7 @@ def wait_ready(
     deadline = clock.monotonic() + within
     while True:
         left = deadline - clock.monotonic()
-        heard = _ask(host, port, min(ANSWER, max(left, LOOK)))
+        heard = _ask(host, port, clock, min(ANSWER, max(left, LOOK)))
         if not heard:
             return 0
         if left <= LOOK:
@@ -60,34 +62,43 @@ def wait_ready(
         pause(LOOK)
 
 
-def _split(address: str) -> tuple[str, int]:
+def _split(address: str) -> tuple[bytes, int]:
     host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
+        raise ValueError
     bracketed = host.startswith("[") and host.endswith("]")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if (":" in host) is not bracketed or not (host.isascii() and host.isprintable()) or " " in host:
         raise ValueError
-    if (":" in host) is not bracketed:
-        raise ValueError
-    return host.strip("[]"), int(port)
+    # As bytes: for text `socket` loads tables of Unicode, and fails in its own way at empty or long labels.
+    return host.strip("[]").encode("ascii"), int(port)
 
 
-def _ask(host: str, port: int, timeout: float) -> str:
-    """Why it is not ready; empty when it is."""
+def _ask(host: bytes, port: int, clock: Clock, within: float) -> str:
+    """Why it is not ready; empty when it is. within: seconds for all of it."""
+    deadline = clock.monotonic() + within
     try:
-        with socket.create_connection((host, port), timeout=timeout) as connection:
+        # Its types know of no host as bytes, which getaddrinfo takes as they are.
+        with socket.create_connection((host, port), timeout=within) as connection:  # type: ignore[arg-type]
             connection.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             said = b""
             with suppress(ConnectionError):  # as of one that ends
-                while b"\n" not in said and (piece := connection.recv(4096)):
+                while b"\n" not in said and len(said) < MAX_LINE:
+                    # What comes byte by byte is not to take the time anew with each.
+                    connection.settimeout(max(deadline - clock.monotonic(), 0.001))
+                    piece = connection.recv(4096)
+                    if not piece:
+                        break
                     said += piece
     except ConnectionRefusedError:
         return _NOBODY
     except TimeoutError:
-        return f"no answer within {timeout:g} s"
+        return _SILENT
     except OSError as error:
         return (error.strerror or str(error)).lower()
-    status = said.partition(b"\n")[0].split(b" ")[1:2]
-    if status == [b"200"]:
+    version, _, rest = said.partition(b"\n")[0].partition(b" ")
+    status = rest[:3] if version.startswith(b"HTTP/1.") else b""
+    if status == b"200":
         return ""
-    if status == [b"503"]:
+    if status == b"503":
         return _NOT_YET
     return "what answers there is no sidecar's metrics address" if said else "it closes without an answer"

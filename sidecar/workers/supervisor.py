@@ -149,7 +149,8 @@ class Supervisor(App):
             slot.worker = worker
         if self._taken is not None:
             await in_thread("loading of servers", load_servers)
-            await self._replace()
+            if not await self._replace():
+                return
             self._in_place = True
             for worker in tuple(self._workers):
                 worker.tell({"kind": "accept"})

@@ -183,12 +183,16 @@ def test_systemd_hears_who_the_service_is_and_of_one_end_alone(tmp_path: Path, w
             return manager.recv(4096).decode().splitlines()
 
         text = configuration(free_port(), [endpoint.port], sidecar=f"drain_timeout: 4, workers: {workers}")
-        with Succession(tmp_path, text, environ={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as running:
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "60000000"}
+        with Succession(tmp_path, text, environ=environ) as running:
+            assert hear() == ["WATCHDOG=1"]
             assert hear() == ["READY=1", f"STATUS=1 upstreams, admin at 127.0.0.1:{running.admin}"]
             running.send(signal.SIGHUP)
             assert hear()[0] == "RELOADING=1"
             assert hear() == ["READY=1", "STATUS=configuration unchanged"]
+            del running.environ["WATCHDOG_USEC"]  # systemd tells it to what it starts as the service
             ended_well(running.take_over("successor"))
+            assert hear() == ["WATCHDOG=1"]
             assert hear()[2] == f"MAINPID={running.process.pid}"
             running.send(signal.SIGTERM)
             assert hear() == ["STOPPING=1", "STATUS=draining"]
@@ -303,13 +307,17 @@ def test_one_that_is_killed_when_it_has_all_but_the_last_word_has_taken_nobodys_
         wait_until(lambda: "has ended before it was ready" in running.process.stderr, "the old one's word")
 
 
-def test_sigterm_to_a_new_one_that_is_not_ready_ends_it_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_to_a_new_one_that_is_not_ready_ends_it_alone(tmp_path: Path, workers: int) -> None:
     listen = free_port()
     with (
         ScriptedEndpoint() as endpoint,
-        serving(tmp_path, listen, endpoint.port) as running,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        serving(tmp_path, listen, endpoint.port, more=f"workers: {workers}") as running,
         socket.create_server(("127.0.0.1", 0)) as silent,
     ):
+        manager.bind(str(tmp_path / "notify"))
+        running.environ["NOTIFY_SOCKET"] = manager.getsockname()
         path = tmp_path / "another.yml"
         path.write_text(
             running.path.read_text()
@@ -321,6 +329,11 @@ def test_sigterm_to_a_new_one_that_is_not_ready_ends_it_alone(tmp_path: Path) ->
         silent.accept()[0].close()
         after.send(signal.SIGTERM)
         assert after.wait(10.0) == 0, after.stderr
+        # Beside the old one it would answer for it, and that it is not ready.
+        assert "metrics: http" not in after.stderr
         assert running.process.running
         assert get(listen, "/").status == 200
         assert get(running.metrics_port, "/ready").status == 200
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):  # the service does not end
+            manager.recv(4096)

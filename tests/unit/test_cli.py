@@ -587,6 +587,14 @@ def test_ctrl_c_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -
     assert capsys.readouterr().err == ""
 
 
+def test_ctrl_c_while_waiting_does_not_mean_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sidecar.cli, "_wait", interrupted)
+    assert run(["wait"]) == 1
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is still in the buffer goes nowhere, instead of failing once more at exit."""
 

@@ -43,9 +43,10 @@ class Process:
             raise StartError(self.refusal)
         return self.items
 
-    def give_way(self, pid: int, word: dict[str, Any]) -> None:
+    def give_way(self, pid: int, word: dict[str, Any]) -> dict[str, Any]:
         assert pid == os.getpid()
         self.left.append(word)
+        return {"watchdog": 2.5}
 
 
 class Place:
@@ -108,7 +109,7 @@ async def test_the_very_sockets_come_with_what_they_are(place: Place) -> None:
         assert taken.items == []
         for _, one in ports:
             one.close()
-        await taken.replace(announced=[])
+        assert await taken.replace(announced=[]) == {"left": True, "watchdog": 2.5}
         assert place.process.left == [{"ready": True, "announced": []}]
     finally:
         taken.close()

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,38 @@ async def test_ready_is_said_once_it_is(manager: Manager) -> None:
     told.close()
 
 
+async def test_a_manager_that_is_busy_is_told_later(manager: Manager) -> None:
+    place = manager.socket.getsockname()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                other.sendto(b"WATCHDOG=1", place)
+    told = notifier(manager)
+    told.watch(lambda: True, lambda: "fine")
+    heard = manager.heard()
+    assert "READY=1\nSTATUS=fine" not in heard
+    async with asyncio.timeout(5):
+        while "READY=1\nSTATUS=fine" not in heard:
+            await asyncio.sleep(0.001)
+            heard += manager.heard()
+    told.close()
+
+
 async def test_who_takes_over_is_the_service_now(manager: Manager) -> None:
     told = notifier(manager)
     told.watch(lambda: True, lambda: "fine", main=True)
     assert manager.heard() == [f"READY=1\nSTATUS=fine\nMAINPID={os.getpid()}"]
+
+
+async def test_before_that_its_end_is_not_the_services(manager: Manager) -> None:
+    told = Notifier({"NOTIFY_SOCKET": manager.place}, FakeClock(), successor=True)  # type: ignore[arg-type]
+    told.stopping()
+    assert manager.heard() == []
+    told.watch(lambda: False, lambda: "", main=True)
+    told.stopping()
+    assert manager.heard() == ["STOPPING=1\nSTATUS=draining"]
+    told.close()
 
 
 async def test_a_reload_has_a_beginning_and_an_end(manager: Manager) -> None:
@@ -104,6 +133,16 @@ async def test_it_says_that_it_is_alive_at_half_of_the_time(manager: Manager) ->
         while beats < 3:
             beats += manager.heard().count("WATCHDOG=1")
             await asyncio.sleep(0.001)
+    told.close()
+
+
+async def test_who_takes_over_has_the_time_of_the_one_before(manager: Manager) -> None:
+    before = notifier(manager, WATCHDOG_USEC="20000")
+    told = notifier(manager, WATCHDOG_USEC="20000", WATCHDOG_PID="1")
+    assert (before.watchdog, told.watchdog) == (0.02, 0.0)
+    told.inherit(before.watchdog)
+    told.watch(lambda: False, lambda: "")
+    assert manager.heard() == ["WATCHDOG=1"]
     told.close()
 
 

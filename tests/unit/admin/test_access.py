@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +41,9 @@ class Admin:
         self.counts = AdminCounts()
         self.done: list[str] = []
         self.port = 0
+        self.held = 0  # requests that have waited for `go_on`
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
     async def start(self, host: str = "127.0.0.1") -> None:
         async def reload() -> tuple[int, dict[str, Any]]:
@@ -54,10 +57,15 @@ class Admin:
             self.done.append(action)
             return [address or "a:1", *["b:2"] * 24]
 
+        async def refresh() -> None:
+            self.held += 1
+            await self.go_on.wait()
+
         app = admin_app(
             dict,
             control,
             lambda name: {"name": name},
+            refresh,
             reload=reload,
             upstream=lambda name: {"name": name},
             config=dict,
@@ -89,6 +97,12 @@ class Admin:
 
     def has(self, **settings: Any) -> None:
         self.settings = SidecarSettings(**settings)
+
+
+async def until(look: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not look():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.001)
 
 
 @pytest_asyncio.fixture
@@ -462,6 +476,8 @@ async def test_a_plain_post_by_loopback_ends_it(admin: Admin) -> None:
         ("Origin: https://example.com", "localhost"),
         ("Origin: null", "localhost"),
         ("Sec-Fetch-Site: cross-site", "localhost"),
+        # A form that is sent in a page's place, by a browser that leaves the Origin out.
+        ("Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: document", "localhost"),
         ("Accept: */*", "rebound.example"),
     ],
 )
@@ -486,6 +502,30 @@ async def test_from_elsewhere_nobody_ends_it(admin: Admin, monkeypatch: pytest.M
     answer = await admin.ask("/quitquitquit", "Content-Length: 0", BEARER, method="POST")
     assert (answer.status, admin.done) == (403, [])
     assert answer.json["error"] == "only who asks at a loopback address may end it"
+
+
+async def test_who_has_left_meanwhile_ends_it_all_the_same(
+    admin: Admin, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin.go_on.clear()
+    _, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+    writer.write(b"POST /quitquitquit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    await until(lambda: admin.held)
+    writer.close()
+    await writer.wait_closed()
+    await until(lambda: not admin.server._open)
+    admin.go_on.set()
+    await until(lambda: admin.done)
+    assert admin.done == ["quit"]
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize(
+    ("remote", "local"), [("127.0.0.1", True), ("::1", True), ("192.0.2.1", False), (None, False)]
+)
+def test_leaving_is_no_way_in(remote: str | None, local: bool) -> None:
+    left = SimpleNamespace(transport=None, remote=remote)
+    assert access_module._came_by_loopback(left) is local  # type: ignore[arg-type] # what is asked of it
 
 
 async def test_what_is_only_to_be_looked_at_is_not_ended(admin: Admin) -> None:

@@ -156,7 +156,22 @@ def test_fetch_tells_another_server(serve: Serve, answer: bytes, code: int) -> N
 
 
 @pytest.mark.parametrize(
-    "address", ["", "9901", ":9901", "localhost", "localhost:", "localhost:0", "a:65536", "a:x", "a:²"]
+    "address",
+    [
+        "",
+        "9901",
+        ":9901",
+        "localhost",
+        "localhost:",
+        "localhost:0",
+        "a:65536",
+        "a:x",
+        "a:²",
+        "::1:9901",
+        "a b:1",
+        "a\nb:1",
+        "a..b:1",
+    ],
 )
 def test_what_is_no_address_is_a_usage_error(address: str) -> None:
     output, errors = io.StringIO(), io.StringIO()
