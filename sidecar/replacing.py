@@ -136,7 +136,10 @@ class Replacing(ABC):
 
     async def _replace(self) -> None:
         """Have the other process accept no more; from then on it is this one's to do. Raises StartError."""
-        if self._taken is None or self._stage:  # told to end meanwhile: the other goes on
+        if self._taken is None:
+            return
+        if self._stage:  # told to end meanwhile: the other goes on
+            self._taken.close()
             return
         pid = self._taken.pid
         announced = [
@@ -150,14 +153,15 @@ class Replacing(ABC):
     def _discard_taken(self) -> None:
         """What nobody wants of it is closed."""
         if self._taken is not None:
-            self._taken.close()
+            self._taken.settle()
 
     def _status(self) -> str:
         """What a service manager shows of it."""
         return f"{len(self.settings.upstreams)} upstreams, admin at {self.settings.sidecar.admin}"
 
     async def _close_replacing(self) -> None:
-        self._discard_taken()
+        if self._taken is not None:
+            self._taken.close()
         self._notifier.close()
         offer, self._offer = self._offer, None
         if offer is not None:

@@ -422,6 +422,7 @@ class Supervisor(App):
                 worker.kill()
             raise NotNowError("not reloading: the sidecar is ending")
         before, self._ports = self._ports, ports
+        ports.set_modes()
         for slot, worker in zip(self._slots, workers, strict=True):
             slot.cancel()
             slot.backoff = Backoff()

@@ -1,10 +1,12 @@
 """How one process asks another for its sockets, and what each does where the other is not as it should be."""
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -229,8 +231,57 @@ async def test_one_that_does_not_answer_is_in_nobodys_way(
     monkeypatch.setattr(module, "WITHIN", 0.02)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        await Taken(ours, []).replace()
+        taken = Taken(ours, [])
+        await taken.replace()
+        taken.close()
     assert "the process before does not answer; going on without it" in caplog.text
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "after the time to get ready"])
+async def test_one_that_was_only_stopped_leaves_when_it_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Else two would accept, and the one that ends first would remove the sockets' files."""
+    monkeypatch.setattr(module, "WITHIN", 0.02)
+    if late:
+        monkeypatch.setattr(module, "READY_WITHIN", 0.1)
+    taken = await started(place)
+
+    taken._connection.send(b'{"ready": true, "files": ["unix:/a"]}')  # what `replace` sends
+    taken.settle()
+    if late:
+        time.sleep(0.15)  # noqa: ASYNC251 - the whole process is stopped
+    async with asyncio.timeout(5):
+        while not place.process.left:  # noqa: ASYNC110 - turns of the loop
+            await asyncio.sleep(0.001)
+    assert place.process.left == [{"ready": True, "files": ["unix:/a"]}]
+    taken.close()
+
+
+async def test_without_a_free_descriptor_nobody_is_accepted_for_a_while(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    class Short(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            tries.append(1)
+            if len(tries) == 1:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    monkeypatch.setattr(module, "PAUSE", 0.02)
+    admin = f"{place.admin}0"
+    with Short(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(name_of(admin))
+        listening.listen()
+        listening.setblocking(False)
+        offer = Offer(place.process, listening)
+        taken = await aside(take, admin, 1)
+        assert taken is not None
+        taken.close()
+        assert len(tries) == 2
+        await offer.close()
 
 
 @pytest.mark.parametrize("said", [b'{"sockets": [["port"]]}', b'{"sockets": 1}', b"{}", b"no JSON", b""])
