@@ -96,11 +96,14 @@ def _remove_stale(path: str, aside: str) -> None:
     Two may find the same one. So it is moved aside first, which only one of them can, and looked at again there: what
     has come to be listened at meanwhile is put back.
     """
-    before = os.lstat(path)
-    if not stat.S_ISSOCK(before.st_mode):
-        raise FileExistsError(errno.EEXIST, "a file that is no socket is there")
-    _must_be_stale(path)
-    os.rename(path, aside)
+    try:
+        before = os.lstat(path)
+        if not stat.S_ISSOCK(before.st_mode):
+            raise FileExistsError(errno.EEXIST, "a file that is no socket is there")
+        _must_be_stale(path)
+        os.rename(path, aside)
+    except FileNotFoundError:  # the other one has it
+        raise _in_use() from None
     try:
         if len(os.fsencode(aside)) <= MAX_PATH:  # else there is no asking
             _must_be_stale(aside)

@@ -109,6 +109,24 @@ def test_one_that_comes_to_life_while_it_is_replaced_is_put_back(
         connect(str(path)).close()
 
 
+def test_one_that_another_replaces_at_the_same_moment_is_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    rename = os.rename
+
+    def come_late(old: str, new: str) -> None:
+        path.unlink()
+        rename(old, new)
+
+    monkeypatch.setattr("sidecar.net.unix_sockets.os.rename", come_late)
+    with pytest.raises(OSError, match="Address already in use"):
+        bind(str(path), 0o600, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_whose_file_is_taken_before_it_listens_gives_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
