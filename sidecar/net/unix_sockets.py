@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
-from contextlib import suppress
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from sidecar.net.unix import MAX_PATH, address_of
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["Identity", "bind", "connect", "identity", "remove"]
+
+LOCK_WAITS = (0.001,) * 15  # seconds between tries to have a directory alone: the event loop waits for them
 
 # Of a socket's file: device and inode. None for an abstract name, which has no file.
 Identity = tuple[int, int] | None
@@ -41,6 +49,11 @@ def bind(path: str, mode: int, backlog: int) -> tuple[socket.socket, Identity]:
     A file that somebody listens at (EADDRINUSE), or that is no socket (EEXIST), stays; one that a process has left that
     has died is removed. Nobody can connect before the mode is set: until `listen` everybody is refused.
     """
+    with _alone_in("" if path.startswith("@") else os.path.dirname(path)):
+        return _bind(path, mode, backlog)
+
+
+def _bind(path: str, mode: int, backlog: int) -> tuple[socket.socket, Identity]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made: Identity = None
     try:
@@ -77,6 +90,35 @@ def identity(path: str) -> Identity:
     with suppress(OSError):
         return None if path.startswith("@") else _identity(path)
     return None
+
+
+@contextmanager
+def _alone_in(directory: str) -> Iterator[None]:
+    """No other sidecar binds in `directory` meanwhile, if that can be had at once.
+
+    A socket that is bound and does not listen yet looks like a dead process's, and who has bound can only look
+    afterwards which file that was.
+    """
+    descriptor = -1
+    try:
+        with suppress(OSError):  # it is not there, which `bind` tells, or cannot be read
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _lock(descriptor)
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Give up on what somebody keeps for longer than a sidecar does, which takes a fraction of a millisecond."""
+    for wait in LOCK_WAITS:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(wait)
+        else:
+            return
 
 
 def _identity(path: str) -> Identity:
