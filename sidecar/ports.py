@@ -176,6 +176,11 @@ class Ports:
             self._places[host, port] = place
 
     @property
+    def are_reached(self) -> bool:
+        """Whether the files of all unix sockets are where they were made."""
+        return all(place.is_reached for place in self._places.values())
+
+    @property
     def unix(self) -> list[str]:
         """`unix:PATH` of all unix sockets."""
         return [place.host for place in self._places.values() if is_unix(place.host)]
