@@ -37,6 +37,7 @@ WITHIN = 5.0  # seconds for each word of the other side, which answers from memo
 # Seconds that the new one may take until it is ready: a worker's start is given 30, registries 5 by default.
 READY_WITHIN = 60.0
 PAUSE = 1.0  # seconds until somebody is accepted again when no descriptor was free
+WAITING = 4  # who may wait to be accepted; two would do: one is talked to, the next is told so
 MAX_TALKS = 4  # at once, of which one gets the sockets and the others are told so
 MAX_MESSAGE = 65536  # bytes; those below are far shorter
 # Sockets in one message: the kernel allows 253 (SCM_MAX_FD, unix(7)), and names of 255 characters are to fit.
@@ -74,7 +75,7 @@ def listen(name: str) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         made.bind(name)
-        made.listen(4)  # two would do: one is talked to, the next is told so
+        made.listen(WAITING)
         made.setblocking(False)
     except BaseException:
         made.close()
@@ -98,6 +99,8 @@ class Offer:
         self._talks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
+        # Again, where another process has: who asks is told the id of who has done so last (SO_PEERCRED).
+        listening.listen(WAITING)
         self._listen()
 
     def _listen(self) -> None:
