@@ -59,7 +59,10 @@ class Owner(Protocol):
         """All listening sockets, for somebody who asks for them. Raises SidecarError to give none."""
 
     def give_way(self, pid: int, word: Message) -> None:
-        """The new process (0: its id is of another namespace) is ready: accept no more."""
+        """The new process (0: its id is of another namespace) is ready: accept no more.
+
+        Raises TypeError when `word` is not understood, and nothing has changed then.
+        """
 
 
 def name_of(admin: str) -> str:
@@ -197,7 +200,10 @@ class Offer:
             await self._tell(connection, {"kept": f"it was not ready within {READY_WITHIN:g} s"})
             raise TimeoutError
         if word and word.get("ready") and not _has_gone(connection):
-            self._owner.give_way(pid, word)
+            try:
+                self._owner.give_way(pid, word)
+            except TypeError:
+                raise ValueError("what it says is not understood") from None
             await self._tell(connection, {"left": True})
         else:
             _log.warning("not taken over: process %d has ended before it was ready; going on", pid)
@@ -370,7 +376,7 @@ def _receive(connection: socket.socket) -> tuple[Message, list[socket.socket]]:
     for level, kind, part in rights:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(part[: len(part) - len(part) % descriptors.itemsize])
-    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    sockets = _sockets_of(descriptors)
     message: Any = None
     if not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         with suppress(ValueError):
@@ -380,6 +386,21 @@ def _receive(connection: socket.socket) -> tuple[Message, list[socket.socket]]:
     for one in sockets:
         one.close()
     raise ValueError("what it says is not understood, or too long, or no descriptor is free for it")
+
+
+def _sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
+    """Raises OSError where one is no socket, and leaves none open then."""
+    sockets: list[socket.socket] = []
+    try:
+        for descriptor in descriptors:
+            sockets.append(socket.socket(fileno=descriptor))  # noqa: PERF401 - those that are made are to be closed
+    except OSError:
+        for one in sockets:
+            one.close()
+        for descriptor in descriptors[len(sockets) :]:
+            os.close(descriptor)
+        raise
+    return sockets
 
 
 def _said(connection: socket.socket) -> Message | None:

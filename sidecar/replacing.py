@@ -103,16 +103,17 @@ class Replacing(ABC):
 
     def give_way(self, pid: int, word: Message) -> None:
         """See `handover.Owner`."""
+        files = [str(host) for host in word.get("files", ())]
+        kept = {tuple(one) for one in word.get("announced", ())}
         _log.info("process %d has taken over; finishing what is in flight", pid)
         assert self._offer is not None
         self._offer.stop()
-        self._ports.leave_files(str(host) for host in word.get("files", ()))
+        self._ports.leave_files(files)
         self._notifier.close()  # the service is another process now, whose end this is not
         for server in self._servers:
             server.stop_listening()
         self._silence = asyncio.get_running_loop().create_task(self._stop_answering())
         if self._announcer is not None and self._withdrawal is None:
-            kept = {tuple(one) for one in word.get("announced", ())}
             self._withdrawal = asyncio.get_running_loop().create_task(self._announcer.drain(kept))
         self.leave()
 

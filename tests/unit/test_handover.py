@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -177,6 +178,38 @@ async def test_what_is_not_understood_ends_the_talk(
         assert await aside(connection.recv, 1000) == b""
     assert "not taken over: what it says is not understood" in caplog.text
     assert place.process.requests == []
+
+
+@pytest.mark.parametrize("word", [b'{"ready": true, "files": 5}', b'{"ready": true, "announced": [1]}'])
+async def test_who_is_ready_in_words_that_are_not_understood_takes_nobodys_place(
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, word: bytes
+) -> None:
+    def leave(_pid: int, said: dict[str, Any]) -> None:
+        assert list(said.get("files", ())) == [tuple(one) for one in said["announced"]]
+
+    monkeypatch.setattr(place.process, "give_way", leave)
+    taken = await started(place)
+    taken._connection.send(word)
+    async with asyncio.timeout(5):
+        while place.offer.busy:  # noqa: ASYNC110 - turns of the loop
+            await asyncio.sleep(0.001)
+    taken.close()
+    assert "not taken over: what it says is not understood; going on" in caplog.text
+
+
+async def test_descriptors_that_are_no_sockets_are_closed(
+    place: Place, listening: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    read, write = os.pipe()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with place.connect() as asks:
+        module._send(asks, {"takeover": 1}, [listening.fileno(), read, write])
+        async with asyncio.timeout(5):
+            while "not taken over" not in caplog.text:  # noqa: ASYNC110 - turns of the loop
+                await asyncio.sleep(0.001)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.close(read)
+    os.close(write)
 
 
 async def test_who_says_nothing_is_waited_for_a_while(
