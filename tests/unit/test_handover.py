@@ -197,17 +197,21 @@ async def test_who_is_ready_in_words_that_are_not_understood_takes_nobodys_place
     assert "not taken over: what it says is not understood; going on" in caplog.text
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_descriptors_that_are_no_sockets_are_closed(
     place: Place, listening: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
     read, write = os.pipe()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     with place.connect() as asks:
         module._send(asks, {"takeover": 1}, [listening.fileno(), read, write])
         async with asyncio.timeout(5):
             while "not taken over" not in caplog.text:  # noqa: ASYNC110 - turns of the loop
                 await asyncio.sleep(0.001)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before
     os.close(read)
     os.close(write)
 
