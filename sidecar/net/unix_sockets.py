@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import stat
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -116,7 +116,7 @@ def _lock(descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(wait)
+            select.select((), (), (), wait)
         else:
             return
 
