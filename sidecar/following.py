@@ -175,6 +175,7 @@ class Following(ABC):
             after.close(but=before)
             raise
         self._ports = after
+        after.set_modes()
         self._follow(settings, found)
         # Who connects meanwhile waits in the queue of a socket that is open all the time, if the port stays.
         for name in opened:

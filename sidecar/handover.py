@@ -36,6 +36,8 @@ PROTOCOL = 1  # of the messages; it grows only when an older process would not u
 WITHIN = 5.0  # seconds for each word of the other side, which answers from memory
 # Seconds that the new one may take until it is ready: a worker's start is given 30, registries 5 by default.
 READY_WITHIN = 60.0
+PAUSE = 1.0  # seconds until somebody is accepted again when no descriptor was free
+WAITING = 4  # who may wait to be accepted; two would do: one is talked to, the next is told so
 MAX_TALKS = 4  # at once, of which one gets the sockets and the others are told so
 MAX_MESSAGE = 65536  # bytes; those below are far shorter
 # Sockets in one message: the kernel allows 253 (SCM_MAX_FD, unix(7)), and names of 255 characters are to fit.
@@ -57,7 +59,10 @@ class Owner(Protocol):
         """All listening sockets, for somebody who asks for them. Raises SidecarError to give none."""
 
     def give_way(self, pid: int, word: Message) -> Message:
-        """The new process (0: its id is of another namespace) is ready: accept no more. What it is told beside."""
+        """The new process (0: its id is of another namespace) is ready: accept no more. What it is told beside.
+
+        Raises TypeError when `word` is not understood, and nothing has changed then.
+        """
 
 
 def name_of(admin: str) -> str:
@@ -73,7 +78,7 @@ def listen(name: str) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         made.bind(name)
-        made.listen(4)  # two would do: one is talked to, the next is told so
+        made.listen(WAITING)
         made.setblocking(False)
     except BaseException:
         made.close()
@@ -96,10 +101,19 @@ class Offer:
         self._owner = owner
         self._talks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(listening.fileno(), self._accept)
+        self._pause: asyncio.TimerHandle | None = None
+        # Again, where another process has: who asks is told the id of who has done so last (SO_PEERCRED).
+        listening.listen(WAITING)
+        self._listen()
+
+    def _listen(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self.listening.fileno(), self._accept)
 
     def stop(self) -> None:
         """Be asked no more; a talk that goes on is not ended by that."""
+        if self._pause is not None:
+            self._pause.cancel()
         if self.listening.fileno() >= 0:
             self._loop.remove_reader(self.listening.fileno())
             self.listening.close()
@@ -115,7 +129,13 @@ class Offer:
     def _accept(self) -> None:
         try:
             connection, _ = self.listening.accept()
-        except OSError:  # it has left, or no descriptor is free
+        except BlockingIOError:  # it has left
+            return
+        except (
+            OSError
+        ):  # no descriptor is free: whoever waits would be told of again in every turn of the loop
+            self._loop.remove_reader(self.listening.fileno())
+            self._pause = self._loop.call_later(PAUSE, self._listen)
             return
         connection.setblocking(False)
         pid, uid = _peer(connection)
@@ -169,13 +189,21 @@ class Offer:
             part = items[at : at + AT_ONCE]
             message = {"sockets": [what for what, _ in part], "more": at + AT_ONCE < len(items)}
             await self._tell(connection, message, [one.fileno() for _, one in part])
+        word: Message | None
         try:
             word = await self._hear(connection, READY_WITHIN)
         except TimeoutError:
+            word = _said(
+                connection
+            )  # while this process was stopped, so that it comes with the end of the time
+        if word is None:
             await self._tell(connection, {"kept": f"it was not ready within {READY_WITHIN:g} s"})
-            raise
+            raise TimeoutError
         if word and word.get("ready") and not _has_gone(connection):
-            told = self._owner.give_way(pid, word)
+            try:
+                told = self._owner.give_way(pid, word)
+            except TypeError:
+                raise ValueError("what it says is not understood") from None
             await self._tell(connection, {"left": True, **told})
         else:
             _log.warning("not taken over: process %d has ended before it was ready; going on", pid)
@@ -183,10 +211,8 @@ class Offer:
     async def _hear(self, connection: socket.socket, within: float) -> Message:
         async with asyncio.timeout(within):
             while True:
-                with suppress(BlockingIOError):
-                    message, sockets = _receive(connection)
-                    for one in sockets:  # nobody asks for any
-                        one.close()
+                message = _said(connection)
+                if message is not None:
                     return message
                 await self._until(self._loop.add_reader, self._loop.remove_reader, connection)
 
@@ -263,7 +289,8 @@ class Taken:
         """Have it leave; when this returns, it accepts nothing more. word: what it is told beside.
 
         Returns what it says to that, empty if nothing: one that has died meanwhile, or does not answer, is in nobody's
-        way. Raises StartError when it goes on instead.
+        way, and if it has only been stopped it leaves when it hears of this, for which the connection stays open.
+        Raises StartError when it goes on instead.
         """
         loop = asyncio.get_running_loop()
         connection = self._connection
@@ -286,17 +313,22 @@ class Taken:
             answer = {}
         finally:
             loop.remove_reader(connection.fileno())
+        if answer:
             connection.close()
-        if not answer:
+        else:
             _log.warning("the process before does not answer; going on without it")
         if "kept" in answer:
             raise StartError(f"the running sidecar is not taken over: {answer['kept']}")
         return answer
 
-    def close(self) -> None:
-        """Want none of it any more: the other process goes on."""
+    def settle(self) -> None:
+        """Want nothing more of it: this process is in its place. The talk ends with `replace`, or with `close`."""
         while self.items:
             self.items.pop()[1].close()
+
+    def close(self) -> None:
+        """Want none of it any more: the other process goes on, if it has not left."""
+        self.settle()
         self._connection.close()
 
 
@@ -346,7 +378,7 @@ def _receive(connection: socket.socket) -> tuple[Message, list[socket.socket]]:
     for level, kind, part in rights:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(part[: len(part) - len(part) % descriptors.itemsize])
-    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    sockets = _sockets_of(descriptors)
     message: Any = None
     if not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         with suppress(ValueError):
@@ -356,6 +388,31 @@ def _receive(connection: socket.socket) -> tuple[Message, list[socket.socket]]:
     for one in sockets:
         one.close()
     raise ValueError("what it says is not understood, or too long, or no descriptor is free for it")
+
+
+def _sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
+    """Raises OSError where one is no socket, and leaves none open then."""
+    sockets: list[socket.socket] = []
+    try:
+        for descriptor in descriptors:
+            sockets.append(socket.socket(fileno=descriptor))  # noqa: PERF401 - those that are made are to be closed
+    except OSError:
+        for one in sockets:
+            one.close()
+        for descriptor in descriptors[len(sockets) :]:
+            os.close(descriptor)
+        raise
+    return sockets
+
+
+def _said(connection: socket.socket) -> Message | None:
+    """What has come; None for nothing."""
+    with suppress(BlockingIOError):
+        message, sockets = _receive(connection)
+        for one in sockets:  # nobody asks for any
+            one.close()
+        return message
+    return None
 
 
 def _has_gone(connection: socket.socket) -> bool:

@@ -9,6 +9,7 @@ worker is replaced. A unix socket has one queue, from which all slots accept: th
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ _SOCKET_HINTS = {
     errno.ENOTDIR: "what should be its directory is none",
     errno.EEXIST: "remove it, or give the socket another path under sidecar.sockets",
 }
+_log = logging.getLogger("sidecar")
 _NO_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 # host and port as configured; where the port is 0 each upstream has its own, so that its name stands for it.
@@ -53,25 +55,32 @@ _Key = tuple[str, int | str]
 class Place:
     """One address and port, or `unix:PATH` and 0, with the sockets of all slots, in order.
 
-    file: what a unix socket's file is known by.
+    file: what a unix socket's file is known by. owned: it is this process's to remove.
     """
 
     host: str
     port: int
     sockets: tuple[socket.socket, ...]
     file: Identity = None
+    owned: bool = True
 
     @property
     def address(self) -> str:
         """`host:port`, an IPv6 host in brackets; or `unix:PATH`."""
         return _address(self.host, self.port)
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether its file, if it has one, is where it was made: nobody has removed it, or put another there."""
+        return self.file is None or unix_sockets.identity(self.host.removeprefix(UNIX)) == self.file
+
     def close(self) -> None:
         """Connections that nobody has accepted yet are reset, unless a worker still has the socket open.
 
         The file goes first: who finds none is told so at once, and does not wait in a queue that nobody serves.
         """
-        unix_sockets.remove(self.host.removeprefix(UNIX), self.file)
+        if self.owned:
+            unix_sockets.remove(self.host.removeprefix(UNIX), self.file)
         for found in self.sockets:
             found.close()
 
@@ -86,11 +95,13 @@ class Ports:
         self.slots = slots
         self.by_upstream: dict[str, list[Place]] = {}
         self._places: dict[_Key, Place] = {}
+        self._modes: dict[str, int] = {}  # of files, by path
 
     def open(self, upstreams: Iterable[UpstreamSettings], addresses: Sequence[str]) -> Ports:
         """The places for another configuration: those that are open already are the same, others are opened.
 
-        Nothing of `self` changes. Raises StartError, and nothing stays open then that was not before.
+        Nothing of `self` changes, and no file that is there already: `set_modes` is for when the configuration holds.
+        Raises StartError, and nothing stays open then that was not before.
         """
         found = Ports(self.slots)
         try:
@@ -128,20 +139,28 @@ class Ports:
     def _socket_of(self, name: str, listener: ListenerSettings, found: Ports) -> Place:
         host = UNIX + listener.socket
         place = self._places.get((host, 0))
-        try:
-            if place is None:
+        if place is None or not place.is_reached:
+            try:
                 place = _listen_at(host, listener, self.slots)
-            elif not listener.socket.startswith("@"):
-                Path(listener.socket).chmod(listener.mode)
-        except OSError as error:
-            raise _cannot_listen_at(name, host, error) from None
+            except OSError as error:
+                raise _cannot_listen_at(name, host, error) from None
         found._places[host, 0] = place
+        found._modes[host] = listener.mode
         return place
+
+    def set_modes(self) -> None:
+        """Have the files of unix sockets that were open already the permissions that are configured now."""
+        for place in self._places.values():
+            if place.file is not None and place.is_reached:
+                try:
+                    Path(place.host.removeprefix(UNIX)).chmod(self._modes[place.host])
+                except OSError as error:
+                    _log.warning("%s keeps its mode: %s", place.host, error.strerror)
 
     def all_sockets(self) -> list[tuple[list[str | int], socket.socket]]:
         """Each with what tells `adopt`, of another process, which one it is."""
         return [
-            ([*key, place.host, place.port, slot], one)
+            ([*key, place.host, place.port, slot, *(place.file or ())], one)
             for key, place in self._places.items()
             for slot, one in enumerate(place.sockets)
         ]
@@ -149,11 +168,17 @@ class Ports:
     def adopt(self, found: Iterable[tuple[Sequence[Any], socket.socket]]) -> None:
         """Have these places, as `all_sockets` names them, for `open` to choose from."""
         sockets: dict[tuple[Any, ...], dict[int, socket.socket]] = {}
-        for (*what, slot), one in found:
-            sockets.setdefault(tuple(what), {})[slot] = one
-        for (host, port, at, number), slots in sockets.items():
-            place = Place(at, number, tuple(one for _, one in sorted(slots.items())))
+        for (host, port, at, number, slot, *file), one in found:
+            sockets.setdefault((host, port, at, number, *file), {})[slot] = one
+        for (host, port, at, number, *file), slots in sockets.items():
+            known = (file[0], file[1]) if file else None
+            place = Place(at, number, tuple(one for _, one in sorted(slots.items())), known, owned=False)
             self._places[host, port] = place
+
+    @property
+    def are_reached(self) -> bool:
+        """Whether the files of all unix sockets are where they were made."""
+        return all(place.is_reached for place in self._places.values())
 
     @property
     def unix(self) -> list[str]:
@@ -163,16 +188,19 @@ class Ports:
     def leave_files(self, hosts: Iterable[str]) -> None:
         """Files of these unix sockets (`unix:PATH`) are another process's to remove."""
         left = set(hosts)
-        self._know_files(lambda place: None if place.host in left else place.file)
+        self._own(lambda place: place.host not in left)
 
     def take_files(self) -> None:
-        """Files of all unix sockets are this process's to remove, whoever has made them."""
-        self._know_files(lambda place: place.file or unix_sockets.identity(place.host.removeprefix(UNIX)))
+        """Files of all unix sockets are this process's, whoever has made them: to remove, and to give their modes."""
+        self._own(lambda _: True)
+        self.set_modes()
 
-    def _know_files(self, known: Callable[[Place], Identity]) -> None:
-        """Have files known by what `known` says of each unix socket."""
+    def _own(self, owned: Callable[[Place], bool]) -> None:
+        """Have files be this process's to remove as `owned` says of each unix socket."""
         others = {
-            place: replace(place, file=known(place)) for place in self._places.values() if is_unix(place.host)
+            place: replace(place, owned=owned(place))
+            for place in self._places.values()
+            if is_unix(place.host)
         }
         self._places = {key: others.get(place, place) for key, place in self._places.items()}
         for name, places in self.by_upstream.items():

@@ -103,17 +103,18 @@ class Replacing(ABC):
 
     def give_way(self, pid: int, word: Message) -> Message:
         """See `handover.Owner`."""
+        files = [str(host) for host in word.get("files", ())]
+        kept = {tuple(one) for one in word.get("announced", ())}
         watchdog = self._notifier.watchdog
         _log.info("process %d has taken over; finishing what is in flight", pid)
         assert self._offer is not None
         self._offer.stop()
-        self._ports.leave_files(str(host) for host in word.get("files", ()))
+        self._ports.leave_files(files)
         self._notifier.close()  # the service is another process now, whose end this is not
         for server in self._servers:
             server.stop_listening()
         self._silence = asyncio.get_running_loop().create_task(self._stop_answering())
         if self._announcer is not None and self._withdrawal is None:
-            kept = {tuple(one) for one in word.get("announced", ())}
             self._withdrawal = asyncio.get_running_loop().create_task(self._announcer.drain(kept))
         self.leave()
         return {"watchdog": watchdog}
@@ -143,6 +144,7 @@ class Replacing(ABC):
         """
         assert self._taken is not None
         if self._stage:
+            self._taken.close()
             return False
         pid = self._taken.pid
         announced = [
@@ -160,14 +162,15 @@ class Replacing(ABC):
     def _discard_taken(self) -> None:
         """What nobody wants of it is closed."""
         if self._taken is not None:
-            self._taken.close()
+            self._taken.settle()
 
     def _status(self) -> str:
         """What a service manager shows of it."""
         return f"{len(self.settings.upstreams)} upstreams, admin at {self.settings.sidecar.admin}"
 
     async def _close_replacing(self) -> None:
-        self._discard_taken()
+        if self._taken is not None:
+            self._taken.close()
         self._notifier.close()
         offer, self._offer = self._offer, None
         if offer is not None:

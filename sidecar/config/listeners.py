@@ -12,8 +12,9 @@ from sidecar.config.record import Record
 from sidecar.config.schema_listeners import PortListener, SocketListener
 from sidecar.config.schema_tls import server_tls
 from sidecar.config.settings import SidecarSettings, UpstreamKind, UpstreamSettings
+from sidecar.config.socket_rules import plain_path
 from sidecar.config.unset import UNSET, UnsetType
-from sidecar.net.unix import UNIX
+from sidecar.net.unix import UNIX, is_unix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -145,7 +146,8 @@ class ListenerPlan(Record):
         if named is None:
             return found
         path, listener, place = named
-        if any(endpoint.host == UNIX + path for endpoint in upstream.endpoints):
+        hosts = [endpoint.host for endpoint in upstream.endpoints if is_unix(endpoint.host)]
+        if any(plain_path(host.removeprefix(UNIX)) == path for host in hosts):
             problem = f"is an endpoint of {upstream.name}, which would proxy to itself; give it another path"
             self.document.report(self.findings, place, problem)
         if path.startswith("@") and listener.mode is not UNSET:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Final
 
@@ -11,7 +12,7 @@ from sidecar.config.record import Record
 from sidecar.config.rules import Text, Unusable, described
 from sidecar.net.unix import MAX_PATH, UNIX, is_unix
 
-__all__ = ["EndpointHost", "FileMode", "ProxyVersion", "SocketPath", "parse_unix"]
+__all__ = ["EndpointHost", "FileMode", "ProxyVersion", "SocketPath", "parse_unix", "plain_path"]
 
 # No comma, which separates hosts in a variable, and nothing that a label, a log line or a shell would have to escape.
 _PATH: Final = r"/[A-Za-z0-9._/:@+=~%-]*[A-Za-z0-9._:@+=~%-]"
@@ -32,6 +33,11 @@ def parse_unix(text: str) -> str:
     return text
 
 
+def plain_path(path: str) -> str:
+    """The shortest spelling of a path; of an abstract name itself, which has no parts."""
+    return path if path.startswith("@") else "/" + posixpath.normpath(path).lstrip("/")
+
+
 class EndpointHost(Text):
     """Where an endpoint is: a host name, an IP address, or `unix:PATH`."""
 
@@ -47,9 +53,13 @@ class SocketPath(Text):
 
     def accept(self, text: str) -> str:
         try:
-            return parse_unix(text)
+            path = parse_unix(text)
         except ValueError as error:
             raise Unusable(f"{shown(text)} {error}") from None
+        plain = plain_path(path)
+        if path != plain:  # two spellings of one place would be two listeners
+            raise Unusable(f"{shown(text)} has parts that lead nowhere; write {shown(plain)}")
+        return path
 
 
 class FileMode(Record):

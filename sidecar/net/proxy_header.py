@@ -186,9 +186,12 @@ def _path(name: str | bytes) -> bytes:
 
 def _end(address: tuple[object, ...]) -> tuple[str, int]:
     """One end as (host, port): a zone is of this machine alone, and an IPv4 address in IPv6's clothes is IPv4."""
-    host, port = str(address[0]).partition("%")[0], address[1]
+    host, port = str(address[0]), address[1]
     assert isinstance(port, int)
-    mapped = IPv6Address(host).ipv4_mapped if ":" in host and not host.startswith(UNIX) else None
+    if host.startswith(UNIX):
+        return host, port
+    host = host.partition("%")[0]
+    mapped = IPv6Address(host).ipv4_mapped if ":" in host else None
     return (host if mapped is None else str(mapped)), port
 
 

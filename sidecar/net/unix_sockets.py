@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import select
 import socket
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from sidecar.net.unix import MAX_PATH, address_of
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["Identity", "bind", "connect", "identity", "remove"]
+
+LOCK_WAITS = (0.001,) * 15  # seconds between tries to have a directory alone: the event loop waits for them
 
 # Of a socket's file: device and inode. None for an abstract name, which has no file.
 Identity = tuple[int, int] | None
@@ -41,6 +49,11 @@ def bind(path: str, mode: int, backlog: int) -> tuple[socket.socket, Identity]:
     A file that somebody listens at (EADDRINUSE), or that is no socket (EEXIST), stays; one that a process has left that
     has died is removed. Nobody can connect before the mode is set: until `listen` everybody is refused.
     """
+    with _alone_in("" if path.startswith("@") else os.path.dirname(path)):
+        return _bind(path, mode, backlog)
+
+
+def _bind(path: str, mode: int, backlog: int) -> tuple[socket.socket, Identity]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made: Identity = None
     try:
@@ -79,6 +92,35 @@ def identity(path: str) -> Identity:
     return None
 
 
+@contextmanager
+def _alone_in(directory: str) -> Iterator[None]:
+    """No other sidecar binds in `directory` meanwhile, if that can be had at once.
+
+    A socket that is bound and does not listen yet looks like a dead process's, and who has bound can only look
+    afterwards which file that was.
+    """
+    descriptor = -1
+    try:
+        with suppress(OSError):  # it is not there, which `bind` tells, or cannot be read
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _lock(descriptor)
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Give up on what somebody keeps for longer than a sidecar does, which takes a fraction of a millisecond."""
+    for wait in LOCK_WAITS:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            select.select((), (), (), wait)
+        else:
+            return
+
+
 def _identity(path: str) -> Identity:
     found = os.lstat(path)
     return found.st_dev, found.st_ino
@@ -96,11 +138,14 @@ def _remove_stale(path: str, aside: str) -> None:
     Two may find the same one. So it is moved aside first, which only one of them can, and looked at again there: what
     has come to be listened at meanwhile is put back.
     """
-    before = os.lstat(path)
-    if not stat.S_ISSOCK(before.st_mode):
-        raise FileExistsError(errno.EEXIST, "a file that is no socket is there")
-    _must_be_stale(path)
-    os.rename(path, aside)
+    try:
+        before = os.lstat(path)
+        if not stat.S_ISSOCK(before.st_mode):
+            raise FileExistsError(errno.EEXIST, "a file that is no socket is there")
+        _must_be_stale(path)
+        os.rename(path, aside)
+    except FileNotFoundError:  # the other one has it
+        raise _in_use() from None
     try:
         if len(os.fsencode(aside)) <= MAX_PATH:  # else there is no asking
             _must_be_stale(aside)

@@ -395,7 +395,7 @@ class Supervisor(App):
     # Reading the configuration again
 
     async def _switch(self, settings: Settings, found: Difference) -> None:
-        if found.listeners:
+        if found.listeners or not self._ports.are_reached:
             await self._replace_workers(settings)
         else:
             await self._tell_workers(settings, found)
@@ -414,8 +414,10 @@ class Supervisor(App):
         ports = self._ports.open(settings.upstreams, settings.sidecar.bind)
         try:
             workers = await self._start_workers(settings, ports)
-        except BaseException:
+        except BaseException as error:
             ports.close(but=self._ports)
+            if self._stage and isinstance(error, StartError):  # which is why they have ended
+                raise NotNowError("not reloading: the sidecar is ending") from None
             raise
         if self._stage:  # told to end meanwhile: those before do that
             ports.close(but=self._ports)
@@ -423,6 +425,7 @@ class Supervisor(App):
                 worker.kill()
             raise NotNowError("not reloading: the sidecar is ending")
         before, self._ports = self._ports, ports
+        ports.set_modes()
         for slot, worker in zip(self._slots, workers, strict=True):
             slot.cancel()
             slot.backoff = Backoff()

@@ -83,6 +83,17 @@ def test_sockets_come_stay_and_go(place: Path, workers: int) -> None:
         assert not b.exists()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_somebody_has_removed_is_made_again_by_a_reload(place: Path, workers: int) -> None:
+    path, port = place / "a.sock", free_port()
+    with ScriptedEndpoint(hello) as endpoint:
+        before = text(endpoint.port, port, f"{path}: api", workers)
+        with Sidecar(place, before) as running:
+            path.unlink()
+            assert change(running, before.replace("drain_timeout: 20", "drain_timeout: 9"))
+            connected(str(path)).close()
+
+
 def descriptors(pid: str) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 

@@ -48,7 +48,7 @@ class Succession(Sidecar):
         """Wait until `after` has taken the place of `process`, and be it; the old one."""
         wait_until(lambda: "metrics: http" in after.stderr or not after.running, after.name, 30.0)
         assert after.running, after.stderr
-        assert "is taken over from" in after.stderr, after.stderr
+        assert f"process {self.process.pid} is taken over from" in after.stderr, after.stderr
         before, self.process = self.process, after
         self._started.append(before)
         return before

@@ -1,12 +1,15 @@
 """How one process asks another for its sockets, and what each does where the other is not as it should be."""
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -178,6 +181,42 @@ async def test_what_is_not_understood_ends_the_talk(
     assert place.process.requests == []
 
 
+@pytest.mark.parametrize("word", [b'{"ready": true, "files": 5}', b'{"ready": true, "announced": [1]}'])
+async def test_who_is_ready_in_words_that_are_not_understood_takes_nobodys_place(
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, word: bytes
+) -> None:
+    def leave(_pid: int, said: dict[str, Any]) -> None:
+        assert list(said.get("files", ())) == [tuple(one) for one in said["announced"]]
+
+    monkeypatch.setattr(place.process, "give_way", leave)
+    taken = await started(place)
+    taken._connection.send(word)
+    async with asyncio.timeout(5):
+        while place.offer.busy:  # noqa: ASYNC110 - turns of the loop
+            await asyncio.sleep(0.001)
+    taken.close()
+    assert "not taken over: what it says is not understood; going on" in caplog.text
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_descriptors_that_are_no_sockets_are_closed(
+    place: Place, listening: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    read, write = os.pipe()
+    before = open_descriptors()
+    with place.connect() as asks:
+        module._send(asks, {"takeover": 1}, [listening.fileno(), read, write])
+        async with asyncio.timeout(5):
+            while "not taken over" not in caplog.text:  # noqa: ASYNC110 - turns of the loop
+                await asyncio.sleep(0.001)
+    assert open_descriptors() == before
+    os.close(read)
+    os.close(write)
+
+
 async def test_who_says_nothing_is_waited_for_a_while(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,8 +269,57 @@ async def test_one_that_does_not_answer_is_in_nobodys_way(
     monkeypatch.setattr(module, "WITHIN", 0.02)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        await Taken(ours, []).replace()
+        taken = Taken(ours, [])
+        await taken.replace()
+        taken.close()
     assert "the process before does not answer; going on without it" in caplog.text
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "after the time to get ready"])
+async def test_one_that_was_only_stopped_leaves_when_it_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Else two would accept, and the one that ends first would remove the sockets' files."""
+    monkeypatch.setattr(module, "WITHIN", 0.02)
+    if late:
+        monkeypatch.setattr(module, "READY_WITHIN", 0.1)
+    taken = await started(place)
+
+    taken._connection.send(b'{"ready": true, "files": ["unix:/a"]}')  # what `replace` sends
+    taken.settle()
+    if late:
+        time.sleep(0.15)  # noqa: ASYNC251 - the whole process is stopped
+    async with asyncio.timeout(5):
+        while not place.process.left:  # noqa: ASYNC110 - turns of the loop
+            await asyncio.sleep(0.001)
+    assert place.process.left == [{"ready": True, "files": ["unix:/a"]}]
+    taken.close()
+
+
+async def test_without_a_free_descriptor_nobody_is_accepted_for_a_while(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    class Short(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            tries.append(1)
+            if len(tries) == 1:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    monkeypatch.setattr(module, "PAUSE", 0.02)
+    admin = f"{place.admin}0"
+    with Short(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(name_of(admin))
+        listening.listen()
+        listening.setblocking(False)
+        offer = Offer(place.process, listening)
+        taken = await aside(take, admin, 1)
+        assert taken is not None
+        taken.close()
+        assert len(tries) == 2
+        await offer.close()
 
 
 @pytest.mark.parametrize("said", [b'{"sockets": [["port"]]}', b'{"sockets": 1}', b"{}", b"no JSON", b""])

@@ -180,6 +180,10 @@ def at(name: str, path: Path | str, port: int | None = None, mode: int = 0o600) 
     return replace(upstream(name, port), listener=ListenerSettings(socket=str(path), mode=mode))
 
 
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 def test_a_socket_is_one_queue_for_all_slots(opened: list[Ports], tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     ports = Ports(3).open([at("api", path, 0)], HERE)
@@ -205,8 +209,52 @@ def test_it_stays_for_another_configuration_with_another_mode(opened: list[Ports
     opened.append(after)
     before.close(but=after)
     assert after.by_upstream["renamed"] == before.by_upstream["api"]
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o666
+    assert mode_of(kept) == 0o600, "the configuration may be given up yet"
+    after.set_modes()
+    assert mode_of(kept) == 0o666
     assert not gone.exists()
+
+
+def test_one_whose_file_somebody_has_removed_is_made_again(opened: list[Ports], tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    before = Ports(1).open([at("api", path)], HERE)
+    path.unlink()
+    after = before.open([at("api", path)], HERE)
+    opened.append(after)
+    before.close(but=after)
+    assert all(made.fileno() == -1 for made in before.by_upstream["api"][0].sockets)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_what_somebody_has_put_in_its_place_is_not_touched(opened: list[Ports], tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    before = Ports(1).open([at("api", path)], HERE)
+    opened.append(before)
+    path.unlink()
+    path.write_text("precious")
+    path.chmod(0o640)
+    with pytest.raises(StartError, match="a file that is no socket is there; remove it"):
+        before.open([at("api", path, mode=0o666)], HERE)
+    before.set_modes()
+    assert mode_of(path) == 0o640
+
+
+def test_a_file_whose_mode_cannot_be_set_keeps_it(
+    opened: list[Ports], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.sock"
+    ports = Ports(1).open([at("api", path)], HERE)
+    opened.append(ports)
+
+    def refuse(_path: Path, _mode: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    ports.set_modes()
+    assert [record.message for record in caplog.records] == [
+        f"unix:{path} keeps its mode: Read-only file system"
+    ]
 
 
 def test_what_cannot_be_opened_leaves_nothing(tmp_path: Path) -> None:
@@ -258,3 +306,46 @@ def test_places_go_to_another_process_with_their_sockets() -> None:
     assert [one.fileno() >= 0 for what, one in copies] == [what[1] == "api" for what, _ in copies]
     places.close()
     before.close()
+
+
+def handed_over(before: Ports) -> Ports:
+    """Those of a process that is handed the sockets of `before`."""
+    after = Ports(before.slots)
+    after.adopt((what, one.dup()) for what, one in before.all_sockets())
+    return after
+
+
+def test_a_file_is_the_old_ones_until_it_has_left_it(tmp_path: Path) -> None:
+    """Its mode too: the new one may fail yet."""
+    path = tmp_path / "a.sock"
+    before = Ports(2).open([at("api", path)], HERE)
+    for fails in (True, False):
+        offered = handed_over(before)
+        after = offered.open([at("api", path, mode=0o666)], HERE)
+        offered.close(but=after)
+        assert mode_of(path) == 0o600
+        if fails:
+            after.close()
+            assert path.is_socket()
+    before.leave_files(after.unix)
+    after.take_files()
+    before.close()
+    assert mode_of(path) == 0o666
+    after.close()
+    assert not path.exists()
+
+
+def test_a_file_that_is_gone_is_made_again_by_who_takes_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    before = Ports(1).open([at("api", path)], HERE)
+    path.unlink()
+    offered = handed_over(before)
+    after = offered.open([at("api", path)], HERE)
+    offered.close(but=after)
+    before.leave_files(after.unix)
+    after.take_files()
+    before.close()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    after.close()
+    assert not path.exists()

@@ -208,3 +208,11 @@ def test_a_socket_that_a_header_named_is_passed_on() -> None:
     assert ends(write_header(2, peer, peer.reached)) == (("unix:/c.sock", 0), ("unix:@name", 0))
     assert write_header(1, peer, peer.reached) == LOCAL[1]
     assert write_header(2, ("unix:", 0), ("127.0.0.1", 1)) == v2(0x21, 0, b"")
+
+
+def test_a_path_with_a_percent_sign_is_no_zone() -> None:
+    peer = Peer(("unix:/run/a%b.sock", 0))
+    header = read_header(write_header(2, peer, ("unix:/run/c%d.sock", 0)))
+    assert header is not None
+    assert header.peer is not None
+    assert (header.peer, header.peer.reached) == (peer, ("unix:/run/c%d.sock", 0))

@@ -1,6 +1,7 @@
 """Unix sockets: bound without harm to others, open to nobody before their mode is set, removed while they are ours."""
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -107,6 +108,53 @@ def test_one_that_comes_to_life_while_it_is_replaced_is_put_back(
             bind(str(path), 0o600, 8)
         assert [found.stat().st_ino for found in tmp_path.iterdir()] == [before]
         connect(str(path)).close()
+
+
+def test_who_binds_is_alone_until_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else another could replace what is bound before it is known which file that is: both would think it theirs."""
+    chmod = os.chmod
+    directory = os.open(tmp_path, os.O_RDONLY)
+
+    def look(where: str, mode: int) -> None:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        chmod(where, mode)
+
+    monkeypatch.setattr("sidecar.net.unix_sockets.os.chmod", look)
+    sock, _ = bind(f"{tmp_path}/a.sock", 0o600, 8)
+    sock.close()
+    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(directory)
+
+
+def test_a_directory_that_somebody_keeps_locked_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.net.unix_sockets.LOCK_WAITS", (0.0, 0.0))
+    directory = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    sock, _ = bind(f"{tmp_path}/a.sock", 0o600, 8)
+    connect(f"{tmp_path}/a.sock").close()
+    sock.close()
+    os.close(directory)
+
+
+def test_one_that_another_replaces_at_the_same_moment_is_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    rename = os.rename
+
+    def come_late(old: str, new: str) -> None:
+        path.unlink()
+        rename(old, new)
+
+    monkeypatch.setattr("sidecar.net.unix_sockets.os.rename", come_late)
+    with pytest.raises(OSError, match="Address already in use"):
+        bind(str(path), 0o600, 10)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_whose_file_is_taken_before_it_listens_gives_up(

@@ -697,7 +697,8 @@ async def test_the_end_waits_for_a_reload_that_starts_workers(
     await until(lambda: len(workers.made) == 4)
     async with asyncio.timeout(10.0):
         await supervisor.close()
-    assert (await asked).result == "refused"
+    refused = await asked
+    assert (refused.result, refused.findings) == ("refused", ("not reloading: the sidecar is ending",))
     assert [worker.code for worker in workers.made] == [-9] * 4
 
 
