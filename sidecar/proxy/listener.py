@@ -33,7 +33,6 @@ class Listener:
     """What accepts for one cluster, on one or more sockets that somebody else has bound, see `ports`.
 
     bound: (host, port) of each; of a unix socket (`unix:PATH`, 0).
-    bound: (host, port) of each; of a unix socket (`unix:PATH`, 0).
     """
 
     __slots__ = ("_context", "_servers", "bound", "cluster")

@@ -56,13 +56,13 @@ class Through:
         endpoints = tuple(Endpoint("127.0.0.1", port) for port in ports)
         self.cluster.apply(Snapshot("api", endpoints, "static"))
         self.door = door
-        self.listener = Listener(self.context, self.cluster, door)
+        self.listener = Listener(self.context, self.cluster)
         self.port = 0
 
     async def __aenter__(self) -> Self:
         bound = listening_socket()
         self.port = bound.getsockname()[1]
-        await self.listener.adopt("127.0.0.1", bound)
+        await self.listener.adopt("127.0.0.1", bound, tls=self.door)
         self.context.sweep.start()
         return self
 
