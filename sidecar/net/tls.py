@@ -169,10 +169,12 @@ class TlsTransport(Receiver):
             if self._owner is not None:
                 owner, self._owner = self._owner, None
                 owner.heard(self)
-            if self._reading:
+            if self._reading and not self._held:
                 self._deliver(plain)
             else:
-                self._held += plain
+                self._held += (
+                    plain  # also where reading goes on, and what is held is delivered with the next turn
+                )
         if self._read_ended or self._error is not None:
             self._end_reading()
 

@@ -355,6 +355,19 @@ def test_what_is_decrypted_already_waits_until_reading_goes_on() -> None:
     assert side.line.data == b"early"
 
 
+def test_what_comes_before_the_held_is_delivered_stays_behind_it() -> None:
+    """Between the two is the loop's next turn, and the compiled loop reads before it."""
+    side = Side()
+    side.shake()
+    side.tls.pause_reading()
+    side.tls.data_received(side.peer.says(b"held, "))
+    side.tls.resume_reading()
+    side.tls.data_received(side.peer.says(b"then more, "))
+    side.loop.turn()
+    side.tls.data_received(side.peer.says(b"and the rest"))
+    assert side.line.data == b"held, then more, and the rest"
+
+
 def test_an_end_waits_behind_what_is_held() -> None:
     side = Side()
     side.shake()
