@@ -460,6 +460,25 @@ async def test_a_session_whose_endpoint_is_cut_is_reset() -> None:
 
 
 @every_loop
+async def test_who_ends_first_is_not_let_down_by_an_endpoint_that_says_no_goodbye() -> None:
+    """As Redis does. But who goes on reading is not to take for whole what may have been cut."""
+
+    def serve(tls: ssl.SSLSocket) -> None:
+        while tls.recv(16):
+            pass
+
+    with _Blocking(serve) as server:
+        async with Through(server.port, scheme="tcp", secure=ClientDouble()) as path:
+            reader, writer = await path.connect()
+            writer.write(b"question")
+            writer.write_eof()
+            assert await cut_off(reader)
+            await closed(writer)
+            await until(lambda: not path.cluster.stats.sessions_active)
+            assert path.cluster.stats.sessions[CloseReason.CLIENT_CLOSED] == 1
+
+
+@every_loop
 async def test_sessions_over_a_tls_port() -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
