@@ -378,6 +378,9 @@ class TlsTransport(Receiver):
         self._closing = True
         self._held = b""
         self._owner = None
+        # Whoever holds a protocol for long holds this too: OpenSSL's part of it is 17 KiB, and goes at once.
+        self._tls = None
+        self.incoming = self.outgoing = None  # type: ignore[assignment] # nobody asks any more
         protocol, self._protocol, self._receiver = self._protocol, None, None
         if protocol is not None:
             protocol.connection_lost(self._error or exc)

@@ -1,6 +1,7 @@
 """TLS over a transport in memory: both sides, every end, and whatever may come in between."""
 
 import ssl
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -518,3 +519,17 @@ def test_new_keys_and_tickets_are_no_data() -> None:
     assert side.line.data == b""
     assert side.line.events == []
     assert side.told == ["secured"]
+
+
+def test_of_what_has_ended_nothing_of_openssl_is_kept() -> None:
+    side = Side()
+    side.shake()
+    secured = weakref.ref(side.tls.get_extra_info("ssl_object"))
+    assert secured() is not None
+    side.tls.connection_lost(None)
+    assert secured() is None
+    side.tls.write(b"late")
+    side.tls.data_received(b"late")
+    side.tls.resume_reading()
+    side.tls.close()
+    assert side.line.events == [None]
