@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["client_tls", "client_tls_notes", "tls_place"]
 
+_TRUST: Final = ("ca", "identity")  # keys that mean nothing without `verify`
 _SECURE: Final = {protocol: scheme for scheme, protocol in PROTOCOLS.items() if scheme != protocol}
 
 
@@ -57,6 +58,8 @@ def client_tls(
             continue
         mine = {key: value for key, value in vars(given).items() if value is not UNSET}
         check_pair(mine, path, document, findings)
+        if mine.get("verify") is False:  # who is not verified needs nothing of what those before trust
+            keys = {key: value for key, value in keys.items() if key not in _TRUST}
         keys |= beside(document, mine)
         _check_client(keys, mine, scheme, path, document, findings)
     if not secure:
@@ -76,8 +79,8 @@ def _check_client(
 ) -> None:
     """Find what contradicts each other in a layer, and in what it makes of those before."""
     if keys.get("verify") is False:
-        for key in ("ca", "identity"):
-            if key in keys and (key in mine or "verify" in mine):
+        for key in _TRUST:
+            if key in mine:
                 place = (*path, "verify" if "verify" in mine else key)
                 problem = (
                     f"verify: false takes any certificate, so that {key} means nothing; keep one of the two"

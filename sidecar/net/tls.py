@@ -169,10 +169,12 @@ class TlsTransport(Receiver):
             if self._owner is not None:
                 owner, self._owner = self._owner, None
                 owner.heard(self)
-            if self._reading:
+            if self._reading and not self._held:
                 self._deliver(plain)
             else:
-                self._held += plain
+                self._held += (
+                    plain  # also where reading goes on, and what is held is delivered with the next turn
+                )
         if self._read_ended or self._error is not None:
             self._end_reading()
 
@@ -376,6 +378,9 @@ class TlsTransport(Receiver):
         self._closing = True
         self._held = b""
         self._owner = None
+        # Whoever holds a protocol for long holds this too: OpenSSL's part of it is 17 KiB, and goes at once.
+        self._tls = None
+        self.incoming = self.outgoing = None  # type: ignore[assignment] # nobody asks any more
         protocol, self._protocol, self._receiver = self._protocol, None, None
         if protocol is not None:
             protocol.connection_lost(self._error or exc)

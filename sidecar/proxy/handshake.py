@@ -1,7 +1,6 @@
-"""The TLS handshake of a connection, on either side: what happens between its start and the protocol's.
+"""The TLS handshake with an endpoint, between the moment that a `Dial` has connected and its protocol's start.
 
-ToEndpoint   of one that a `Dial` opens, for it
-FromClient   of one that a listener has accepted, for whatever its protocol is to be
+The one with a client is `entrance`'s.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ endpoint has switched protocols (101).
 from __future__ import annotations
 
 import socket
+from ssl import SSLEOFError
 from typing import TYPE_CHECKING
 
 from sidecar.model import CloseReason
@@ -227,7 +228,14 @@ class Session(Receiver):
     def endpoint_lost(self, exc: Exception | None) -> None:
         """The endpoint's connection has ended."""
         self._side_lost()
-        self._end(CloseReason.ENDPOINT_RESET if exc is not None else CloseReason.ENDPOINT_CLOSED)
+        if exc is None:
+            self._end(CloseReason.ENDPOINT_CLOSED)
+        elif self._read_ended and isinstance(exc, SSLEOFError):
+            # Redis, for one, answers no close_notify by its own: no failure, as who has ended first has all, as a rule.
+            # Who goes on reading learns by a reset that it may not have all.
+            self._end(CloseReason.CLIENT_CLOSED, whole=False)
+        else:
+            self._end(CloseReason.ENDPOINT_RESET)
 
     def endpoint_left(self) -> None:
         """The endpoint is out of rotation, and the session is not to outlive that."""
@@ -275,8 +283,11 @@ class Session(Receiver):
 
     # Ending
 
-    def _end(self, reason: CloseReason) -> None:
-        """The end of the session, once: both connections, the endpoint's place, the counters."""
+    def _end(self, reason: CloseReason, *, whole: bool = True) -> None:
+        """The end of the session, once: both connections, the endpoint's place, the counters.
+
+        whole: nothing can be missing of what the endpoint has said, where the reason is a clean one.
+        """
         if self._ended:
             return
         self._ended = True
@@ -285,7 +296,7 @@ class Session(Receiver):
         if self._context.recorder is not None:
             self._context.recorder.session_over(self, reason, self._context.monotonic())
         self._stop_opening()
-        if reason in (CloseReason.CLIENT_CLOSED, CloseReason.ENDPOINT_CLOSED):
+        if whole and reason in (CloseReason.CLIENT_CLOSED, CloseReason.ENDPOINT_CLOSED):
             # A clean end sends what is buffered first, within bounds; any other is passed on as a reset.
             self.deadline = self._context.sweep.soon + self._context.idle_timeout
             self.transport.close()

@@ -68,6 +68,16 @@ def why(error: Exception, expected: str, *, client: bool = False) -> Why:
         return Why(Outcome.TLS_WRONG_HOST, said, "name it in tls.identity, if it may be there")
     if isinstance(error, ssl.SSLCertVerificationError):
         return _unverified(error, expected, client=client)
+    if isinstance(error, TimeoutError):
+        advice = (
+            "look at the network between, or raise sidecar.head_timeout" if client else "look into its log"
+        )
+        return Why(Outcome.TLS_FAILED, "it did not finish the handshake in time", advice)
+    if isinstance(error, UnicodeError):  # of IDNA, see RFC 5890 section 2.3.1
+        said = f"no server can be asked for by the name {escaped(expected[:100])}"
+        return Why(
+            Outcome.TLS_FAILED, said, "set tls.server_name to one whose labels have 1 to 63 characters"
+        )
     reason = getattr(error, "reason", None) or ""
     said, advice = _unfinished(reason, client=client)
     if not said and isinstance(error, ssl.SSLError) and reason and not isinstance(error, ssl.SSLEOFError):
@@ -109,7 +119,10 @@ def _unfinished(reason: str, *, client: bool) -> tuple[str, str]:
         advice = "speak TLS to this port" if client else "name the port that does, or a scheme without TLS"
         return "it speaks no TLS", advice
     if reason in _VERSION:
-        return "it speaks no version of TLS that is allowed", "update it, or lower tls.min_version"
+        return (
+            "it speaks no version of TLS that is allowed",
+            "update it, or lower tls.min_version if it is 1.3",
+        )
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "it has shown no certificate", "give it one that tls.client_ca has signed"
     if reason == _MISSED or (reason == "SSLV3_ALERT_HANDSHAKE_FAILURE" and not client):

@@ -56,13 +56,13 @@ class Through:
         endpoints = tuple(Endpoint("127.0.0.1", port) for port in ports)
         self.cluster.apply(Snapshot("api", endpoints, "static"))
         self.door = door
-        self.listener = Listener(self.context, self.cluster, door)
+        self.listener = Listener(self.context, self.cluster)
         self.port = 0
 
     async def __aenter__(self) -> Self:
         bound = listening_socket()
         self.port = bound.getsockname()[1]
-        await self.listener.adopt("127.0.0.1", bound)
+        await self.listener.adopt("127.0.0.1", bound, tls=self.door)
         self.context.sweep.start()
         return self
 
@@ -457,6 +457,25 @@ async def test_a_session_whose_endpoint_is_cut_is_reset() -> None:
             assert await cut_off(reader)
             await closed(writer)
             assert path.cluster.stats.sessions[CloseReason.ENDPOINT_RESET] == 1
+
+
+@every_loop
+async def test_who_ends_first_is_not_let_down_by_an_endpoint_that_says_no_goodbye() -> None:
+    """As Redis does. But who goes on reading is not to take for whole what may have been cut."""
+
+    def serve(tls: ssl.SSLSocket) -> None:
+        while tls.recv(16):
+            pass
+
+    with _Blocking(serve) as server:
+        async with Through(server.port, scheme="tcp", secure=ClientDouble()) as path:
+            reader, writer = await path.connect()
+            writer.write(b"question")
+            writer.write_eof()
+            assert await cut_off(reader)
+            await closed(writer)
+            await until(lambda: not path.cluster.stats.sessions_active)
+            assert path.cluster.stats.sessions[CloseReason.CLIENT_CLOSED] == 1
 
 
 @every_loop

@@ -214,6 +214,8 @@ def test_redis_over_tls(authority: Authority, tmp_path: Path) -> None:
                 assert client.recv(100) == b"+PONG\r\n"
             good = 'sidecar_health_checks_total{result="success",upstream="api"}'
             wait_until(lambda: running.metrics()[good] >= 1, "a good check")
+            ended = 'sidecar_tcp_sessions_total{close_reason="client_closed",upstream="api"}'
+            wait_until(lambda: running.metrics()[ended] == 1, "the end of the session")
         text = configuration(listen, server.port, "ca: ca.pem, server_name: a.example", scheme="rediss")
         with Sidecar(tmp_path, text) as running:
             with suppress(ConnectionError), socket.create_connection(("127.0.0.1", listen), 10.0) as client:

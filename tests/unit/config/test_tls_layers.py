@@ -99,6 +99,18 @@ def test_who_is_not_verified_is_said(load: Load) -> None:
     )
 
 
+def test_a_service_that_is_not_verified_among_those_that_are(load: Load) -> None:
+    settings = load(
+        "defaults: {tls: {ca: ca.pem, identity: a.example, min_version: 1.3}}\n"
+        "services:\n"
+        "  web: {host: a, port: 443, scheme: https}\n"
+        "  old: {host: b, port: 444, scheme: https, tls: {verify: false}}"
+    )
+    assert settings.upstream("web").policy.tls.identity == ("a.example",)
+    old = settings.upstream("old").policy.tls
+    assert (old.verify, old.ca, old.identity, old.min_version) == (False, "", (), "1.3")
+
+
 def test_hashing_by_path_is_possible_over_tls(load: Load) -> None:
     settings = load(
         "load_balancers: {web: {hosts: ['a:443'], scheme: https, strategy: ring_hash, hash_on: path}}"

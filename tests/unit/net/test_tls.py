@@ -1,6 +1,7 @@
 """TLS over a transport in memory: both sides, every end, and whatever may come in between."""
 
 import ssl
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -355,6 +356,19 @@ def test_what_is_decrypted_already_waits_until_reading_goes_on() -> None:
     assert side.line.data == b"early"
 
 
+def test_what_comes_before_the_held_is_delivered_stays_behind_it() -> None:
+    """Between the two is the loop's next turn, and the compiled loop reads before it."""
+    side = Side()
+    side.shake()
+    side.tls.pause_reading()
+    side.tls.data_received(side.peer.says(b"held, "))
+    side.tls.resume_reading()
+    side.tls.data_received(side.peer.says(b"then more, "))
+    side.loop.turn()
+    side.tls.data_received(side.peer.says(b"and the rest"))
+    assert side.line.data == b"held, then more, and the rest"
+
+
 def test_an_end_waits_behind_what_is_held() -> None:
     side = Side()
     side.shake()
@@ -505,3 +519,17 @@ def test_new_keys_and_tickets_are_no_data() -> None:
     assert side.line.data == b""
     assert side.line.events == []
     assert side.told == ["secured"]
+
+
+def test_of_what_has_ended_nothing_of_openssl_is_kept() -> None:
+    side = Side()
+    side.shake()
+    secured = weakref.ref(side.tls.get_extra_info("ssl_object"))
+    assert secured() is not None
+    side.tls.connection_lost(None)
+    assert secured() is None
+    side.tls.write(b"late")
+    side.tls.data_received(b"late")
+    side.tls.resume_reading()
+    side.tls.close()
+    assert side.line.events == [None]

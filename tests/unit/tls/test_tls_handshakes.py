@@ -179,7 +179,9 @@ def test_versions(sides: Sides, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ssl.SSLError) as caught:
         near.do_handshake()
     assert client.failed(ENDPOINT, caught.value) is Outcome.TLS_FAILED
-    assert "it speaks no version of TLS that is allowed; update it, or lower tls.min_version" in caplog.text
+    assert (
+        "it speaks no version of TLS that is allowed; update it, or lower tls.min_version if" in caplog.text
+    )
 
 
 def test_an_endpoint_without_tls(sides: Sides, caplog: pytest.LogCaptureFixture) -> None:
@@ -307,11 +309,28 @@ def test_a_client_that_speaks_plain_http(sides: Sides, caplog: pytest.LogCapture
             "it closed the connection during the handshake; look into its log",
         ),
         (ssl.SSLEOFError(8, "EOF"), "it closed the connection during the handshake; look into its log"),
+        (TimeoutError("late"), "it did not finish the handshake in time; look into its log"),
     ],
 )
 def test_an_end_in_the_midst(error: Exception, said: str) -> None:
     found = why(error, "api.example")
     assert (found.outcome, str(found)) == (Outcome.TLS_FAILED, said)
+
+
+def test_a_client_that_is_too_slow_has_not_closed_anything() -> None:
+    found = why(TimeoutError("late"), "", client=True)
+    said = (
+        "it did not finish the handshake in time; look at the network between, or raise sidecar.head_timeout"
+    )
+    assert (found.outcome, str(found)) == (Outcome.TLS_FAILED, said)
+
+
+def test_a_name_that_cannot_be_asked_for(sides: Sides, caplog: pytest.LogCaptureFixture) -> None:
+    odd = Endpoint("a..example", 443)
+    with pytest.raises(UnicodeError) as caught:
+        sides.client().wrap(ssl.MemoryBIO(), ssl.MemoryBIO(), odd)
+    assert sides.client().failed(odd, caught.value) is Outcome.TLS_FAILED
+    assert "no server can be asked for by the name a..example; set tls.server_name to one" in caplog.text
 
 
 def _alert(reason: str) -> ssl.SSLError:
