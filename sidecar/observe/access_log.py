@@ -3,7 +3,7 @@
     Exchange._end ─► Recorder ─► AccessLog: a line of text ─► 64 KiB of lines, or 0.1 s ─► LogFile: thread ─► file
 
 A line's text is all that is made between a response and the next request: from plain numbers, and from pieces that
-stay the same for a while. README.md has the table of the fields.
+stay the same for a while. README.md beside this has the table of the fields.
 """
 
 from __future__ import annotations

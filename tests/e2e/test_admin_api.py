@@ -300,7 +300,7 @@ def _refused(sidecar: Sidecar) -> float:
 
 @pytest.mark.server("curl")
 def test_what_the_readme_has_curl_ask_is_answered(tmp_path: Path) -> None:
-    section = (ROOT / "README.md").read_text().partition("### The admin API\n")[2].partition("\n## ")[0]
+    section = (ROOT / "sidecar/admin/README.md").read_text()
     asked = re.findall(r"^\$ (curl .*)$", section, re.MULTILINE)
     assert len(asked) == 3
     (tmp_path / "admin.token").write_text(TOKEN)

@@ -380,7 +380,9 @@ async def test_what_comes_when_it_has_been_closed_is_dropped_and_counted(logged:
 
 
 async def test_the_readme_has_the_fields_and_no_others(make_logged: MakeLogged) -> None:
-    readme = (ROOT / "README.md").read_text().partition("### The access log")[2].partition("\n#")[0]
+    readme = (
+        (ROOT / "sidecar/observe/README.md").read_text().partition("## The access log")[2].partition("\n#")[0]
+    )
     rows = [row.split(" | ") for row in readme.splitlines() if row.startswith("| `")]
     named = [(name, of) for names, of, *_ in rows for name in re.findall(r"`(\w+)`", names)]
     logged: Logged = await make_logged()

@@ -1,4 +1,4 @@
-"""README's table of metrics is complete and current: it is held against scrapes in which everything occurs."""
+"""The table of metrics in sidecar/observe/README.md is complete and current: it is held against scrapes in which everything occurs."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.metrics import everything
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+README = Path(__file__).resolve().parents[3] / "sidecar/observe/README.md"
 LEVELS = {"low": ("",), "normal": ("", "normal"), "endpoint": ("", "normal", "endpoint")}
 
 
 def told(level: str) -> dict[str, set[str]]:
     """The labels of each metric that the table has at a level."""
-    section = README.read_text().partition("\n### Metrics\n")[2].partition("\n#")[0]
+    section = README.read_text().partition("\n## Metrics\n")[2].partition("\n#")[0]
     found: dict[str, set[str]] = {}
     for line in section.splitlines():
         if not line.startswith("| `"):
