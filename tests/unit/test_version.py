@@ -47,4 +47,10 @@ def test_to_say_it_the_data_path_is_not_loaded(tmp_path: Path) -> None:
     )
     said, _, loaded = done.stdout.partition("\n")
     assert said == f"sidecar {version.__version__} ({build_name()})", done.stderr
-    assert set(loaded.split()) == {"sidecar", "sidecar.cli", "sidecar.errors", "sidecar.version"}
+    assert set(loaded.split()) == {
+        "sidecar",
+        "sidecar.cli",
+        "sidecar.errors",
+        "sidecar.options",
+        "sidecar.version",
+    }

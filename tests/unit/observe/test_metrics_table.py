@@ -1,4 +1,4 @@
-"""The table of metrics in sidecar/observe/README.md is complete and current: it is held against scrapes in which everything occurs."""
+"""The table of metrics, in sidecar/observe/README.md, is complete and current: held against scrapes of everything."""
 
 import re
 from pathlib import Path
