@@ -228,7 +228,9 @@ def _check(options: argparse.Namespace) -> int:
 
         asked = f"{probe_of(one.check, 'endpoint').question} at {Address(one.check_host, one.port)}"
         print(f"note: {one.name} will be announced in {one.registry} while its check passes ({asked})")
-    print(f"{settings.origin}: fine: mode {settings.mode.value}, {len(settings.upstreams)} upstreams")
+    count = len(settings.upstreams)
+    plural = "" if count == 1 else "s"
+    print(f"{settings.origin}: fine: mode {settings.mode.value}, {count} upstream{plural}")
     return FINE
 
 

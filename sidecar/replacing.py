@@ -166,7 +166,8 @@ class Replacing(ABC):
 
     def _status(self) -> str:
         """What a service manager shows of it."""
-        return f"{len(self.settings.upstreams)} upstreams, admin at {self.settings.sidecar.admin}"
+        count = len(self.settings.upstreams)
+        return f"{count} upstream{'' if count == 1 else 's'}, admin at {self.settings.sidecar.admin}"
 
     async def _close_replacing(self) -> None:
         if self._taken is not None:

@@ -88,9 +88,10 @@ _INTRODUCTION: Final = """\
 # Configuration reference
 
 Made from the schema by `python -m sidecar.config.reference`; `sidecar check --config FILE` holds a file against it, and
-names every line that is wrong. Precedence: the mode's built-in values, then the file, then the environment, then flags.
-Times are seconds, or `250ms`, `30s`, `5m`, `1h`; sizes are bytes, or `64KiB`, `1MiB`; shares are `50%` or `0.5`. Names
-of files are relative to the configuration. A secret is in no file: variables and files that hold one are named.
+names every line that is wrong. [GUIDE.md](GUIDE.md) tells what the parts do. Precedence: the mode's built-in values,
+then the file, then the environment, then flags. Times are seconds, or `250ms`, `30s`, `5m`, `1h`; sizes are bytes, or
+`64KiB`, `1MiB`; shares are `50%` or `0.5`. Names of files are relative to the configuration. A secret is in no file:
+variables and files that hold one are named.
 """
 
 

@@ -186,7 +186,7 @@ def test_systemd_hears_who_the_service_is_and_of_one_end_alone(tmp_path: Path, w
         environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "60000000"}
         with Succession(tmp_path, text, environ=environ) as running:
             assert hear() == ["WATCHDOG=1"]
-            assert hear() == ["READY=1", f"STATUS=1 upstreams, admin at 127.0.0.1:{running.admin}"]
+            assert hear() == ["READY=1", f"STATUS=1 upstream, admin at 127.0.0.1:{running.admin}"]
             running.send(signal.SIGHUP)
             assert hear()[0] == "RELOADING=1"
             assert hear() == ["READY=1", "STATUS=configuration unchanged"]
