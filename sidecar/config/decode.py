@@ -24,8 +24,8 @@ from sidecar.config.containers import (
 from sidecar.config.field_rules import FieldName, FieldValue
 from sidecar.config.findings import Findings, KeyPath, meant, shown
 from sidecar.config.record import fields
-from sidecar.config.rules import Authority, Later, Rule, Unusable, UpstreamName, later
-from sidecar.config.schema import PORT, Host, Root
+from sidecar.config.rules import PORT, Authority, Later, Rule, Unusable, UpstreamName, later
+from sidecar.config.schema import Host, Root
 from sidecar.config.settings import Address, JsonField
 from sidecar.config.socket_rules import EndpointHost, SocketPath
 from sidecar.config.unset import UNSET, UnsetType

@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sidecar.config.findings import SHOWN, Findings, shown
-from sidecar.config.rules import Authority, HostName, Mode, Rule, Unusable, ZoneName
-from sidecar.config.schema import MAX_HOSTS, PORT, RETRIES, SECONDS, THRESHOLD, Policy
+from sidecar.config.rules import PORT, Authority, HostName, Mode, Rule, Unusable, ZoneName
+from sidecar.config.schema import MAX_HOSTS, RETRIES, SECONDS, THRESHOLD, Policy
 from sidecar.config.settings import Address
 from sidecar.config.socket_rules import EndpointHost
 from sidecar.config.unset import UNSET, UnsetType

@@ -13,7 +13,7 @@ from sidecar.config.schema_listeners import PortListener, SocketListener
 from sidecar.config.schema_tls import server_tls
 from sidecar.config.settings import SidecarSettings, UpstreamKind, UpstreamSettings
 from sidecar.config.socket_rules import plain_path
-from sidecar.config.unset import UNSET, UnsetType
+from sidecar.config.unset import UNSET, UnsetType, or_else
 from sidecar.net.unix import UNIX, is_unix
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ __all__ = ["ListenerPlan", "check_exposure", "check_own_servers"]
 
 _SECTIONS = ("services", "load_balancers", "routers")
 
-T = TypeVar("T")
 W = TypeVar("W", int, str)
 L = TypeVar("L", bound=PortListener)
 
@@ -49,7 +48,7 @@ class ListenerPlan(Record):
         Clashes are judged by the file alone, so that a file that passes the check passes it on every machine;
         loops are judged with the environment's endpoints, since those are what is dialled.
         """
-        sockets = self._named(drafts, _or(self.spec.sockets, {}), "sockets", "the socket")
+        sockets = self._named(drafts, or_else(self.spec.sockets, {}), "sockets", "the socket")
         ports: dict[str, tuple[int, PortListener, KeyPath]] = {}
         if isinstance(self.spec.ports, UnsetType):
             chosen = {
@@ -107,7 +106,7 @@ class ListenerPlan(Record):
         chosen: dict[str, tuple[W, L, KeyPath]] = {}
         for where, listener in listeners.items():
             path: KeyPath = ("sidecar", key, str(where))
-            name = _or(listener.to, "")
+            name = or_else(listener.to, "")
             before = chosen.get(name)
             if before is not None:
                 problem = f"{name} has {noun} {before[0]} already; give an upstream one {noun.rsplit(maxsplit=1)[-1]}"
@@ -141,7 +140,7 @@ class ListenerPlan(Record):
         if port is not None:
             of_port = port[1]
             found = replace(
-                found, accept_proxy=_or(of_port.accept_proxy, False), port_tls=of_port.tls is not UNSET
+                found, accept_proxy=or_else(of_port.accept_proxy, False), port_tls=of_port.tls is not UNSET
             )
         if named is None:
             return found
@@ -156,8 +155,8 @@ class ListenerPlan(Record):
         return replace(
             found,
             socket=path,
-            mode=_or(listener.mode, found.mode),
-            socket_accept_proxy=_or(listener.accept_proxy, False),
+            mode=or_else(listener.mode, found.mode),
+            socket_accept_proxy=or_else(listener.accept_proxy, False),
             socket_tls=listener.tls is not UNSET,
         )
 
@@ -219,7 +218,3 @@ def _loop(upstream: UpstreamSettings, port: int, bind: Iterable[str]) -> str | N
             what = f"its endpoint {endpoint} is the address it would listen on"
             return f"it would proxy to itself: {what}, so applications reach it without the sidecar"
     return None
-
-
-def _or(value: T | UnsetType, otherwise: T) -> T:
-    return otherwise if isinstance(value, UnsetType) else value

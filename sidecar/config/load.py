@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.decode import decode
 from sidecar.config.environment import Environment
@@ -23,7 +23,7 @@ from sidecar.config.rules import IpAddress, Unusable
 from sidecar.config.schema import Deployment, LastGood, Registration, Root, Sidecar
 from sidecar.config.settings import DeploymentMode, LastGoodSettings, Settings, SidecarSettings
 from sidecar.config.tls import client_tls_notes, tls_place
-from sidecar.config.unset import UNSET, UnsetType
+from sidecar.config.unset import UNSET, UnsetType, or_else
 from sidecar.config.upstreams import UpstreamResolver
 from sidecar.errors import ConfigurationError, UnreadableError
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FileCheck", "load_settings"]
 
-T = TypeVar("T")
 
 _MESH_NOTE: Final = (
     "kubernetes.service_mesh is what `sidecar export {kind}` says; upstreams here go by their own policies"
@@ -94,7 +93,7 @@ def load_settings(
         raise ConfigurationError(findings.lines())
     root = Root() if document is None else decode(document, findings)
 
-    deployment = _or(root.deployment, Deployment())
+    deployment = or_else(root.deployment, Deployment())
     if known_mode is None:
         known_mode, reason = detected
         if not isinstance(deployment.mode, UnsetType):
@@ -105,8 +104,8 @@ def load_settings(
     if document is None:
         document = Document(origin, None, {})
 
-    domain = _or(environment.domain(), _or(deployment.domain, default_domain(known_mode)))
-    spec = _or(root.sidecar, Sidecar())
+    domain = or_else(environment.domain(), or_else(deployment.domain, default_domain(known_mode)))
+    spec = or_else(root.sidecar, Sidecar())
     near = os.path.dirname(file) if file is not None else ""
     state = environ.get("STATE_DIRECTORY", "")
     sidecar = _sidecar(spec, environment, bind, near, state, document, findings)
@@ -201,7 +200,7 @@ def _registries(
         document, directory = Document("ServiceRegistry", data, marks), ""
         root = decode(document, findings)
     alone = isinstance(document.data, dict) and isinstance(document.data.get("external_registry"), Mapping)
-    return Registries(_or(root.external_registry, ()), document, directory, findings, alone=alone)
+    return Registries(or_else(root.external_registry, ()), document, directory, findings, alone=alone)
 
 
 def _mark(value: object, path: KeyPath, marks: dict[KeyPath, Mark]) -> None:
@@ -226,7 +225,7 @@ def _registrations(
     """What the file says, then what flags do."""
     reader = Registrations(registries, document, findings, zone)
     alone = isinstance(document.data, dict) and isinstance(document.data.get("register"), Mapping)
-    found = reader.read(_or(root.register, ()), ("register",), alone=alone)
+    found = reader.read(or_else(root.register, ()), ("register",), alone=alone)
     flagged = Registrations(registries, Document("flags", None, {}), findings, zone)
     named = tuple(Registration(name=name, port=port) for name, port in flags)
     # The same in both is no contradiction: the file says more of it.
@@ -262,32 +261,28 @@ def _sidecar(
         except Unusable as problem:
             findings.add("flags", 0, "bind", str(problem))
     return SidecarSettings(
-        bind=tuple(dict.fromkeys(bind or _or(spec.bind, ()) or defaults.bind)),
-        admin=_or(spec.admin, defaults.admin),
-        metrics=_or(spec.metrics, defaults.metrics),
-        head_timeout=_or(spec.head_timeout, defaults.head_timeout),
-        idle_timeout=_or(spec.idle_timeout, defaults.idle_timeout),
-        drain_timeout=_or(spec.drain_timeout, defaults.drain_timeout),
-        max_clients=_or(spec.max_clients, defaults.max_clients),
-        min_body_rate=_or(spec.min_body_rate, defaults.min_body_rate),
-        workers=_or(spec.workers, defaults.workers),
-        zone=_or(environment.zone(), _or(spec.zone, defaults.zone)),
+        bind=tuple(dict.fromkeys(bind or or_else(spec.bind, ()) or defaults.bind)),
+        admin=or_else(spec.admin, defaults.admin),
+        metrics=or_else(spec.metrics, defaults.metrics),
+        head_timeout=or_else(spec.head_timeout, defaults.head_timeout),
+        idle_timeout=or_else(spec.idle_timeout, defaults.idle_timeout),
+        drain_timeout=or_else(spec.drain_timeout, defaults.drain_timeout),
+        max_clients=or_else(spec.max_clients, defaults.max_clients),
+        min_body_rate=or_else(spec.min_body_rate, defaults.min_body_rate),
+        workers=or_else(spec.workers, defaults.workers),
+        zone=or_else(environment.zone(), or_else(spec.zone, defaults.zone)),
         last_good=LastGoodSettings(
             kept if isinstance(file, UnsetType) else os.path.join(directory, file),
-            _or(ages, defaults.last_good.max_age),
+            or_else(ages, defaults.last_good.max_age),
         ),
-        registry_wait=_or(spec.registry_wait, defaults.registry_wait),
-        watch=_or(spec.watch, defaults.watch),
-        admin_token_env=_or(spec.admin_token_env, ""),
+        registry_wait=or_else(spec.registry_wait, defaults.registry_wait),
+        watch=or_else(spec.watch, defaults.watch),
+        admin_token_env=or_else(spec.admin_token_env, ""),
         admin_token_file=secret_file(spec.admin_token_file, directory),
-        admin_read_only=_or(spec.admin_read_only, defaults.admin_read_only),
-        metrics_detail=_or(spec.metrics_detail, defaults.metrics_detail),
+        admin_read_only=or_else(spec.admin_read_only, defaults.admin_read_only),
+        metrics_detail=or_else(spec.metrics_detail, defaults.metrics_detail),
         access_log=access_log_settings(spec.access_log, directory, document, findings),
         tracing=tracing_settings(spec.tracing, directory, document, findings),
-        request_id=_or(spec.request_id, defaults.request_id),
-        expose=_or(spec.expose, defaults.expose),
+        request_id=or_else(spec.request_id, defaults.request_id),
+        expose=or_else(spec.expose, defaults.expose),
     )
-
-
-def _or(value: T | UnsetType, otherwise: T) -> T:
-    return otherwise if isinstance(value, UnsetType) else value

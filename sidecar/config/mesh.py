@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from sidecar.config.doors import MeshSettings
 from sidecar.config.schema import Kubernetes, MeshBreaker, ServiceMesh, TrafficPolicy
-from sidecar.config.unset import UNSET, UnsetType
+from sidecar.config.unset import UNSET, UnsetType, or_else
 
 if TYPE_CHECKING:
     from sidecar.config.findings import Findings, KeyPath
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["mesh_settings"]
 
-T = TypeVar("T")
 
 _PATH: Final[KeyPath] = ("kubernetes", "service_mesh")
 _BREAKER: Final[KeyPath] = (*_PATH, "traffic_policy", "circuit_breaker")
@@ -29,18 +28,18 @@ def mesh_settings(spec: Kubernetes | UnsetType, document: Document, findings: Fi
         return MeshSettings()
     if mesh.type is UNSET and not document.has((*_PATH, "type")):
         document.report(findings, _PATH, "has no type; give one: istio or linkerd")
-    kind = _or(mesh.type, "")
-    policy = _or(mesh.traffic_policy, TrafficPolicy())
-    breaker = _or(policy.circuit_breaker, MeshBreaker())
+    kind = or_else(mesh.type, "")
+    policy = or_else(mesh.traffic_policy, TrafficPolicy())
+    breaker = or_else(policy.circuit_breaker, MeshBreaker())
     _check(kind, policy, breaker, document, findings)
     return MeshSettings(
-        enabled=_or(mesh.enabled, True),
+        enabled=or_else(mesh.enabled, True),
         kind=kind,
-        load_balancer=_or(policy.load_balancer, ""),
-        consecutive_errors=_or(breaker.consecutive_errors, 0),
-        interval=_or(breaker.interval, 0.0),
-        base_ejection_time=_or(breaker.base_ejection_time, 0.0),
-        max_ejection_percent=_or(breaker.max_ejection_percent, 0),
+        load_balancer=or_else(policy.load_balancer, ""),
+        consecutive_errors=or_else(breaker.consecutive_errors, 0),
+        interval=or_else(breaker.interval, 0.0),
+        base_ejection_time=or_else(breaker.base_ejection_time, 0.0),
+        max_ejection_percent=or_else(breaker.max_ejection_percent, 0),
     )
 
 
@@ -61,7 +60,3 @@ def _check(
     for name in _NOT_OF_LINKERD:
         if getattr(breaker, name) is not UNSET:
             document.report(findings, (*_BREAKER, name), "means nothing for Linkerd; remove it")
-
-
-def _or(value: T | UnsetType, otherwise: T) -> T:
-    return otherwise if isinstance(value, UnsetType) else value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from sidecar.config.settings import STDOUT, AccessLogSettings, TracingSettings
-from sidecar.config.unset import UNSET, UnsetType
+from sidecar.config.unset import UNSET, UnsetType, or_else
 
 if TYPE_CHECKING:
     from sidecar.config.findings import Findings
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["access_log_settings", "check_token", "secret_file", "tracing_settings"]
 
-T = TypeVar("T")
 _NOWHERE: Final = "says how, and nothing says where"
 
 
@@ -34,10 +33,10 @@ def access_log_settings(
         return defaults
     return AccessLogSettings(
         _place(spec.file, directory),
-        _or(spec.sample, defaults.sample),
-        _or(spec.errors_only, defaults.errors_only),
-        _or(spec.query, defaults.query),
-        _or(spec.buffer, defaults.buffer),
+        or_else(spec.sample, defaults.sample),
+        or_else(spec.errors_only, defaults.errors_only),
+        or_else(spec.query, defaults.query),
+        or_else(spec.buffer, defaults.buffer),
     )
 
 
@@ -57,10 +56,10 @@ def tracing_settings(
     check_token(spec.token_env, spec.token_file, ("sidecar", "tracing", "token_file"), document, findings)
     return TracingSettings(
         spec.endpoint,
-        _or(spec.sample, defaults.sample),
-        _or(spec.service, defaults.service),
-        _or(spec.queue, defaults.queue),
-        _or(spec.token_env, ""),
+        or_else(spec.sample, defaults.sample),
+        or_else(spec.service, defaults.service),
+        or_else(spec.queue, defaults.queue),
+        or_else(spec.token_env, ""),
         secret_file(spec.token_file, directory),
     )
 
@@ -92,7 +91,3 @@ def secret_file(file: str | UnsetType, directory: str) -> str:
 
 def _place(file: str, directory: str) -> str:
     return file if file == STDOUT else os.path.join(directory, file)
-
-
-def _or(value: T | UnsetType, otherwise: T) -> T:
-    return otherwise if isinstance(value, UnsetType) else value

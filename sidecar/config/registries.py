@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from sidecar.config.findings import meant
 from sidecar.config.health import HealthMerge, usual_path
@@ -16,7 +16,7 @@ from sidecar.config.settings import (
     SourceSettings,
     TlsSettings,
 )
-from sidecar.config.unset import UNSET, UnsetType
+from sidecar.config.unset import UNSET, UnsetType, or_else
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Registrations", "Registries"]
 
-T = TypeVar("T")
 
 _ALL: Final = ("type", "name", "on_empty", "stale_after")
 _TOKEN: Final = ("token", "token_env", "token_file")
@@ -84,31 +83,31 @@ class Registries:
                 )
         if isinstance(one.username, str) and one.password_env is UNSET and one.password_file is UNSET:
             self._say((*path, "username"), "needs its password; add password_env or password_file")
-        name = _or(one.name, kind)
+        name = or_else(one.name, kind)
         if name == STATIC:
             self._say((*path, "name"), "`static` is what the file itself is called; choose another name")
         if name in self.names:
             place = (*path, "name") if one.name is not UNSET else path
             self._say(place, f"another registry is called `{name}` too; give each a name of its own")
-        on_empty = _or(one.on_empty, "keep" if kind == "dns" else "drop")
+        on_empty = or_else(one.on_empty, "keep" if kind == "dns" else "drop")
         self.settings.append(
             RegistrySettings(
                 name=name,
                 kind=kind,
-                hosts=_or(one.host, ()),
+                hosts=or_else(one.host, ()),
                 keep_empty=on_empty == "keep",
-                stale_after=_or(one.stale_after, 60.0),
+                stale_after=or_else(one.stale_after, 60.0),
                 tls=self._tls(one.tls, (*path, "tls")),
-                token_env=_or(one.token_env, ""),
+                token_env=or_else(one.token_env, ""),
                 token_file=self._file(one.token_file),
-                username=_or(one.username, ""),
-                password_env=_or(one.password_env, ""),
+                username=or_else(one.username, ""),
+                password_env=or_else(one.password_env, ""),
                 password_file=self._file(one.password_file),
-                datacenter=_or(one.datacenter, ""),
-                prefix=_or(one.prefix, "/services").rstrip("/"),
-                namespace=_or(one.namespace, ""),
+                datacenter=or_else(one.datacenter, ""),
+                prefix=or_else(one.prefix, "/services").rstrip("/"),
+                namespace=or_else(one.namespace, ""),
                 kubeconfig=self._file(one.kubeconfig),
-                context=_or(one.context, ""),
+                context=or_else(one.context, ""),
                 path=self._file(one.path),
             )
         )
@@ -132,8 +131,8 @@ class Registries:
             ca=self._file(given.ca),
             cert=self._file(given.cert),
             key=self._file(given.key),
-            server_name=_or(given.server_name, ""),
-            verify=_or(given.verify, True),
+            server_name=or_else(given.server_name, ""),
+            verify=or_else(given.verify, True),
         )
 
     def _file(self, name: str | UnsetType) -> str:
@@ -157,16 +156,16 @@ class Registries:
         elif isinstance(given, tuple):
             given = SourceChoice(use=given)
         usual = (*self.names, *((STATIC,) if static or not self.settings else ()))
-        use = _or(given.use, usual)
+        use = or_else(given.use, usual)
         self._check(given, use, path, static=static)
         return SourceSettings(
             use=use,
-            merge=_or(given.merge, False),
-            service=_or(given.service, ""),
-            port=_or(given.port, ""),
-            tags=_or(given.tags, ()),
-            datacenter=_or(given.datacenter, ""),
-            namespace=_or(given.namespace, ""),
+            merge=or_else(given.merge, False),
+            service=or_else(given.service, ""),
+            port=or_else(given.port, ""),
+            tags=or_else(given.tags, ()),
+            datacenter=or_else(given.datacenter, ""),
+            namespace=or_else(given.namespace, ""),
         )
 
     def check_names(self, source: SourceSettings, path: KeyPath, *, static: bool) -> None:
@@ -230,7 +229,7 @@ class Registrations:
         if isinstance(one.name, UnsetType) or isinstance(one.port, UnsetType):
             return None
         registry = self._registry(one, path)
-        ttl = _or(one.ttl, 15.0)
+        ttl = or_else(one.ttl, 15.0)
         if ttl < _LEAST_TTL:
             self._say(
                 (*path, "ttl"), f"{ttl:g} s is too short to be renewed in time; use {_LEAST_TTL:g} s or more"
@@ -247,14 +246,14 @@ class Registrations:
         return RegistrationSettings(
             name=one.name,
             registry=registry,
-            host=_or(one.host, ""),
+            host=or_else(one.host, ""),
             port=one.port,
-            identity=_or(one.id, ""),
+            identity=or_else(one.id, ""),
             check=merge.settings(one.name, (layer,)),
-            check_host=_or(one.check_host, "127.0.0.1"),
-            weight=_or(one.weight, 1),
-            zone=_or(one.zone, self._zone),
-            tags=_or(one.tags, ()),
+            check_host=or_else(one.check_host, "127.0.0.1"),
+            weight=or_else(one.weight, 1),
+            zone=or_else(one.zone, self._zone),
+            tags=or_else(one.tags, ()),
             ttl=ttl,
         )
 
@@ -280,7 +279,3 @@ def _scheme(check: object) -> str:
     """The scheme whose usual check it is: that of its type, or http for one that has a path."""
     kind = getattr(check, "type", UNSET)
     return kind if isinstance(kind, str) else "http"
-
-
-def _or(value: T | UnsetType, otherwise: T) -> T:
-    return otherwise if isinstance(value, UnsetType) else value

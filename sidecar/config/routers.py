@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from sidecar.config.doors import RouteSettings
 from sidecar.config.findings import meant
 from sidecar.config.schema import MAX_UPSTREAMS, Root
 from sidecar.config.settings import LimitSettings, PolicySettings, UpstreamKind, UpstreamSettings
-from sidecar.config.unset import UnsetType
+from sidecar.config.unset import UnsetType, or_else
 from sidecar.config.upstreams import Draft
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RouterResolver", "check_mirrors"]
 
-T = TypeVar("T")
 
 _SECTIONS = ("services", "load_balancers")
 
@@ -34,7 +33,7 @@ class RouterResolver:
         self._document = document
         self._findings = findings
         self._upstreams = {draft.upstream.name: draft.upstream for draft in drafts}
-        self._routers: Mapping[str, Router] = _or(root.routers, {})
+        self._routers: Mapping[str, Router] = or_else(root.routers, {})
 
     def resolve(self) -> list[Draft]:
         """In file order; what is wrong is reported."""
@@ -60,12 +59,12 @@ class RouterResolver:
             self._check_port(name, router)
         if isinstance(router.routes, UnsetType) and not self._document.has((*path, "routes")):
             self._say(path, "has no routes; list them under `routes`, such as `- {path: /, to: api}`")
-        routes = self._routes(_or(router.routes, ()), (*path, "routes"))
+        routes = self._routes(or_else(router.routes, ()), (*path, "routes"))
         head = PolicySettings().limits.request_head
         defaults: Defaults | UnsetType = self._root.defaults
         for limits in ((defaults.limits,) if not isinstance(defaults, UnsetType) else ()) + (router.limits,):
             if not isinstance(limits, UnsetType):
-                head = _or(limits.request_head, head)
+                head = or_else(limits.request_head, head)
         upstream = UpstreamSettings(
             name=name,
             kind=UpstreamKind.ROUTER,
@@ -83,8 +82,8 @@ class RouterResolver:
     def _check_port(self, name: str, router: Router) -> None:
         """It listens, or is nothing: there is nobody else to reach it by."""
         sidecar = self._root.sidecar
-        ports = {} if isinstance(sidecar, UnsetType) else _or(sidecar.ports, {})
-        sockets = {} if isinstance(sidecar, UnsetType) else _or(sidecar.sockets, {})
+        ports = {} if isinstance(sidecar, UnsetType) else or_else(sidecar.ports, {})
+        sockets = {} if isinstance(sidecar, UnsetType) else or_else(sidecar.sockets, {})
         own = ("routers", name, "port")
         if any(listener.to == name for listener in ports.values()):
             if self._document.has(own):
@@ -97,13 +96,13 @@ class RouterResolver:
         found: list[RouteSettings] = []
         for index, route in enumerate(routes):
             place = (*path, index)
-            to = _or(route.to, ())
+            to = or_else(route.to, ())
             made = RouteSettings(
                 to=to,
-                host=_or(route.host, ""),
-                path=_or(route.path, "/"),
-                methods=_or(route.methods, ()),
-                headers=_or(route.headers, ()),
+                host=or_else(route.host, ""),
+                path=or_else(route.path, "/"),
+                methods=or_else(route.methods, ()),
+                headers=or_else(route.headers, ()),
             )
             for name, _ in to:
                 self._check_target(name, (*place, "to"))
@@ -139,7 +138,7 @@ def check_mirrors(
 ) -> None:
     """Find mirrors of whom there is nobody to send to."""
     known = {one.name: one for one in upstreams if one.kind is not UpstreamKind.ROUTER}
-    routers = _or(root.routers, {})
+    routers = or_else(root.routers, {})
     for one in known.values():
         name = one.policy.mirror.to
         if not name:
@@ -186,7 +185,3 @@ def _host_takes(one: str, other: str) -> bool:
     if not one or one == other:
         return True
     return one.startswith("*.") and other.removeprefix("*").endswith(one[1:])
-
-
-def _or(value: T | UnsetType, otherwise: T) -> T:
-    return otherwise if isinstance(value, UnsetType) else value

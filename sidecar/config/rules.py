@@ -21,6 +21,7 @@ from sidecar.config.record import Record
 from sidecar.config.settings import Address, DeploymentMode
 
 __all__ = [
+    "PORT",
     "Authority",
     "Bytes",
     "Choice",
@@ -124,6 +125,9 @@ class Whole(Record):
     def from_text(self, text: str) -> int:
         # Far longer than any range here, and Python refuses to convert numbers beyond 4300 digits.
         return self.read(int(text) if _PLAIN_INT.fullmatch(text) and len(text) < 20 else text, text)
+
+
+PORT: Final = Whole(1, 65535)
 
 
 class Seconds(Record):

@@ -25,6 +25,7 @@ from sidecar.config.field_rules import FieldName
 from sidecar.config.record import Record
 from sidecar.config.registry_rules import PortChoice, RegistryHost, ServiceName, SourceNames
 from sidecar.config.rules import (
+    PORT,
     Authority,
     Bytes,
     Choice,
@@ -95,7 +96,6 @@ MAX_UPSTREAMS: Final = (
 MAX_HOSTS: Final = 1000  # of one load balancer: metrics keep some dozen series for each
 
 
-PORT: Final = Whole(1, 65535)
 WEIGHT: Final = Whole(1, 256)  # 256 is what HAProxy and nginx users know as plenty
 RETRIES: Final = Whole(0, 100)
 THRESHOLD: Final = Whole(1, 1_000_000)

@@ -8,7 +8,7 @@ from sidecar.config.containers import Mapped, Section, Several
 from sidecar.config.field_rules import SECRET, FieldValue, field_kind
 from sidecar.config.findings import shown
 from sidecar.config.record import Record
-from sidecar.config.rules import Bytes, Choice, Share, Text, Unusable, UpstreamName, UrlPath, Whole
+from sidecar.config.rules import PORT, Bytes, Choice, Share, Text, Unusable, UpstreamName, UrlPath, Whole
 from sidecar.config.unset import UNSET, UnsetType
 
 __all__ = ["MAX_ROUTES", "Mirror", "Route", "RouteHost", "Router"]
@@ -19,7 +19,6 @@ MAX_ROUTES: Final = 64
 MAX_TARGETS: Final = 16
 # One request in a million is the least that anybody wants a canary to have.
 ROUTE_WEIGHT: Final = Whole(0, 1_000_000)
-PORT: Final = Whole(1, 65535)
 
 # Those that are counted by name (RFC 9110 section 9, RFC 5789); CONNECT has no path.
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")

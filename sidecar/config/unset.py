@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Final, TypeVar
 
-__all__ = ["UNSET", "UnsetType"]
+__all__ = ["UNSET", "UnsetType", "or_else"]
+
+T = TypeVar("T")
 
 
 class UnsetType(Enum):
@@ -15,3 +17,8 @@ class UnsetType(Enum):
 
 
 UNSET: Final = UnsetType.UNSET
+
+
+def or_else(value: T | UnsetType, otherwise: T) -> T:
+    """What the file says; `otherwise` where it says nothing."""
+    return otherwise if isinstance(value, UnsetType) else value

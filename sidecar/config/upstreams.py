@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from sidecar.config.health import HealthMerge, usual_path
 from sidecar.config.policies import Layer, check_layer, merge_policy
@@ -19,7 +19,7 @@ from sidecar.config.settings import (
     UpstreamSettings,
 )
 from sidecar.config.tls import client_tls
-from sidecar.config.unset import UNSET, UnsetType
+from sidecar.config.unset import UNSET, UnsetType, or_else
 from sidecar.net.unix import is_unix
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from sidecar.config.registries import Registries
 
 __all__ = ["Draft", "UpstreamResolver"]
-
-T = TypeVar("T")
 
 
 class Draft(Record):
@@ -77,7 +75,7 @@ class UpstreamResolver:
         self._environment = environment
         self._registries = registries
         self._findings = findings
-        self._defaults = Layer(_or(root.defaults, Defaults()), ("defaults",))
+        self._defaults = Layer(or_else(root.defaults, Defaults()), ("defaults",))
 
     def resolve(self) -> list[Draft]:
         """Services, then load balancers, in file order; what lacks something is reported and left out."""
@@ -95,8 +93,8 @@ class UpstreamResolver:
         document = self._document
         if not document.has(("services",)) and not document.has(("load_balancers",)):
             return dict.fromkeys(self._built_ins, Service()), {}
-        services = _or(self._root.services, {})
-        balancers = _or(self._root.load_balancers, {})
+        services = or_else(self._root.services, {})
+        balancers = or_else(self._root.load_balancers, {})
         given = [section for section in ("services", "load_balancers") if document.has((section,))]
         if all(isinstance(document.data, dict) and document.data[section] == {} for section in given):
             self._say(
@@ -120,19 +118,19 @@ class UpstreamResolver:
     def _service(self, name: str, service: Service) -> Draft | None:
         path: KeyPath = ("services", name)
         known = self._built_ins.get(name)
-        host = _or(service.host, known.host if known else None)
+        host = or_else(service.host, known.host if known else None)
         layers = (self._defaults, Layer(service, path))
         source = self._registries.source(layers, static=host is not None)
-        port = _or(service.port, known.port if known else None)
+        port = or_else(service.port, known.port if known else None)
         if source.is_static:
             self._needed(host, (*path, "host"))
         unix = host is not None and is_unix(host)  # which has no port: `port` is the localhost port alone
         if (source.is_static or host is not None) and not unix:
             self._needed(port, (*path, "port"))
-        scheme = _or(service.scheme, known.scheme if known else "http")
+        scheme = or_else(service.scheme, known.scheme if known else "http")
         health = known.health_endpoint if known else usual_path(name, scheme)
         moved, moved_port = self._environment.host(name), self._environment.port(name)
-        real_host, real_port = _or(moved, host), _or(moved_port, port)
+        real_host, real_port = or_else(moved, host), or_else(moved_port, port)
         policy = self._policy(name, Layer(service, path), scheme, real_host)
         checked = self._health(name, Layer(service, path), scheme, service.health_endpoint, health)
         if real_host is not None and is_unix(real_host):
@@ -155,7 +153,9 @@ class UpstreamResolver:
             scheme=scheme,
             endpoints=here,
             strategy="round_robin",
-            health_endpoint=checked.path if checked.kind == "http" else _or(service.health_endpoint, health),
+            health_endpoint=checked.path
+            if checked.kind == "http"
+            else or_else(service.health_endpoint, health),
             listen_port=None,
             skipped=None,
             policy=policy,
@@ -166,7 +166,7 @@ class UpstreamResolver:
 
     def _balancer(self, name: str, balancer: LoadBalancer) -> Draft | None:
         path: KeyPath = ("load_balancers", name)
-        scheme = _or(balancer.scheme, "http")
+        scheme = or_else(balancer.scheme, "http")
         policy = self._policy(name, Layer(balancer, path), scheme, None)
         checked = self._health(name, Layer(balancer, path), scheme, UNSET, usual_path(name, scheme))
         layers = (self._defaults, Layer(balancer, path))
@@ -181,7 +181,7 @@ class UpstreamResolver:
             endpoints = tuple(EndpointSettings(address.host, address.port) for address in moved)
             source = SourceSettings()
         self._registries.check_names(source, path, static=bool(in_file))
-        strategy = _or(balancer.strategy, "round_robin")
+        strategy = or_else(balancer.strategy, "round_robin")
         upstream = UpstreamSettings(
             name=name,
             kind=UpstreamKind.LOAD_BALANCER,
@@ -201,7 +201,7 @@ class UpstreamResolver:
         )
 
     def _hash_on(self, balancer: LoadBalancer, strategy: str, scheme: str, path: KeyPath) -> str:
-        given = _or(balancer.hash_on, "")
+        given = or_else(balancer.hash_on, "")
         if strategy != "ring_hash":
             if given and not (balancer.strategy is UNSET and self._document.has((*path, "strategy"))):
                 self._say(
@@ -226,12 +226,12 @@ class UpstreamResolver:
         for index, host in enumerate(balancer.hosts):
             if isinstance(host.host, UnsetType):
                 continue
-            unix, port = is_unix(host.host), _or(host.port, 0)
+            unix, port = is_unix(host.host), or_else(host.port, 0)
             if unix and port:
                 self._say((*place, index, "port"), "means nothing for a unix socket; remove it")
             if not unix and not port:
                 continue
-            endpoint = EndpointSettings(host.host, port, _or(host.weight, 1), _or(host.zone, ""))
+            endpoint = EndpointSettings(host.host, port, or_else(host.weight, 1), or_else(host.zone, ""))
             key = (endpoint.host if unix else endpoint.host.lower(), port)
             if key in endpoints:
                 advice = "name it once, with a weight if it should get more"
@@ -261,7 +261,3 @@ class UpstreamResolver:
 
     def _say(self, path: KeyPath, problem: str) -> None:
         self._document.report(self._findings, path, problem)
-
-
-def _or(value: T | UnsetType, otherwise: T) -> T:
-    return otherwise if isinstance(value, UnsetType) else value
