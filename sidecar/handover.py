@@ -131,9 +131,8 @@ class Offer:
             connection, _ = self.listening.accept()
         except BlockingIOError:  # it has left
             return
-        except (
-            OSError
-        ):  # no descriptor is free: whoever waits would be told of again in every turn of the loop
+        except OSError:
+            # No descriptor is free: whoever waits would be told of again in every turn of the loop.
             self._loop.remove_reader(self.listening.fileno())
             self._pause = self._loop.call_later(PAUSE, self._listen)
             return
@@ -193,9 +192,8 @@ class Offer:
         try:
             word = await self._hear(connection, READY_WITHIN)
         except TimeoutError:
-            word = _said(
-                connection
-            )  # while this process was stopped, so that it comes with the end of the time
+            # While this process was stopped, so that it comes with the end of the time.
+            word = _said(connection)
         if word is None:
             await self._tell(connection, {"kept": f"it was not ready within {READY_WITHIN:g} s"})
             raise TimeoutError
@@ -299,9 +297,8 @@ class Taken:
         loop.add_reader(connection.fileno(), _settle, come)
         answer: Message = {}
         try:
-            with suppress(
-                BrokenPipeError, ConnectionResetError
-            ):  # it may have said something before it closed
+            # It may have said something before it closed.
+            with suppress(BrokenPipeError, ConnectionResetError):
                 _send(connection, {"ready": True, **word})
             async with asyncio.timeout(WITHIN):
                 await come

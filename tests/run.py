@@ -96,6 +96,7 @@ PROGRAMS = {
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
+    "systemd-analyze": "systemd",
     "unshare": "util-linux",
     "wrk": "wrk",
 }

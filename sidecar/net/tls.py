@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Owner", "TlsTransport"]
 
-RECORD = (
-    16384  # bytes of plain text in one record at most (RFC 8446 5.1): a read of this size takes all of one
-)
+# Bytes of plain text in one record at most (RFC 8446 5.1): a read of this size takes all of one.
+RECORD = 16384
 
 # Bytes given to OpenSSL at a time. Its buffers keep the size that they once had, so that this, and not what a
 # protocol may write at once, is what an idle connection goes on holding.

@@ -21,6 +21,7 @@ from support.http import HttpClient, get
 from support.ports import free_port
 from support.processes import Process
 from support.proxy import Sidecar, clean_environment, command, configuration
+from support.requirements import lacking
 from support.waiting import wait_until
 
 # Calls once; then again and again from its SIGTERM on, for as many seconds as it is told; 0 if all went well.
@@ -244,15 +245,13 @@ def state(pid: int) -> str:
 def unshare() -> list[str]:
     """What runs a program as process 1 of its own namespace, if that is allowed here."""
     wrapped = ["unshare", "--pid", "--fork", "--kill-child"]
-    try:
-        done = subprocess.run([*wrapped, "true"], capture_output=True, text=True, check=False, timeout=10)
-    except FileNotFoundError:
-        pytest.skip("unshare is not installed")
+    done = subprocess.run([*wrapped, "true"], capture_output=True, text=True, check=False, timeout=10)
     if done.returncode:
-        pytest.skip(f"no namespace of processes may be made here: {done.stderr.strip()}")
+        lacking(f"no namespace of processes may be made here: {done.stderr.strip()}")
     return wrapped
 
 
+@pytest.mark.server("unshare")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_process_1_hears_sigterm_and_leaves_nobody_behind(
     tmp_path: Path, unshare: list[str], workers: int

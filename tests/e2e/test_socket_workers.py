@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,6 @@ from support.endpoints import Conversation, ScriptedEndpoint
 from support.ports import free_port
 from support.proxy import Sidecar
 from support.waiting import wait_until
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory whose name leaves room in the 107 bytes of a socket's path."""
-    short = Path(f"/tmp/sidecar-{os.getpid()}")
-    short.symlink_to(tmp_path)
-    yield short
-    short.unlink()
 
 
 def hello(conversation: Conversation) -> None:

@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,6 @@ class SocketRedis(Redis):
 
     def command(self) -> list[str | Path]:
         return [*super().command(), "--unixsocket", self.socket]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory whose name leaves room in the 107 bytes of a socket's path."""
-    short = Path(f"/tmp/sidecar-{os.getpid()}")
-    short.symlink_to(tmp_path)
-    yield short
-    short.unlink()
 
 
 def configuration(text: str) -> str:

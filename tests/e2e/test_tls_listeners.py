@@ -15,8 +15,6 @@ from support.ports import free_port
 from support.proxy import Sidecar
 from support.waiting import wait_until
 
-pytest.importorskip("sidecar.config.schema_listeners", reason="listeners have no tls key yet")
-
 SPIFFE = "spiffe://example.org/ns/shop/sa/web"
 LATE = 20.0  # seconds: files are looked at every 5
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -201,7 +200,7 @@ def test_the_service_says_when_it_is_ready_and_who_it_is() -> None:
     assert int(found["TimeoutStopSec"]) > 30, "the default of sidecar.drain_timeout"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.server("systemd-analyze")
 def test_systemd_understands_it(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/usr/local/bin/sidecar", "/bin/true"))  # which is to be there
