@@ -1,10 +1,10 @@
 """Builds the image and runs it, without a container engine: `python3 tests/image.py`, as root, on Debian.
 
-It needs buildah and debootstrap (Debian's packages), takes some six minutes and 4 GB in a temporary folder, and is no
-part of tests/run.py. debootstrap makes the two base images from the mirror that apt uses, buildah builds the Dockerfile
-on them, and then the sidecar is run as the image says, the way a strict engine would: as process 1 of its own process,
-mount and network namespaces, on a read-only root, as the image's user, without any capability and without a shell.
-What is wrong ends it with one line and exit code 1; at the end is what the image takes.
+It needs buildah and debootstrap (Debian's packages), takes some three minutes and 4 GB in a temporary folder, and is
+what tests/e2e/test_image.py runs. debootstrap makes the two base images from the mirror that apt uses, buildah builds
+the Dockerfile on them, and then the sidecar is run as the image says, the way a strict engine would: as process 1 of
+its own process, mount and network namespaces, on a read-only root, as the image's user, without any capability
+and without a shell. What is wrong ends it with one line and exit code 1; at the end is what the image takes.
 
     --base IMAGE --build-base IMAGE   images that are there, in place of debootstrap's
     --keep FOLDER                     work there and leave everything: the next run makes no base images

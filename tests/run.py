@@ -52,6 +52,7 @@ ONCE = [
         "etcd",
         "forking_servers",
         "hardening",
+        "image",
         "metrics_scraped",
         "live_events",
         "new_user",
@@ -82,8 +83,10 @@ RUNS = {
 
 # What the end-to-end tests and the benchmarks run, and Debian's package of each.
 PROGRAMS = {
+    "buildah": "buildah",
     "chromium": "chromium",
     "curl": "curl",
+    "debootstrap": "debootstrap",
     "dnsmasq": "dnsmasq",
     "etcd": "etcd-server",
     "etcdctl": "etcd-client",
