@@ -152,7 +152,7 @@ class Network:
         except BaseException:
             sock.close()
             raise
-        transport = new_transport(self._reactor, sock.detach(), protocol)
+        transport = new_transport(self._reactor, sock.detach(), protocol, sock.family != socket.AF_UNIX)
         try:
             protocol.connection_made(transport)
             transport.update()
@@ -194,6 +194,7 @@ cdef class Acceptor(Watched):
     cdef object factory, timer
     cdef list young
     cdef bint short  # of descriptors, as was said already
+    cdef bint tcp  # and no unix socket
     cdef readonly object socket
 
     def __init__(self, Reactor reactor, factory, sock):
@@ -202,6 +203,7 @@ cdef class Acceptor(Watched):
         self.young = []
         self.socket = sock
         self.fd = sock.fileno()
+        self.tcp = sock.family != socket.AF_UNIX
         reactor.open.add(self)
         self.watch(EPOLLIN)
 
@@ -247,7 +249,7 @@ cdef class Acceptor(Watched):
         except BaseException:
             close(fd)
             raise
-        transport = new_transport(self.reactor, fd, protocol)
+        transport = new_transport(self.reactor, fd, protocol, self.tcp)
         transport.young = True
         try:
             protocol.connection_made(transport)
@@ -348,9 +350,11 @@ cdef class Connector(Watched):
 
     cdef object factory, told
     cdef int number  # of the error, 0 without one
+    cdef bint tcp  # and no unix socket
 
     cdef int start(self, const sockaddr* address, socklen_t size, int family) except -1:
         cdef int yes = 1, number
+        self.tcp = family != AF_UNIX
         self.fd = new_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
         if self.fd < 0 and errno in (EMFILE, ENFILE) and self.reactor.pipes.idle_count:
             self.reactor.pipes.close_idle()
@@ -359,10 +363,10 @@ cdef class Connector(Watched):
             number = errno
         else:
             self.reactor.open.add(self)
-            if family != AF_UNIX:
+            if self.tcp:
                 setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes))
             number = 0 if connect(self.fd, address, size) == 0 else errno
-            if number == EAGAIN and family == AF_UNIX:  # its queue is full, and nothing says when it is not
+            if number == EAGAIN and not self.tcp:  # its queue is full, and nothing says when it is not
                 number = ECONNREFUSED
             if number == EINPROGRESS:  # also on the loopback
                 try:
@@ -409,7 +413,7 @@ cdef class Connector(Watched):
                 protocol = self.factory()
                 self.fd = -1
                 self.reactor.forget(self)
-                transport = new_transport(self.reactor, fd, protocol)
+                transport = new_transport(self.reactor, fd, protocol, self.tcp)
                 protocol.connection_made(transport)
                 transport.update()
         except Exception as mistake:

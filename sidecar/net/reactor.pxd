@@ -30,6 +30,7 @@ cdef class Watched:
     cdef settle(self)
     cdef failed(self, error)
     cdef int watch(self, uint32_t interest) except -1
+    cdef int rewatch(self) except -1
     cdef void unwatch(self) noexcept
 
 

@@ -239,6 +239,15 @@ cdef class Watched:
         self.interest = interest
         return 0
 
+    cdef int rewatch(self) except -1:
+        """Be told again of what is there already, if it is of interest."""
+        cdef epoll_event event
+        event.events = self.interest
+        event.data.ptr = <void*> self
+        if self.interest and epoll_ctl(self.reactor.epoll, EPOLL_CTL_MOD, self.fd, &event) < 0:
+            raise os_error(errno)
+        return 0
+
     cdef void unwatch(self) noexcept:
         """Out of the set. Closing is not enough: a process that was just forked may have the socket still."""
         if self.interest:

@@ -2,7 +2,7 @@ from sidecar.net.reactor cimport Reactor, Watched
 from sidecar.net.receiver cimport Receiver
 
 
-cdef SocketTransport new_transport(Reactor reactor, int fd, protocol)
+cdef SocketTransport new_transport(Reactor reactor, int fd, protocol, bint edge)
 
 
 cdef class SocketTransport(Watched):
@@ -10,6 +10,8 @@ cdef class SocketTransport(Watched):
     cdef Receiver receiver  # the protocol, when it is one
     cdef Py_ssize_t buffered, offset  # unsent bytes; how much of the backlog's first has gone
     cdef bint reading, read_ended, closing, eof_wanted, full, young, large
+    cdef bint edge  # epoll tells once of what has come, and not in every turn until it is read
+    cdef bint more  # has come than was read
     cdef SocketTransport splice_to  # where what is read goes without passing through here, for splice_left bytes
     cdef long long splice_left
     cdef int pipe[2]  # holds `piped` of the `buffered` bytes, the first ones

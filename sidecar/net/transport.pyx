@@ -18,9 +18,12 @@ from posix.unistd cimport close
 
 from sidecar.net.kernel cimport (
     EPOLLERR,
+    EPOLLET,
     EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
+    EPOLLPRI,
+    EPOLLRDHUP,
     MSG_NOSIGNAL,
     MSG_PEEK,
     SHUT_WR,
@@ -62,14 +65,24 @@ cdef enum:
     SPLICE_SIZE = 262144  # bytes of one splice: what a pipe holds
     HIGH_WATER = 65536  # asyncio's limits
     LOW_WATER = 16384
+    # What is waited for beside reading and writing where epoll tells of edges. Of a socket that it tells of whenever
+    # something is there, it looks at each turn anew, only to find that all has been read: 0.15 us of each read.
+    EDGES = EPOLLET | EPOLLRDHUP | EPOLLPRI
+    # Something may be there behind a read that did not fill its buffer: an end, an error, and urgent data, before
+    # which a read stops (tcp(7)).
+    BEHIND = EPOLLRDHUP | EPOLLPRI | EPOLLHUP | EPOLLERR
 
 
-cdef SocketTransport new_transport(Reactor reactor, int fd, protocol):
-    """The transport of a connected socket, which reads; `update` has it watched."""
+cdef SocketTransport new_transport(Reactor reactor, int fd, protocol, bint edge):
+    """The transport of a connected socket, which reads; `update` has it watched.
+
+    edge: for TCP, of which a read that does not fill its buffer has left nothing.
+    """
     cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
     transport.reactor = reactor
     transport.fd = fd
     transport.reading = True
+    transport.edge = edge
     transport.set_protocol(protocol)
     reactor.open.add(transport)
     return transport
@@ -84,10 +97,13 @@ cdef class SocketTransport(Watched):
         if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and self.buffered:
             self.flush()
         if self.fd >= 0 and self.reading and events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+            self.more = (events & BEHIND) != 0
             if self.splice_to is None:
                 self.read()
             else:
                 self.splice_on()
+            if self.more and self.edge and self.reading and self.fd >= 0:
+                self.rewatch()
 
     cdef read(self):
         cdef bytes data = None
@@ -100,6 +116,8 @@ cdef class SocketTransport(Watched):
         number = errno
         if size > 0:
             self.large = size >= LARGE
+            if size == READ_SIZE:
+                self.more = True
             self.deliver(PyBytes_FromStringAndSize(self.reactor.buffer, size) if data is None else data)
         elif size == 0:
             self.read_ended = True
@@ -151,6 +169,7 @@ cdef class SocketTransport(Watched):
             else:
                 self.read()  # the end, or nothing that can be spliced: urgent data say, before which it stops
             return
+        self.more = True  # a pipe may be full long before its size in bytes
         self.splice_left -= size
         if not self.splice_left:
             self.splice_to = None
@@ -191,7 +210,7 @@ cdef class SocketTransport(Watched):
         cdef uint32_t interest = (EPOLLIN if self.reading else 0) | (EPOLLOUT if self.buffered else 0)
         if self.fd >= 0 and not (self.young and not self.buffered):
             self.young = False
-            self.watch(interest)
+            self.watch(interest | EDGES if interest and self.edge else interest)
         return 0
 
     cdef grow_up(self):

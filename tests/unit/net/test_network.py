@@ -529,6 +529,56 @@ async def test_paused_from_the_start(net: Net) -> None:
 
 
 @every_loop
+async def test_everything_of_a_heap_comes_also_when_nothing_follows(net: Net) -> None:
+    """epoll tells once that something has come, and one read takes 80 KiB of it."""
+    side, sock = await net.peer(lambda: Side(made=lambda side: side.transport.pause_reading()))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+    sent = sock.send(BODY)
+    assert sent > 3 * 81920
+    side.transport.resume_reading()
+    await side.until(lambda: len(side.data) == sent)
+    assert side.data == BODY[:sent]
+
+
+@every_loop
+async def test_an_end_that_came_with_the_last_bytes_is_told(net: Net) -> None:
+    side, sock = await net.peer(lambda: Side(made=lambda side: side.transport.pause_reading()))
+    sock.send(b"the last")
+    sock.shutdown(socket.SHUT_WR)
+    side.transport.resume_reading()
+    await side.until(lambda: "eof" in side.events)
+    assert side.data == b"the last"
+
+
+@every_loop
+async def test_urgent_data_do_not_stop_what_is_read(net: Net) -> None:
+    """recv(2) stops before the urgent byte, with less than it could have had."""
+    side, sock = await net.peer(lambda: Side(made=lambda side: side.transport.pause_reading()))
+    sock.send(b"begun, ")
+    sock.send(b"!", socket.MSG_OOB)
+    sock.send(b"goes on")
+    side.transport.resume_reading()
+    await side.until(lambda: side.data == b"begun, goes on")
+
+
+@every_loop
+async def test_a_descriptor_that_comes_along_a_unix_socket_does_not_stop_what_is_read(
+    net: Net, tmp_path: Path
+) -> None:
+    """recv(2) stops behind the bytes that brought it, with less than it could have had."""
+    near, far = socket.socketpair()
+    with closing(far):
+        side = Side(made=lambda side: side.transport.pause_reading())
+        await net.network.create_connection(lambda: side, sock=near)
+        net.sides.append(side)
+        with (tmp_path / "sent").open("wb") as sent:
+            socket.send_fds(far, [b"begun, "], [sent.fileno()])
+        far.send(b"goes on")
+        side.transport.resume_reading()
+        await side.until(lambda: side.data == b"begun, goes on")
+
+
+@every_loop
 async def test_who_writes_is_told_to_stop_and_to_go_on(net: Net) -> None:
     side, sock = await net.peer(buffers=SMALL)
     side.transport.write(b"x" * HIGH_WATER)
