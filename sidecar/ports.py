@@ -12,7 +12,9 @@ import errno
 import logging
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,10 @@ _SOCKET_HINTS = {
 }
 _log = logging.getLogger("sidecar")
 _NO_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+# How connections of applications on this host are sent to, which they inherit from the socket that accepts them: what
+# the host has for the network may pace (BBR) what never leaves its memory. This one every Linux has, for everybody.
+LOOPBACK_CONGESTION = b"reno"
 
 # host and port as configured; where the port is 0 each upstream has its own, so that its name stands for it.
 _Key = tuple[str, int | str]
@@ -294,6 +300,9 @@ def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(address)
+        if ip_address(address[0].partition("%")[0]).is_loopback:
+            with suppress(OSError):  # it costs less, and changes nothing else
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION)
         made.listen(BACKLOG)
         made.setblocking(False)
     except BaseException:

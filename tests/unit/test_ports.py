@@ -117,6 +117,25 @@ def test_the_same_free_port_on_both_loopbacks(opened: list[Ports]) -> None:
     assert first.port == second.port
 
 
+def test_who_is_on_this_host_is_sent_to_without_a_pace(opened: list[Ports]) -> None:
+    """What a host has for the network, BBR say, may hold back what never leaves its memory."""
+    size = 16  # TCP_CA_NAME_MAX
+    usual = socket.socket()
+    with usual:
+        default = usual.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, size)
+    hosts = ["127.0.0.1", *(["::1"] if has_ipv6() else [])]
+    opened.append(Ports(1).open([upstream("api", 0)], hosts))
+    near, *six = (place.sockets[0] for place in opened[0].by_upstream["api"])
+    opened.append(Ports(1).open([upstream("api", 0)], ["0.0.0.0"]))
+    (anywhere,) = opened[1].by_upstream["api"][0].sockets
+    with socket.create_connection(near.getsockname()):
+        accepted, _ = near.accept()
+    with accepted:
+        for made in (near, accepted, *six):
+            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, size).rstrip(b"\0") == b"reno"
+    assert anywhere.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, size) == default
+
+
 def test_a_host_without_ipv6_does_with_ipv4(opened: list[Ports], monkeypatch: pytest.MonkeyPatch) -> None:
     from sidecar import ports as module
 
