@@ -1,7 +1,7 @@
 """The sockets of the data path. Pure Python takes those of the event loop; the compiled build has its own:
 
     network    what listens and connects, and the loop to run it on
-    receiver   what a connection's bytes are given to
+    receiver   what a connection's bytes are given to; writing: how others are written
     names      from the addresses of a name to a connected socket
     tls        a transport over another one
     unix       how unix domain sockets are written; unix_sockets: bound and connected to

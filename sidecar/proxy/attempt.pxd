@@ -33,5 +33,6 @@ cdef class Attempts:
     @cython.locals(breaker=Breaker)
     cpdef _take_place(self, EndpointState endpoint, double now, bint probe)
     cpdef _send(self, connection)
+    cpdef _begin_try(self)
     @cython.locals(endpoint=EndpointState)
     cpdef _attempt_over(self, outcome, double now)

@@ -3,6 +3,7 @@ from sidecar.http1.message cimport RequestHead, ResponseHead
 from sidecar.http1.state cimport follow
 from sidecar.model.endpoint cimport EndpointState
 from sidecar.model.stats cimport UpstreamStats
+from sidecar.net.writing cimport write_to
 from sidecar.proxy.attempt cimport Attempts
 from sidecar.proxy.downstream cimport DownstreamConnection
 from sidecar.proxy.relay cimport ReadGate

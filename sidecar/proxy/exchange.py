@@ -18,6 +18,7 @@ from sidecar.http1.body import response_reader
 from sidecar.http1.message import NO_EXTRAS, UNTIL_CLOSE
 from sidecar.http1.state import Event, State, follow
 from sidecar.model import Limit, Outcome
+from sidecar.net.writing import write_to
 from sidecar.proxy.attempt import Attempts
 from sidecar.proxy.hash_key import request_key
 from sidecar.proxy.relay import PEER_FULL, UNSENT, unsent
@@ -157,7 +158,7 @@ class Exchange(Attempts):
             self._begin_try()
         self._touch()
         if piece:
-            connection.transport.write(piece)
+            write_to(connection.transport, piece)
         if self._replayable:
             if len(self._body) + len(piece) <= REPLAY_BYTES:
                 self._body += piece
@@ -229,7 +230,7 @@ class Exchange(Attempts):
         self.state = follow(self.state, _RESPONSE_WHOLE)
         extra = client.connection_line()
         whole = not extra and head.passes_whole and at == head.size
-        client.transport.write(data if whole else head.render(extra, data, at))
+        write_to(client.transport, data if whole else head.render(extra, data, at))
         self._complete(self._context.monotonic())
 
     def _respond_in_pieces(self, head: ResponseHead, data: bytes, at: int) -> None:
@@ -268,7 +269,7 @@ class Exchange(Attempts):
     def relay(self, piece: bytes, *, done: bool, excess: bool, spliced: int = 0) -> None:
         """More of the response body. excess: bytes came behind its end. spliced: so many went past this process."""
         if piece:
-            self.client.transport.write(piece)
+            write_to(self.client.transport, piece)
         self._after_piece(done=done, excess=excess)
 
     def _after_piece(self, *, done: bool, excess: bool) -> None:
@@ -303,11 +304,12 @@ class Exchange(Attempts):
             connection.rest(self.cluster.policy.idle_timeout)
         else:
             connection.close()
+        client = self.client
         if self.state != _DRAINING:
-            self.client.exchange_over()
-        elif self.client.keep_alive:
-            self.client.gate.release(PEER_FULL | UNSENT)
-            self.client.deadline = self._context.sweep.soon + DRAIN_SECONDS
+            client.exchange_over()
+        elif client.keep_alive:
+            client.gate.release(PEER_FULL | UNSENT)
+            client.deadline = self._context.sweep.soon + DRAIN_SECONDS
         else:
             self._stop_draining()
 

@@ -11,6 +11,7 @@ cdef class HedgedExchange(TimedExchange):
     cpdef begin(self, RequestHead head, bytes body, bint done)
     cpdef _fail(self, reason, int status=*, str message=*)
     cpdef _touch(self)
+    cpdef _begin_try(self)
     cpdef respond(self, ResponseHead head, bytes data, Py_ssize_t at)
     cpdef note_attempt(self, EndpointState endpoint, outcome, double began, double now)
 

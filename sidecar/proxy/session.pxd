@@ -2,6 +2,7 @@ cimport cython
 from sidecar.cluster cimport Cluster
 from sidecar.model.endpoint cimport EndpointState
 from sidecar.net.receiver cimport Receiver
+from sidecar.net.writing cimport write_to
 from sidecar.proxy.context cimport ProxyContext
 from sidecar.proxy.relay cimport ReadGate
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.model import CloseReason
 from sidecar.net.receiver import Receiver
+from sidecar.net.writing import write_to
 from sidecar.proxy.relay import PEER_FULL, UNSENT, ReadGate, reset, splice, unsent
 from sidecar.proxy.sweep import NEVER
 
@@ -144,7 +145,7 @@ class Session(Receiver):
         size = len(data)
         self.cluster.stats.bytes_sent += size
         self.sent += size
-        self.other.transport.write(data)
+        write_to(self.other.transport, data)
         if size >= LARGE_READ:
             splice(self.transport, self.other.transport, AT_ONCE)
 
@@ -198,7 +199,7 @@ class Session(Receiver):
         size = len(data)
         self.cluster.stats.bytes_received += size
         self.received += size
-        self.transport.write(data)
+        write_to(self.transport, data)
         other = self.other
         if other is not None and size >= LARGE_READ:
             splice(other.transport, self.transport, AT_ONCE)

@@ -3,6 +3,7 @@ from sidecar.http1.message cimport RequestHead, ResponseHead
 from sidecar.http1.scan cimport scan_response
 from sidecar.model.endpoint cimport EndpointState
 from sidecar.net.receiver cimport Receiver
+from sidecar.net.writing cimport write_to
 from sidecar.pool cimport EndpointPool
 from sidecar.proxy.context cimport ProxyContext
 from sidecar.proxy.exchange cimport Exchange

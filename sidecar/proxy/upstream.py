@@ -9,6 +9,7 @@ from sidecar.http1.body import BodyReader, LengthReader, UntilCloseReader
 from sidecar.http1.scan import scan_response
 from sidecar.http1.state import IllegalEventError
 from sidecar.net.receiver import Receiver
+from sidecar.net.writing import write_to
 from sidecar.proxy.relay import PEER_FULL, SPLICE_BYTES, ReadGate, splice
 from sidecar.proxy.sweep import NEVER
 
@@ -96,7 +97,7 @@ class UpstreamConnection(Receiver):
         self.heard = False
         self._interims = 0
         self.deadline = NEVER
-        self.transport.write(request)
+        write_to(self.transport, request)
 
     def rest(self, idle_timeout: float) -> None:
         """The exchange is over and the connection may be used again: into the pool, or to who waits for it."""

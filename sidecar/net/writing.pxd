@@ -1,0 +1,1 @@
+cpdef write_to(transport, bytes data)
