@@ -300,7 +300,7 @@ def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(address)
-        if ip_address(address[0].partition("%")[0]).is_loopback:
+        if ip_address(str(address[0]).partition("%")[0]).is_loopback:
             with suppress(OSError):  # it costs less, and changes nothing else
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION)
         made.listen(BACKLOG)
