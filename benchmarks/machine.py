@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from own_network import congestion_control
 from peers import told_version
 from programs import find
 
-__all__ = ["describe"]
+__all__ = ["describe", "words"]
 
 # What is measured with, and the option that makes each tell its version.
 TOOLS = {"wrk": "-v", "redis-benchmark": "--version", "redis-server": "--version", "nginx": "-v"}
@@ -23,6 +24,7 @@ def describe(proxies: set[int], others: set[int]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024**2,
         "kernel": _number(platform.release()),
+        "congestion_control": congestion_control(),
         "python": platform.python_version(),
         "proxy_cpus": sorted(proxies),
         "other_cpus": sorted(others),
@@ -30,6 +32,12 @@ def describe(proxies: set[int], others: set[int]) -> dict[str, Any]:
             name: told_version([path, option]) for name, option in TOOLS.items() if (path := find(name))
         },
     }
+
+
+def words(machine: dict[str, Any]) -> str:
+    """A line of what `describe` found."""
+    system = f"Linux {machine['kernel']} ({machine['congestion_control']}), Python {machine['python']}"
+    return f"{machine['processor']}, {machine['cpus']} CPUs, {system}"
 
 
 def _number(release: str) -> str:

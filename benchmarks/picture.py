@@ -12,6 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from machine import words
+
 __all__ = ["draw"]
 
 WIDTH = 900
@@ -34,6 +36,7 @@ COLOURS = {
     "HAProxy": "#8b949e",
     "nginx": "#3fa45b",
     "Envoy": "#a371c9",
+    "floor": "#57606a",
 }
 REFERENCE = "HAProxy"
 STYLE = """text{font:12px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:#6e7781}
@@ -131,11 +134,9 @@ def _told(blocks: dict[str, list[dict[str, Any]]]) -> Iterable[str]:
 
 
 def _feet(data: dict[str, Any]) -> list[str]:
-    machine = data["machine"]
     versions = " · ".join(f"{name} {version}" for name, version in data["proxies"].items())
-    where = f"{machine['processor']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, Python {machine['python']}"
     how = f"one worker each, medians of {data['turns']} turns in turn, {data['date']}"
-    return [versions, f"{where}; {how}"]
+    return [versions, f"{words(data['machine'])}; {how}"]
 
 
 def _text(x: float, y: float, text: str, kind: str = "") -> str:

@@ -7,12 +7,13 @@ memory are told beside it. A peer that is not installed is left out by name.
 
 Which sidecar: the package that this Python imports, or `--package DIR`; `--pure` takes it along without what is
 compiled, `--policies` with every policy on, `--access-log` with an access log, `--before DIR`
-another one (a checkout, say), to see what a change costs.
+another one (a checkout, say), to see what a change costs. `--floor` takes a relay along that looks at nothing: no proxy
+goes below. `--congestion NAME` (as root) runs it all in a network of its own whose TCP goes by `cubic`, say.
 Everything that was started is ended, also on Ctrl-C.
 
-Reading order: this, `scenarios`, `certificates`, `origins`, `peers`, `peer_envoy`, `peer_sidecar`, `load`, `idle`,
-`measure`, `programs`, `machine`, `table`, `picture`. `instructions.py` is another benchmark: it counts, and needs no
-quiet.
+Reading order: this, `scenarios`, `certificates`, `origins`, `peers`, `peer_envoy`, `peer_sidecar`, `peer_relay`,
+`load`, `idle`, `measure`, `programs`, `own_network`, `machine`, `table`, `picture`. `instructions.py` is another
+benchmark: it counts, and needs no quiet.
 """
 
 import argparse
@@ -27,10 +28,12 @@ from typing import Any
 
 from idle import allow_descriptors, bytes_per_connection
 from load import LoadError, generator, run_turn, warm_up
-from machine import describe
+from machine import describe, words
 from measure import cpu_seconds, memory, split_cpus
 from origins import Front, Origins, start_origins
+from own_network import enter
 from peer_envoy import Envoy
+from peer_relay import Relay
 from peer_sidecar import EVERY_POLICY, HEDGED, Sidecar, differs, find_package, interpreter, pure_copy
 from peers import HAProxy, Nginx, Peer, Proxy, UnavailableError
 from picture import draw
@@ -54,6 +57,12 @@ def main() -> int:
     seconds = SHORTEST if options.quick else options.seconds
     results: list[Result] = []
     failed = False
+    if options.congestion:
+        try:
+            enter(options.congestion)
+        except OSError as error:
+            print(f"benchmarks/run.py: --congestion {options.congestion}: {error}", file=sys.stderr)
+            return 1
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder, Programs(Path(folder)) as programs:
             proxy_cpus, other_cpus = split_cpus()
@@ -110,6 +119,10 @@ def _options() -> argparse.Namespace:
         "--access-log", action="store_true", help="the sidecar that writes an access log, too"
     )
     parser.add_argument("--before", type=Path, metavar="DIR", help="the sidecar of another folder, too")
+    parser.add_argument("--floor", action="store_true", help="the relay that looks at nothing, too")
+    parser.add_argument(
+        "--congestion", metavar="NAME", help="in a network whose TCP goes by this; takes root"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the figures into FILE, an SVG")
     options = parser.parse_args()
@@ -147,6 +160,8 @@ def _peers(options: argparse.Namespace, directory: Path) -> list[Peer]:
         peers.append(Sidecar("and hedged", package, python, HEDGED))
     if options.access_log:
         peers.append(Sidecar("access log", package, python, logs=True))
+    if options.floor:
+        peers.append(Relay())
     return [*peers, Sidecar("sidecar", package, python)]
 
 
@@ -234,6 +249,8 @@ class _Run:
         return Result(scenario, peer.name, self._versions[peer])
 
     def _start(self, peer: Peer, scenario: Scenario, front: Front) -> Proxy | None:
+        if isinstance(peer, Relay) and not peer.takes(scenario):
+            return None
         try:
             return peer.start(self._programs, front, self._proxy_cpus)
         except (UnavailableError, RuntimeError) as error:
@@ -251,7 +268,7 @@ def _write(data: dict[str, Any], options: argparse.Namespace) -> None:
 
 
 def _words(machine: dict[str, Any]) -> str:
-    system = f"{machine['processor']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, Python {machine['python']}"
+    system = words(machine)
     proxies, others = machine["proxy_cpus"], machine["other_cpus"]
     if proxies == others:
         return f"{system}; one CPU for everything"

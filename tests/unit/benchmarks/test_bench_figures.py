@@ -21,7 +21,13 @@ def _result(scenario: str, proxy: str, *figures: float, p99: float | None = 0.00
 
 
 def _data(*results: Result) -> dict[str, Any]:
-    machine = {"processor": "A & B", "cpus": 2, "kernel": "6.1", "python": "3.12.1"}
+    machine = {
+        "processor": "A & B",
+        "cpus": 2,
+        "kernel": "6.1",
+        "python": "3.12.1",
+        "congestion_control": "cubic",
+    }
     proxies = {result.proxy: result.version for result in results}
     return {
         "date": "2030-01-01",
@@ -93,5 +99,5 @@ def test_the_picture_says_where_its_figures_come_from() -> None:
     texts, _, _ = _drawn(_result("small", "HAProxy", 20.0), _result("small", "sidecar", 15.0))
     assert "HAProxy 1.0 · sidecar 1.0" in texts
     assert texts[-1] == (
-        "A & B, 2 CPUs, Linux 6.1, Python 3.12.1; one worker each, medians of 3 turns in turn, 2030-01-01"
+        "A & B, 2 CPUs, Linux 6.1 (cubic), Python 3.12.1; one worker each, medians of 3 turns in turn, 2030-01-01"
     )

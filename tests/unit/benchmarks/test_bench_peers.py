@@ -1,12 +1,18 @@
 """What the proxies are told to do, and which sidecar is measured."""
 
 import json
+import os
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from origins import Front, Origins
 from peer_envoy import settings
+from peer_relay import Relay
 from peer_sidecar import EVERY_POLICY, HEDGED, ROOT, differs, pure_copy
+from programs import Programs
+from scenarios import SCENARIOS
 
 from sidecar.config.load import load_settings
 
@@ -28,6 +34,28 @@ def test_envoy_has_a_listener_and_a_cluster_for_each_port() -> None:
     assert ports == [8001, 8002]
     assert [cluster["name"] for cluster in resources["clusters"]] == ["u0", "u1"]
     assert all("outlier_detection" in cluster for cluster in resources["clusters"])
+
+
+def test_the_floor_takes_what_comes_in_one_read() -> None:
+    taken = {scenario.name for scenario in SCENARIOS if Relay().takes(scenario)}
+    assert taken == {"single", "small", "many", "endpoints"}
+
+
+def test_the_floor_passes_requests_to_its_backends_in_turn(tmp_path: Path) -> None:
+    with ExitStack() as opened, Programs(tmp_path) as programs:
+        backends = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        front = Front("http", (tuple(f"127.0.0.1:{one.getsockname()[1]}" for one in backends),))
+        proxy = Relay().start(programs, front, os.sched_getaffinity(0))
+        client = opened.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[0])))
+        reached: list[socket.socket] = []
+        for number, request in enumerate((b"one", b"two", b"three", b"four")):
+            client.send(request)
+            if len(reached) < len(backends):
+                reached.append(opened.enter_context(backends[len(reached)].accept()[0]))
+            turn = reached[number % 2]
+            assert turn.recv(100) == request
+            turn.send(b"answer to " + request)
+            assert client.recv(100) == b"answer to " + request
 
 
 def test_the_pure_copy_is_the_package_without_what_is_compiled(tmp_path: Path) -> None:

@@ -24,6 +24,21 @@ def test_a_folder_that_is_not_there_is_told_first(option: str) -> None:
     assert not done.stdout
 
 
+def test_a_congestion_control_that_there_is_not_is_told_first() -> None:
+    """Or that only root may have another network."""
+    done = subprocess.run(
+        [sys.executable, RUN, "--congestion", "no-such"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("benchmarks/run.py: --congestion no-such: [Errno ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not done.stdout
+
+
 def test_a_program_that_cannot_be_started_is_told_by_name(tmp_path: Path) -> None:
     with (
         Programs(tmp_path) as programs,
