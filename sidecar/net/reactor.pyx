@@ -142,6 +142,12 @@ cdef class Reactor:
                         raise
                     except BaseException as error:
                         watched.failed(error)
+        except BaseException:
+            for i in range(i, count):  # of edges it is told once, and the loop may go on
+                watched = <Watched> events[i].data.ptr
+                if watched.fd >= 0:
+                    watched.rewatch()
+            raise
         finally:
             self.serving = False
             self.settle_all()

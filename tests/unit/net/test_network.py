@@ -888,6 +888,47 @@ def test_an_interrupt_ends_a_loop_that_waits() -> None:
         loop.close()
 
 
+def test_an_interrupt_loses_nothing_that_has_come() -> None:
+    """Neither of the connection whose protocol it has met, nor of those that were ready in the same turn."""
+    loop = new_event_loop() or asyncio.new_event_loop()
+    met: list[Side] = []
+
+    def interrupt(side: Side) -> None:
+        met.append(side)
+        if len(met) == 1:
+            raise KeyboardInterrupt
+
+    async def opened() -> None:
+        for side in sides:
+            await network.create_connection(lambda side=side: side, *listener.getsockname())
+
+    sides = [Side(data=interrupt) for _ in range(3)]
+    network = open_network(loop)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+    try:
+        loop.run_until_complete(opened())
+        sent = []
+        for _ in sides:
+            sock, _ = listener.accept()
+            with sock:
+                sock.setblocking(False)
+                sent.append(sock.send(BODY))
+        assert min(sent) > 3 * 81920
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+        for side in sides:
+            loop.run_until_complete(side.until(lambda side=side: "eof" in side.events))  # type: ignore[misc]
+        assert [bytes(side.data) for side in sides] == [BODY[:size] for size in sent]
+        for side in sides:
+            side.transport.abort()
+            loop.run_until_complete(side.until(lambda side=side: side.lost))  # type: ignore[misc]
+    finally:
+        listener.close()
+        close_network(network)
+        loop.close()
+
+
 async def _connected(held: list[Any]) -> None:
     """A server, and a connection between two protocols, all left open."""
     network = open_network(asyncio.get_running_loop())
