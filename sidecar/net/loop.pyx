@@ -10,7 +10,7 @@ from sidecar.net.reactor cimport Others, Reactor
 
 __all__ = ["ReactorLoop"]
 
-MAX_WAIT = 3600.0  # seconds in one epoll_wait, which counts milliseconds in an int
+cdef double MAX_WAIT = 3600.0  # seconds in one epoll_wait, which counts milliseconds in an int
 
 
 class ReactorLoop(asyncio.SelectorEventLoop):

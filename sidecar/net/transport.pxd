@@ -11,7 +11,7 @@ cdef class SocketTransport(Watched):
     cdef Py_ssize_t buffered, offset  # unsent bytes; how much of the backlog's first has gone
     cdef bint reading, read_ended, closing, eof_wanted, full, young, large
     cdef bint edge  # epoll tells once of what has come, and not in every turn until it is read
-    cdef bint more  # has come than was read
+    cdef bint more  # may have come than was read
     cdef SocketTransport splice_to  # where what is read goes without passing through here, for splice_left bytes
     cdef long long splice_left
     cdef int pipe[2]  # holds `piped` of the `buffered` bytes, the first ones

@@ -76,7 +76,7 @@ cdef enum:
 cdef SocketTransport new_transport(Reactor reactor, int fd, protocol, bint edge):
     """The transport of a connected socket, which reads; `update` has it watched.
 
-    edge: for TCP, of which a read that does not fill its buffer has left nothing.
+    edge: for TCP, of which a read that does not fill its buffer has left nothing, but what is `BEHIND` it.
     """
     cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
     transport.reactor = reactor
@@ -126,7 +126,9 @@ cdef class SocketTransport(Watched):
                 self.update()
             else:
                 self.close()
-        elif number not in (EAGAIN, EINTR):
+        elif number == EINTR:
+            self.more = True
+        elif number != EAGAIN:
             self.end(os_error(number))
         elif self.young:  # it was accepted without a request
             self.young = False
