@@ -8,7 +8,7 @@ memory are told beside it. A peer that is not installed is left out by name.
 Which sidecar: the package that this Python imports, or `--package DIR`; `--pure` takes it along without what is
 compiled, `--policies` with every policy on, `--access-log` with an access log, `--before DIR`
 another one (a checkout, say), to see what a change costs. `--floor` takes a relay along that looks at nothing: no proxy
-goes below. `--congestion NAME` (as root) runs it all in a network of its own whose TCP goes by `cubic`, say.
+goes below. `--congestion NAME` (as root) runs it all in a network of its own whose TCP goes by `reno`, say.
 Everything that was started is ended, also on Ctrl-C.
 
 Reading order: this, `scenarios`, `certificates`, `origins`, `peers`, `peer_envoy`, `peer_sidecar`, `peer_relay`,
