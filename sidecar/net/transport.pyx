@@ -66,7 +66,7 @@ cdef enum:
     HIGH_WATER = 65536  # asyncio's limits
     LOW_WATER = 16384
     # What is waited for beside reading and writing where epoll tells of edges. Of a socket that it tells of whenever
-    # something is there, it looks at each turn anew, only to find that all has been read: 0.15 us of each read.
+    # something is there, it looks at each turn anew, only to find that all has been read: some 0.1 us of each read.
     EDGES = EPOLLET | EPOLLRDHUP | EPOLLPRI
     # Something may be there behind a read that did not fill its buffer: an end, an error, and urgent data, before
     # which a read stops (tcp(7)).
