@@ -14,10 +14,10 @@ import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sidecar.config.addresses import is_loopback
 from sidecar.errors import StartError
 from sidecar.net import unix_sockets
 from sidecar.net.unix import UNIX, is_unix
@@ -300,7 +300,7 @@ def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(address)
-        if ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        if is_loopback(host):
             with suppress(OSError):  # it costs less, and changes nothing else
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION)
         made.listen(BACKLOG)

@@ -41,6 +41,7 @@ def test_the_floor_takes_what_comes_in_one_read() -> None:
     assert taken == {"single", "small", "many", "endpoints"}
 
 
+@pytest.mark.server("gcc")
 def test_the_floor_passes_requests_to_its_backends_in_turn(tmp_path: Path) -> None:
     with ExitStack() as opened, Programs(tmp_path) as programs:
         backends = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
